@@ -1,0 +1,87 @@
+"""The ``earmark`` command: finds the verb, runs it, and turns errors into one line."""
+
+import errno
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from importlib.metadata import entry_points, version
+
+from .command import Command
+from .errors import EarmarkError
+
+GROUP = "earmark.commands"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit status.
+
+    0: done; 1: failed with a message on stderr; 2: wrong usage; 130: interrupted; 141: standard
+    output was closed.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        status = _run(arguments)
+        # Here rather than at exit, so that a full disk or a closed pipe is noticed.
+        sys.stdout.flush()
+    except EarmarkError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        _failed("interrupted")
+        return 130
+    except BrokenPipeError:
+        _discard_output()
+        return 141  # as a program that SIGPIPE ends
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _discard_output()
+        return _failed(f"{error.filename or 'output'}: {error.strerror}: free some space")
+    return status
+
+
+def _failed(message: str) -> int:
+    print(f"earmark: {message}", file=sys.stderr)
+    return 1
+
+
+def _discard_output() -> None:
+    """Keep the interpreter from flushing once more into an output that takes nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
+    parser = ArgumentParser(
+        prog="earmark", description="Train, export and run keyword spotters in one ONNX file."
+    )
+    parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    wanted = arguments[0] if arguments else ""
+    commands = _commands(wanted)
+    for name, command in sorted(commands.items()):
+        sub = verbs.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            epilog="examples:\n  " + "\n  ".join(command.examples) if command.examples else None,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        command.configure(sub)
+        sub.set_defaults(run=command.run)
+    namespace = parser.parse_args(arguments)
+    try:
+        return namespace.run(namespace)
+    except ModuleNotFoundError as error:
+        extra = commands[namespace.verb].extra
+        if not extra or (error.name or "").partition(".")[0] == "earmark":
+            raise
+        raise EarmarkError(
+            f"{namespace.verb} needs {error.name}, which is not installed: "
+            f'pip install "earmark[{extra}]"'
+        ) from error
+
+
+def _commands(wanted: str) -> dict[str, Command]:
+    """The verb asked for, or all of them where none is recognized (for help and errors)."""
+    found = entry_points(group=GROUP)
+    chosen = [point for point in found if point.name == wanted] or list(found)
+    return {point.name: point.load() for point in chosen}

@@ -1,0 +1,232 @@
+"""The manifest: all that a model file says of itself, as one JSON string in its ONNX metadata."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeGuard
+
+from .errors import EarmarkError
+
+METADATA_KEY = "earmark"
+"""Key of the manifest in the model's ``metadata_props``."""
+SCHEMA_VERSION = 1
+"""Version of the fields below. A reader refuses a newer one; a change of meaning raises it."""
+MAX_MANIFEST_BYTES = 1 << 20
+UNKNOWN = "_unknown_"
+SILENCE = "_silence_"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How posteriors become detections (see :mod:`earmark.runtime.decision`)."""
+
+    thresholds: dict[str, float]
+    """Per keyword: the smoothed posterior, in (0, 1], at which it fires."""
+    smoothing: float = 0.2
+    """Length of the moving average over posteriors, seconds."""
+    release: float = 0.5
+    """A keyword re-arms when its smoothed posterior falls below ``release * threshold``."""
+    refractory: float = 0.8
+    """Least audio time between two detections of one keyword, seconds."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shapes and times of the streaming graph. All lengths are samples at ``sample_rate``."""
+
+    sample_rate: int
+    chunk: int
+    """Samples that the graph takes per call."""
+    step: int
+    """Samples between two rows of logits; divides ``chunk``."""
+    receptive_field: int
+    """Samples that one row of logits depends on, its own last sample included."""
+    cache: int
+    """Numbers in the cache tensor of one stream."""
+
+    @property
+    def steps(self) -> int:
+        """Rows of logits per call."""
+        return self.chunk // self.step
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, teacher or other work that shaped the model."""
+
+    name: str
+    licence: str
+    role: str = "training data"
+    url: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a model file says of itself. Graph: ``pcm`` float32 [batch, chunk] in [-1, 1) and
+    ``cache`` [batch, cache] in; ``logits`` float32 [batch, steps, labels] and ``cache_out`` out.
+    A zero cache is the start of a stream.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    """Class names in the order of the logits. Names that begin with ``_`` are no keywords."""
+    geometry: Geometry
+    decision: Decision
+    precision: str
+    """``float32`` or ``int8``."""
+    features: dict[str, Any]
+    """Settings of the MFCC front end inside the graph."""
+    parameters: int
+    """Weights of the network, front end excluded."""
+    sources: tuple[Source, ...] = ()
+    teacher: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    """Recipe, command, seed, clip counts and fingerprint of the data."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Measured accuracy, each with the data and protocol it was measured on."""
+    quantization: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    git_revision: str | None = None
+    checkpoint_sha256: str | None = None
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The labels that can be detected."""
+        return tuple(label for label in self.labels if not label.startswith("_"))
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_json(self) -> str:
+        """The manifest as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a manifest.
+
+        Raises:
+            EarmarkError: it is no manifest, a newer one, or a field has a wrong type or value. The
+                message names the field but no file; the caller knows which file it was.
+        """
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise EarmarkError(f"manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise EarmarkError(f"manifest is not JSON ({error})") from error
+        if not isinstance(raw, dict):
+            raise EarmarkError("manifest is not a JSON object")
+        schema = raw.get("schema")
+        if not _is_int(schema) or schema < 1:
+            raise EarmarkError("manifest field schema: expected a version number")
+        if schema > SCHEMA_VERSION:
+            raise EarmarkError(
+                f"manifest has schema {schema}, this Earmark reads up to {SCHEMA_VERSION}: "
+                "upgrade earmark"
+            )
+        return cls(
+            **_known(cls, raw, "manifest")
+            | {
+                "labels": tuple(_sequence(raw, "labels")),
+                "geometry": _build(Geometry, raw.get("geometry"), "geometry"),
+                "decision": _build(Decision, raw.get("decision"), "decision"),
+                "sources": tuple(
+                    _build(Source, item, f"sources[{i}]")
+                    for i, item in enumerate(_sequence(raw, "sources"))
+                ),
+            }
+        )
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)
+
+
+def _sequence(raw: dict[str, Any], name: str) -> list[Any]:
+    value = raw.get(name, [])
+    if not isinstance(value, list):
+        raise EarmarkError(f"manifest field {name}: expected a list")
+    return value
+
+
+def _known(cls: type, raw: dict[str, Any], where: str) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    unknown = sorted(set(raw) - names)
+    if unknown:
+        raise EarmarkError(f"{where} field {unknown[0]}: not known to schema {SCHEMA_VERSION}")
+    return dict(raw)
+
+
+def _build(cls: type, raw: object, name: str) -> Any:
+    if not isinstance(raw, dict):
+        raise EarmarkError(f"manifest field {name}: expected an object")
+    try:
+        return cls(**_known(cls, raw, f"manifest field {name}:"))
+    except TypeError as error:
+        raise EarmarkError(f"manifest field {name}: {error}") from error
+
+
+def _check(m: Manifest) -> None:
+    """Refuse values that would mislead the runtime or make it allocate without bound."""
+
+    def need(condition: bool, name: str, expected: str) -> None:
+        if not condition:
+            raise EarmarkError(f"manifest field {name}: expected {expected}")
+
+    labels = m.labels
+    need(1 <= len(labels) <= 1000, "labels", "1 to 1000 names")
+    need(
+        all(isinstance(x, str) and 0 < len(x) <= 100 and x.isprintable() for x in labels),
+        "labels",
+        "printable names of 1 to 100 characters",
+    )
+    need(len(set(labels)) == len(labels), "labels", "names that differ")
+    need(isinstance(m.name, str), "name", "text")
+    need(m.precision in ("float32", "int8"), "precision", "float32 or int8")
+
+    g = m.geometry
+    limits = {
+        "sample_rate": 192_000,
+        "chunk": 1 << 20,
+        "step": 1 << 20,
+        "receptive_field": 1 << 24,
+        "cache": 1 << 24,
+    }
+    for name, limit in limits.items():
+        value = getattr(g, name)
+        need(
+            _is_int(value) and 1 <= value <= limit,
+            f"geometry.{name}",
+            f"a number from 1 to {limit}",
+        )
+    need(g.chunk % g.step == 0, "geometry.chunk", "a multiple of geometry.step")
+
+    d = m.decision
+    need(isinstance(d.thresholds, dict), "decision.thresholds", "an object")
+    need(
+        set(d.thresholds) == set(m.keywords),
+        "decision.thresholds",
+        f"one entry for each keyword ({', '.join(m.keywords)})",
+    )
+    for keyword, value in d.thresholds.items():
+        need(
+            _is_number(value) and 0 < value <= 1,
+            f"decision.thresholds.{keyword}",
+            "a number above 0 and at most 1",
+        )
+    need(
+        _is_number(d.smoothing) and 0 <= d.smoothing <= 60, "decision.smoothing", "0 to 60 seconds"
+    )
+    need(_is_number(d.release) and 0 <= d.release <= 1, "decision.release", "0 to 1")
+    need(
+        _is_number(d.refractory) and 0 <= d.refractory <= 3600,
+        "decision.refractory",
+        "0 to 3600 seconds",
+    )

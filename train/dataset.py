@@ -1,0 +1,399 @@
+"""One split of a corpus as arrays: decoded once, in parallel, and kept in a cache on disk.
+
+Also the class of ``_silence_``: excerpts of noise recordings, whose time is divided among the
+splits so that no stretch of a recording is in two of them.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.audio import read_audio
+from ..runtime.errors import EarmarkError
+from ..runtime.files import atomic_path, write_text
+from ..runtime.manifest import SILENCE, UNKNOWN
+from .corpus import SPLITS, Clip, Corpus, find_audio, folder_name, hashed_split, wanted_name
+
+_LOG = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+SILENCE_SHARE = 0.1
+"""Noise excerpts per keyword clip of a split: the proportion of the Speech Commands tests."""
+_SHORT_NOISE_SECONDS = 10.0
+_CLIPPED_SHARE = 0.01
+_REPORTS = 20
+_BLOCK = 256
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one split, row by row the same clip in every array."""
+
+    labels: tuple[str, ...]
+    pcm: NDArray[np.int16]
+    """int16 [N, samples] at 16 kHz. May be a read-only memory map."""
+    label: NDArray[np.int64]
+    """int64 [N], indices into ``labels``."""
+    word: NDArray[np.str_]
+    """str [N], the class folder of a clip, ``_silence_`` for an excerpt of noise."""
+    speaker: NDArray[np.str_]
+    """str [N]. For an excerpt, the recording that it is from."""
+    path: NDArray[np.str_]
+    """str [N]. For an excerpt, the recording and the second it starts at: ``x.wav#t=12.500``."""
+    skipped: int
+    """Clips left out because they could not be read; each was reported."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """The part of a noise recording that belongs to one split."""
+
+    path: Path
+    name: str
+    start: int
+    pcm: NDArray[np.int16]
+
+
+def label_set(keywords: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a model: the keywords in the order given, ``_unknown_``, ``_silence_``.
+
+    Raises:
+        EarmarkError: no keyword, an empty or reserved one, or two that share a class folder.
+    """
+    if not keywords:
+        raise EarmarkError("no keywords given: name at least one")
+    folders: dict[str, str] = {}
+    for keyword in keywords:
+        name = folder_name(keyword)
+        if not any(c.isalnum() for c in name):
+            raise EarmarkError(f"keyword {keyword!r}: has no letter or digit")
+        if keyword.startswith("_"):
+            raise EarmarkError(f"keyword {keyword!r}: names that begin with _ are reserved")
+        if name in folders:
+            raise EarmarkError(f"keyword {keyword!r}: the same class folder as {folders[name]!r}")
+        folders[name] = keyword
+    return (*keywords, UNKNOWN, SILENCE)
+
+
+def load_split(
+    corpus: Corpus,
+    labels: Sequence[str],
+    split: str,
+    clip_seconds: float = 1.0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    noise_roots: Iterable[str | os.PathLike[str]] = (),
+) -> Split:
+    """Decode the clips of one split and add the excerpts of noise for ``_silence_``.
+
+    A shorter clip is padded with zeros on both sides. Of a longer one the loudest window is taken
+    (the middle one of those within 1 % of its energy, so that a word that fits is centred). Words
+    that are not in ``labels`` are ``_unknown_``; all of them are returned.
+
+    Excerpts number 10 % of the keyword clips. Their place is uniform over the part of the noise
+    recordings that belongs to the split (see :func:`noise_pool`), their gain uniform from -30 to
+    0 dB, and one in ten is digital silence; all follow from the split and the names of the
+    recordings. None are added to ``split="all"`` of a corpus that has ``_silence_`` clips.
+
+    Clips that cannot be read, or hold no audio, are reported, counted and left out.
+
+    Args:
+        corpus: what ``scan`` found.
+        labels: as of :func:`label_set`.
+        split: ``train``, ``validation``, ``test`` or ``all``.
+        clip_seconds: length of every row.
+        cache_dir: folder for decoded clips, so that a second run starts at once; None for none.
+        noise_roots: more folders of noise recordings, any layout.
+
+    Raises:
+        EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or
+            words of no class because ``labels`` has no ``_unknown_`` or ``_silence_``.
+    """
+    if split not in (*SPLITS, "all"):
+        raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
+    samples = round(clip_seconds * SAMPLE_RATE)
+    if not 1 <= samples <= 60 * SAMPLE_RATE:
+        raise EarmarkError(f"clip length {clip_seconds} s: expected at most 60 seconds")
+    index = {folder_name(label): i for i, label in enumerate(labels)}
+    clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
+    pcm, good = _decode_clips(clips, samples, cache_dir)
+    if not len(good):
+        roots = ", ".join(str(root) for root in corpus.roots)
+        raise EarmarkError(f"{roots}: no readable clip in the {split} split")
+    kept = [clips[i] for i in good]
+    names = [wanted_name(clip.word, index) for clip in kept]
+    homeless = [clip for clip, name in zip(kept, names, strict=True) if name not in index]
+    if homeless:
+        raise EarmarkError(f"{homeless[0].path}: the labels have no class for {homeless[0].word!r}")
+    label = [index[name] for name in names]
+    word = [clip.word for clip in kept]
+    speaker = [clip.speaker for clip in kept]
+    path = [str(clip.path) for clip in kept]
+
+    keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in names)
+    count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index else 0
+    if split == "all" and SILENCE in names:
+        count = 0
+    if count:
+        stretches = _noise_stretches(corpus, split, noise_roots, cache_dir)
+        excerpts, origins = _silence(stretches, split, count, samples)
+        pcm = np.concatenate([pcm, excerpts])
+        label += [index[SILENCE]] * count
+        word += [SILENCE] * count
+        speaker += [f"{SILENCE}/{name}" for name, _ in origins]
+        path += [place for _, place in origins]
+    return Split(
+        tuple(labels),
+        pcm,
+        np.array(label, np.int64),
+        np.array(word, np.str_),
+        np.array(speaker, np.str_),
+        np.array(path, np.str_),
+        len(clips) - len(kept),
+    )
+
+
+def noise_pool(
+    corpus: Corpus,
+    split: str,
+    noise_roots: Iterable[str | os.PathLike[str]] = (),
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> list[NDArray[np.int16]]:
+    """The noise that belongs to a split: one int16 array per recording, at 16 kHz, any length.
+
+    Of each recording the first 80 % are for training, the next 10 % for validation and the last
+    10 % for testing. A recording shorter than 10 s goes whole to the split that its name hashes to.
+    ``split="all"`` gives whole recordings.
+
+    Raises:
+        EarmarkError: an unknown split, or a folder of ``noise_roots`` is missing or has no audio.
+    """
+    if split not in (*SPLITS, "all"):
+        raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
+    return [s.pcm for s in _noise_stretches(corpus, split, noise_roots, cache_dir)]
+
+
+def fit(pcm: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
+    """A clip of exactly ``samples``: padded on both sides, or its loudest window.
+
+    Args:
+        pcm: int16 [any length].
+
+    Returns:
+        int16 [samples].
+    """
+    missing = samples - len(pcm)
+    if missing >= 0:
+        return np.pad(pcm, (missing // 2, missing - missing // 2))
+    energy = np.concatenate([[0.0], np.cumsum(np.square(pcm, dtype=np.float64))])
+    starts = np.append(np.arange(0, -missing, SAMPLE_RATE // 100), -missing)
+    window = energy[starts + samples] - energy[starts]
+    loud = starts[window >= 0.99 * window.max()]
+    start = int(loud[len(loud) // 2])
+    return pcm[start : start + samples]
+
+
+def _silence(
+    stretches: list[_Stretch], split: str, count: int, samples: int
+) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
+    """Excerpts int16 [count, samples], and for each the name of its recording and its place."""
+    seed = "\n".join(["silence", split, *(s.name for s in stretches)])
+    rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    if not stretches:
+        _LOG.warning("no noise recordings for the %s split: _silence_ is digital silence", split)
+    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
+    rows = np.zeros((count, samples), np.int16)
+    origins: list[tuple[str, str]] = []
+    for row, digital in zip(rows, np.arange(count) % 10 == 9, strict=True):
+        if digital or not stretches:
+            origins.append(("digital", "digital silence"))
+            continue
+        stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
+        start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
+        gain = 10 ** (rng.uniform(-30, 0) / 20)
+        row[:] = np.round(fit(stretch.pcm[start : start + samples], samples) * gain)
+        seconds = (stretch.start + start) / SAMPLE_RATE
+        origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
+    return rows, origins
+
+
+def _noise_stretches(
+    corpus: Corpus,
+    split: str,
+    noise_roots: Iterable[str | os.PathLike[str]],
+    cache_dir: str | os.PathLike[str] | None,
+) -> list[_Stretch]:
+    # A recording goes by its path below the folder it was found in, wherever that folder lies.
+    named = [
+        (path, path.relative_to(root).as_posix())
+        for root in corpus.roots
+        for path in corpus.noise
+        if path.is_relative_to(root)
+    ]
+    for root in map(Path, noise_roots):
+        found = find_audio(root)
+        if not found:
+            raise EarmarkError(f"{root}: no audio files: name a folder of noise recordings")
+        named += [(path, f"{root.name}/{path.relative_to(root).as_posix()}") for path in found]
+    recordings = _decode_noise([path for path, _ in named], cache_dir)
+    stretches = []
+    for (path, name), pcm in zip(named, recordings, strict=True):
+        start, stop = _share(name, len(pcm), split)
+        if stop > start:
+            stretches.append(_Stretch(path, name, start, pcm[start:stop]))
+    return stretches
+
+
+def _share(name: str, length: int, split: str) -> tuple[int, int]:
+    """First and last + 1 sample of a noise recording that belong to a split."""
+    if split == "all":
+        return 0, length
+    if length < _SHORT_NOISE_SECONDS * SAMPLE_RATE:
+        return (0, length) if hashed_split(name) == split else (0, 0)
+    first, last = [(0, 8), (8, 9), (9, 10)][SPLITS.index(split)]
+    return length * first // 10, length * last // 10
+
+
+def _decode(path: Path) -> NDArray[np.int16] | str:
+    """A recording as int16 at 16 kHz, or why there is none."""
+    try:
+        audio = read_audio(path, rate=SAMPLE_RATE)
+    except EarmarkError as error:
+        return str(error)
+    if not len(audio):
+        return f"{path}: holds no audio: record it again"
+    return np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
+
+
+def _decode_clips(
+    clips: list[Clip], samples: int, cache_dir: str | os.PathLike[str] | None
+) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """Rows of the readable clips, int16 [M, samples], and which clips those are, int64 [M]."""
+    paths = [clip.path for clip in clips]
+
+    def rows() -> Iterator[NDArray[np.int16] | str]:
+        for decoded in _parallel(paths, "Decoding clips"):
+            yield decoded if isinstance(decoded, str) else fit(decoded, samples)
+
+    pcm, lengths = _cached(paths, f"clips-{samples}", rows(), cache_dir)
+    return pcm.reshape(-1, samples), np.flatnonzero(lengths)
+
+
+def _decode_noise(
+    paths: list[Path], cache_dir: str | os.PathLike[str] | None
+) -> list[NDArray[np.int16]]:
+    """The noise recordings, empty ones in the place of those that cannot be read."""
+    if not paths:
+        return []
+    pcm, lengths = _cached(paths, "noise", _parallel(paths, "Decoding noise"), cache_dir)
+    return np.split(pcm, np.cumsum(lengths)[:-1])
+
+
+def _cached(
+    paths: list[Path],
+    kind: str,
+    decoded: Iterator[NDArray[np.int16] | str],
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """All decoded recordings in one flat array, and the length of each, 0 for an unreadable one."""
+    if cache_dir is None:
+        found = [np.zeros(0, np.int16), *_reported(decoded)]
+        return np.concatenate(found), np.array([len(pcm) for pcm in found[1:]], np.int64)
+    target = Path(cache_dir) / f"{kind}-{_cache_key(paths, kind)}.s16"
+    index = target.with_suffix(".json")
+    if not (target.is_file() and index.is_file()):
+        lengths = []
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            for pcm in _reported(decoded):
+                lengths.append(len(pcm))
+                file.write(pcm.tobytes())
+        write_text(index, json.dumps(lengths))
+    try:
+        counts = np.array(json.loads(index.read_text(encoding="utf-8")), np.int64)
+        # An empty file cannot be mapped.
+        empty = target.stat().st_size == 0
+        flat = np.zeros(0, np.int16) if empty else np.memmap(target, np.int16, "r")
+    except (OSError, ValueError) as error:
+        raise EarmarkError(f"{target}: damaged cache ({error}): remove it") from error
+    if len(counts) != len(paths) or counts.sum() != len(flat):
+        raise EarmarkError(f"{target}: damaged cache: remove it")
+    return flat, counts
+
+
+def _cache_key(paths: list[Path], kind: str) -> str:
+    """A name for the decoded form of these very files: place, size and time of each."""
+    digest = hashlib.sha256(f"{_CACHE_VERSION}\0{kind}\0{SAMPLE_RATE}\n".encode())
+    for path in paths:
+        try:
+            status = path.stat()
+            stamp = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:
+            stamp = "missing"
+        digest.update(os.fsencode(path.absolute()) + f"\0{stamp}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _reported(decoded: Iterable[NDArray[np.int16] | str]) -> Iterator[NDArray[np.int16]]:
+    """The recordings, an empty one for each that cannot be read, with a word about bad ones."""
+    clipped = bad = 0
+    for pcm in decoded:
+        if isinstance(pcm, str):
+            bad += 1
+            if bad <= _REPORTS:
+                _LOG.warning("skipped %s", pcm)
+            yield np.zeros(0, np.int16)
+            continue
+        # The mean of a mask is slow on 13,000 clips, and few of them ever reach full scale.
+        peaks = len(pcm) and (pcm.max() == 32767 or pcm.min() == -32768)
+        if peaks and np.mean((pcm == 32767) | (pcm == -32768)) > _CLIPPED_SHARE:
+            clipped += 1
+        yield pcm
+    if bad:
+        _LOG.warning("%d files could not be read and were skipped", bad)
+    if clipped:
+        _LOG.warning(
+            "%d recordings are clipped (used all the same): record at a lower level", clipped
+        )
+
+
+def _parallel(paths: list[Path], text: str) -> Iterator[NDArray[np.int16] | str]:
+    """Decode in the order given. Threads do, as libsndfile works without the interpreter lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(text, len(paths)) as advance:
+        for start in range(0, len(paths), _BLOCK):
+            for decoded in pool.map(_decode, paths[start : start + _BLOCK]):
+                advance()
+                yield decoded
+
+
+@contextmanager
+def _progress(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,366 @@
+"""Training: the recipe's corpus in, a complete run directory out."""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import SILENCE, UNKNOWN
+from . import run as runs
+from .augment import augment_audio, mask_bands, mixup
+from .corpus import Corpus, scan
+from .dataset import Split, label_set, load_split, noise_pool
+from .recipe import Recipe
+from .student import Student
+
+with warnings.catch_warnings():
+    # Deprecations between the trainer and what it builds on: nothing that a user can act on.
+    warnings.simplefilter("ignore")
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from torchmetrics.classification import MulticlassAccuracy
+
+READOUT = 0.1
+"""The loss is the mean over the logits of this last stretch of a clip, seconds."""
+CALIBRATION_CLIPS = 256
+_EMPTY = -1
+
+
+def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
+    """Train the recipe's student and complete its run directory.
+
+    An interrupted run goes on where its last complete epoch ended when called again; a complete one
+    is left as it is. On one CPU the same recipe and seed give the same weights, interrupted or not.
+
+    Args:
+        recipe: all choices of the run.
+        run_dir: directory to make or to go on with.
+        command: the command line, kept for the record.
+        progress: show a progress bar where there is a terminal.
+
+    Returns:
+        ``run_dir``.
+
+    Raises:
+        EarmarkError: the corpus is missing or too small, the directory holds another run, or the
+            loss is no number.
+    """
+    run_dir = Path(run_dir)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    labels = label_set(recipe.keywords)
+    corpus = _scan(recipe)
+    cache = Path(recipe.data.cache) if recipe.data.cache else run_dir.parent / "cache"
+    splits = {
+        name: load_split(
+            corpus, labels, name, recipe.data.clip, cache, noise_roots=recipe.data.noise
+        )
+        for name in ("train", "validation")
+    }
+    runs.start(run_dir, recipe, _info(corpus, splits, recipe, command))
+    if runs.is_complete(run_dir):
+        return run_dir
+    pool = noise_pool(corpus, "train", recipe.data.noise, cache)
+    if not pool:
+        raise EarmarkError(
+            f"{', '.join(recipe.data.roots)}: no background noise: add a folder "
+            "_background_noise_ to the corpus or name one in data.noise"
+        )
+    lesson = Lesson(recipe, labels, splits["train"], np.concatenate(pool))
+    trainer = _trainer(recipe, run_dir, progress)
+    last = run_dir / runs.CHECKPOINTS / "last.ckpt"
+    resume = str(last) if last.exists() else None
+    if trainer.is_global_zero:
+        _forget_after(run_dir, resume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(
+            lesson,
+            val_dataloaders=_validation_loader(splits["validation"], trainer),
+            ckpt_path=resume,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        runs.save_weights(run_dir, lesson.student)
+    trainer.strategy.barrier()
+    return run_dir
+
+
+class Lesson(pl.LightningModule):
+    """What one step of training is."""
+
+    def __init__(
+        self, recipe: Recipe, labels: tuple[str, ...], split: Split, pool: np.ndarray
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.split = split
+        self.unknown, self.silence = labels.index(UNKNOWN), labels.index(SILENCE)
+        pl.seed_everything(recipe.seed, verbose=False)
+        self.student = Student(len(labels), recipe.student, recipe.features)
+        self.register_buffer("pool", torch.from_numpy(pool), persistent=False)
+        self.accuracy = MulticlassAccuracy(len(labels), average="micro")
+        self.balanced = MulticlassAccuracy(len(labels), average="macro")
+        self.rate = recipe.features.sample_rate
+        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        # Lightning asks anew for each epoch, so that the order follows from the epoch's number
+        # alone and a resumed run sees the clips that it would have seen.
+        trainer = self.trainer
+        batches = epoch_batches(
+            self.split, self.recipe, trainer.current_epoch, trainer.world_size, self.unknown
+        )
+        return DataLoader(
+            Clips(self.split, self.silence),
+            batch_sampler=batches[trainer.global_rank :: trainer.world_size],
+            collate_fn=_as_it_is,
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        settings = self.recipe.augment
+        # Every step has a seed of its own: what a resumed run draws does not depend on where it
+        # was interrupted.
+        torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) & 0x7FFFFFFF)
+        pcm, label = batch
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            wav, label = augment_audio(
+                pcm.float() / 32768,
+                label,
+                self.pool,  # pyright: ignore[reportArgumentType]
+                settings,
+                self.rate,
+                self.unknown,
+                self.silence,
+            )
+            log_mel = mask_bands(
+                self.student.log_mel(whole_steps(wav, self.student.step)), settings
+            )
+            target = F.one_hot(label, self.student.labels).float()
+            if settings.mixup:
+                log_mel, target = mixup(log_mel, target, settings.mixup)
+        logits = self.student.classify(log_mel)[:, -self.readout :]
+        target = target[:, None].expand_as(logits)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            target.flatten(0, 1),
+            label_smoothing=self.recipe.train.label_smoothing,
+        )
+        if not torch.isfinite(loss):
+            raise EarmarkError("the loss is no number: lower train.learning_rate")
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pcm))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        pcm, label = batch
+        log_mel = self.student.log_mel(whole_steps(pcm.float() / 32768, self.student.step))
+        logits = self.student.classify(log_mel)[:, -1]
+        for name, metric in (("accuracy", self.accuracy), ("balanced_accuracy", self.balanced)):
+            metric(logits, label)
+            self.log(name, metric, on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.recipe.train
+        # Norms and biases are not decayed (Goyal et al. 2017).
+        decayed = [p for p in self.student.parameters() if p.ndim > 1]
+        others = [p for p in self.student.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            settings.learning_rate,
+            total_steps=max(steps, 2),
+            pct_start=max(settings.warmup, 1 / max(steps, 2)),
+            cycle_momentum=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class Clips(Dataset[Any]):
+    """Clips fetched a batch at a time; index -1 is an empty clip, to be filled with background."""
+
+    def __init__(self, split: Split, silence: int) -> None:
+        self.split, self.silence = split, silence
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        index = np.asarray(indices)
+        empty = index == _EMPTY
+        pcm = np.asarray(self.split.pcm[np.where(empty, 0, index)])
+        pcm[empty] = 0
+        label = np.where(empty, self.silence, self.split.label[index])
+        return torch.from_numpy(pcm), torch.from_numpy(label)
+
+
+def whole_steps(wav: Tensor, step: int) -> Tensor:
+    """Drop what exceeds whole steps from the beginning of ``wav`` [batch, samples].
+
+    The end of a clip is where it is judged; a stream reaches it at the end of a step.
+    """
+    return wav[:, wav.shape[1] % step :]
+
+
+def epoch_batches(
+    split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int
+) -> list[list[int]]:
+    """The clips of one epoch in batches, a multiple of ``ranks``; -1 stands for an empty clip.
+
+    All keywords come equally often, as many clips as there are of keywords in all; other words and
+    background have the shares that the recipe gives them. A class with too few clips repeats them.
+    """
+    random = np.random.default_rng((recipe.seed, epoch))
+    members = [np.flatnonzero(split.label == k) for k in range(unknown)]
+    total = sum(map(len, members))
+    each = -(-total // unknown)
+    data = recipe.data
+    whole = total / max(1e-6, 1 - data.unknown - data.silence)
+
+    def draw(pool: np.ndarray, count: int) -> np.ndarray:
+        rounds = -(-count // max(1, len(pool)))
+        return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]
+
+    others = np.flatnonzero(split.label == unknown)
+    real_silence = np.flatnonzero(split.label > unknown)
+    chosen = [draw(pool, each) for pool in members]
+    if len(others):
+        chosen.append(draw(others, round(data.unknown * whole)))
+    background = np.full(round(data.silence * whole), _EMPTY)
+    # Half of the background is what the corpus holds of it, the other half drawn from the pool.
+    half = len(background) // 2 if len(real_silence) else 0
+    background[:half] = random.choice(real_silence, half) if half else _EMPTY
+    order = random.permutation(np.concatenate([*chosen, background]))
+    size = min(recipe.train.batch, len(order) // ranks)
+    count = len(order) // (size * ranks) * ranks
+    return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
+    batches = [list(range(i, min(i + 256, len(split)))) for i in range(0, len(split), 256)]
+    return DataLoader(
+        Clips(split, 0),
+        batch_sampler=batches[trainer.global_rank :: trainer.world_size],
+        collate_fn=_as_it_is,
+    )
+
+
+def _scan(recipe: Recipe) -> Corpus:
+    if not recipe.data.roots:
+        raise EarmarkError("recipe field data.roots: names no corpus folder")
+    corpus = scan(*recipe.data.roots)
+    corpus.require(recipe.keywords, ("train",), recipe.data.at_least)
+    corpus.require(recipe.keywords, ("validation",))
+    return corpus
+
+
+def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str) -> runs.RunInfo:
+    labels = splits["train"].labels
+    counts = {
+        name: {labels[k]: int((split.label == k).sum()) for k in range(len(labels))}
+        for name, split in splits.items()
+    }
+    random = np.random.default_rng((recipe.seed, len(splits["train"])))
+    rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
+    return runs.RunInfo(
+        labels=labels,
+        sources=recipe.data.sources or corpus.sources,
+        fingerprint=corpus.fingerprint,
+        clips=counts,
+        calibration=tuple(sorted(splits["train"].path[rows].tolist())),
+        versions=runs.package_versions(),
+        git_revision=runs.git_revision(),
+        command=command,
+    )
+
+
+def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:
+    settings = recipe.train
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    checkpoints = ModelCheckpoint(
+        run_dir / runs.CHECKPOINTS,
+        filename="last",
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    bar = [RichProgressBar()] if progress and sys.stderr.isatty() else []
+    many = settings.devices * settings.nodes > 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if many else "auto",
+            precision=settings.precision,
+            max_epochs=settings.epochs,
+            reload_dataloaders_every_n_epochs=1,
+            check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            logger=TensorBoardLogger(run_dir, name="", version=""),
+            callbacks=[checkpoints, _History(run_dir), *bar],
+            enable_progress_bar=bool(bar),
+            enable_model_summary=False,
+            log_every_n_steps=10,
+        )
+
+
+class _History(Callback):
+    """Writes metrics.jsonl, and a line a look for people."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch + 1
+        looked = epoch % trainer.check_val_every_n_epoch == 0  # pyright: ignore[reportOperatorIssue]
+        if not looked:
+            values = {key: value for key, value in values.items() if key == "loss"}
+        line = {"epoch": epoch} | {key: round(value, 6) for key, value in values.items()}
+        with (self.run_dir / runs.METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if looked:
+            shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+            print(f"epoch {epoch}/{trainer.max_epochs}  {shown}", file=sys.stderr)
+
+
+def _forget_after(run_dir: Path, checkpoint: str | None) -> None:
+    """Drop the metrics of epochs that a resumed run will go through again."""
+    file = run_dir / runs.METRICS
+    if not file.exists():
+        return
+    done = 0
+    if checkpoint is not None:
+        done = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"] + 1
+    lines = [json.dumps(line) for line in runs.read_history(run_dir) if line["epoch"] <= done]
+    runs.write_text(file, "".join(line + "\n" for line in lines))

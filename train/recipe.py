@@ -1,0 +1,160 @@
+"""The recipe: one TOML file that fixes a training run, checked field by field."""
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import Source
+from .augment import AugmentSettings
+from .mfcc import MfccSettings
+from .student import StudentSettings
+
+_STRICT = ConfigDict(extra="forbid")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSettings:
+    """Where the recordings are and how they are drawn."""
+
+    roots: tuple[str, ...] = ()
+    """Corpus folders in the Speech Commands layout, read as one."""
+    noise: tuple[str, ...] = ()
+    """More folders of background noise, any layout."""
+    clip: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Length of a training clip, seconds."""
+    unknown: Share = 0.3
+    """Share of each training epoch that is other words."""
+    silence: Share = 0.1
+    """Share of each training epoch that is background alone."""
+    at_least: Annotated[int, Field(ge=1)] = 4
+    """Least clips of each class in the training split; fewer are refused."""
+    sources: tuple[Source, ...] = ()
+    """Origin and licence of the recordings, where the folders' own ``sources.json`` do not say."""
+    cache: str = ""
+    """Folder for decoded clips; empty: ``cache`` in the run directory's parent."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainSettings:
+    """Optimizer (AdamW, one cosine cycle after a linear warm-up) and loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch: Annotated[int, Field(ge=2)] = 128
+    """Clips per step on each device."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    warmup: Share = 0.05
+    """Share of the steps in which the learning rate rises."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validate_every: Annotated[int, Field(ge=1)] = 5
+    """Epochs between two looks at the validation split."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Devices (GPUs, or processes on a CPU) of each machine."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of each process; 0: torch's choice."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DecisionSettings:
+    """How the exported model decides until thresholds are tuned."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+    smoothing: Annotated[float, Field(ge=0)] = 0.2
+    release: Share = 0.5
+    refractory: Annotated[float, Field(ge=0)] = 0.8
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """All choices of one run."""
+
+    name: str
+    keywords: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: int = 0
+    data: DataSettings = DataSettings()
+    features: MfccSettings = MfccSettings()
+    augment: AugmentSettings = AugmentSettings()
+    student: StudentSettings = StudentSettings()
+    train: TrainSettings = TrainSettings()
+    decision: DecisionSettings = DecisionSettings()
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``field=value`` settings that go before the file's, with dotted field names and
+            TOML values: ``train.epochs=3``, ``keywords=["yes","no"]``; what is not TOML is text.
+
+    Raises:
+        EarmarkError: the file cannot be read or is not TOML, or a field is unknown or has a wrong
+            value. The message names the file or the override, and the field.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EarmarkError(f"{path}: not a TOML file ({error})") from error
+    for override in overrides:
+        _override(table, override)
+    return parse_recipe(table, str(path))
+
+
+def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """Check the fields of a recipe; ``where`` is named in errors.
+
+    Raises:
+        EarmarkError: a field is unknown, missing or has a wrong value.
+    """
+    try:
+        return TypeAdapter(Recipe).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            raise EarmarkError(f"{where}: field {name}: no such setting") from error
+        raise EarmarkError(f"{where}: field {name}: {first['msg']}") from error
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """The recipe with every default filled in, as TOML that reads back to an equal recipe."""
+    return tomli_w.dumps(_plain(dataclasses.asdict(recipe)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise EarmarkError(f"setting {override!r}: expected FIELD=VALUE, as train.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = name.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise EarmarkError(f"setting {override!r}: {parent} has no fields")
+    table[last] = value

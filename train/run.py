@@ -1,0 +1,179 @@
+"""The run directory: what training hands to export, with a checked schema.
+
+recipe.toml        the resolved recipe, every default filled in
+run.json           labels, data fingerprint, sources, counts, versions, seed (RunInfo)
+checkpoints/       for resuming
+metrics.jsonl      loss and validation accuracy as training went
+events.out.*       the same for TensorBoard
+student.pt         the weights, written last: a run that has it is complete
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ..runtime.errors import EarmarkError
+from ..runtime.files import atomic_path, write_text
+from ..runtime.manifest import Source
+from .recipe import Recipe, load_recipe, recipe_toml
+from .student import Student
+
+RECIPE, INFO, WEIGHTS, CHECKPOINTS, METRICS = (
+    "recipe.toml",
+    "run.json",
+    "student.pt",
+    "checkpoints",
+    "metrics.jsonl",
+)
+SCHEMA_VERSION = 1
+_PACKAGES = ("torch", "torchaudio", "lightning", "numpy", "onnx", "onnxruntime", "espeakng-loader")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class RunInfo:
+    """What a run knows besides its recipe and weights."""
+
+    labels: tuple[str, ...]
+    sources: tuple[Source, ...]
+    fingerprint: str
+    """SHA-256 over the corpus files (see :class:`earmark.train.corpus.Corpus`)."""
+    clips: dict[str, dict[str, int]]
+    """Clips of each label in each split that was used."""
+    calibration: tuple[str, ...]
+    """Training clips that export uses to set the int8 ranges, relative to their corpus root."""
+    versions: dict[str, str]
+    git_revision: str | None
+    command: str
+    schema: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
+class Run:
+    """A complete run, read back."""
+
+    path: Path
+    recipe: Recipe
+    info: RunInfo
+    student: Student
+    """In evaluation mode, on the CPU."""
+    weights_sha256: str
+    history: list[dict[str, Any]]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, Earmark and the installed packages that shape a model."""
+    found = {"python": platform.python_version(), "earmark": importlib.metadata.version("earmark")}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """The revision of the source tree that this code runs from; None outside of a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # An installed package may lie in somebody else's checkout.
+    tracked = (here.parent / "pyproject.toml").is_file() and (here.parent / ".git").exists()
+    return done.stdout.strip() if done.returncode == 0 and tracked else None
+
+
+def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
+    """Write the recipe and the facts of a run, or check that they are those of the run there.
+
+    Raises:
+        EarmarkError: the directory holds a run of another recipe or of other data.
+    """
+    text = recipe_toml(recipe)
+    if (path / RECIPE).exists():
+        if load_recipe(path / RECIPE) != recipe:
+            raise EarmarkError(f"{path}: holds a run of another recipe: choose another directory")
+        if (path / INFO).exists() and _read_info(path).fingerprint != info.fingerprint:
+            raise EarmarkError(
+                f"{path}: its data has changed since the run began: choose another directory"
+            )
+        return
+    write_text(path / INFO, json.dumps(asdict(info), indent=1))
+    write_text(path / RECIPE, text)
+
+
+def save_weights(path: Path, student: Student) -> None:
+    """Complete a run by writing its weights."""
+    with atomic_path(path / WEIGHTS) as temporary:
+        torch.save(student.state_dict(), temporary)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the run has been trained to its end."""
+    return (path / WEIGHTS).is_file()
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a complete run.
+
+    Raises:
+        EarmarkError: it is no run directory, it is incomplete, or a file in it is damaged.
+    """
+    path = Path(path)
+    if not (path / RECIPE).is_file():
+        raise EarmarkError(f"{path}: not a run directory (no {RECIPE}): give what train wrote")
+    if not is_complete(path):
+        raise EarmarkError(f"{path}: training is not complete: run the same train command again")
+    recipe = load_recipe(path / RECIPE)
+    info = _read_info(path)
+    student = Student(len(info.labels), recipe.student, recipe.features)
+    weights = path / WEIGHTS
+    try:
+        student.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many types for a damaged file
+        brief = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EarmarkError(f"{weights}: not the weights of this run ({brief})") from error
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return Run(path, recipe, info, student.eval(), digest, read_history(path))
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of the run's metrics, oldest first."""
+    file = path / METRICS
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_info(path: Path) -> RunInfo:
+    file = path / INFO
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        info = TypeAdapter(RunInfo).validate_python(raw)
+    except OSError as error:
+        raise EarmarkError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise EarmarkError(f"{file}: field {name}: {first['msg']}") from error
+    except ValueError as error:
+        raise EarmarkError(f"{file}: not JSON ({error})") from error
+    if info.schema > SCHEMA_VERSION:
+        raise EarmarkError(f"{file}: schema {info.schema} is newer than this Earmark: upgrade it")
+    return info
