@@ -79,6 +79,8 @@ class Manifest:
     """Settings of the MFCC front end inside the graph."""
     parameters: int
     """Weights of the network, front end excluded."""
+    licence: str = ""
+    """Of the model itself; empty where its maker did not say."""
     sources: tuple[Source, ...] = ()
     teacher: str | None = None
     training: dict[str, Any] = field(default_factory=dict)

@@ -13,10 +13,11 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..runtime.errors import EarmarkError
+from ..runtime.files import write_text
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 
 _LOG = logging.getLogger(__name__)
@@ -205,6 +206,14 @@ def read_sources(root: Path) -> list[Source]:
             f"{path}: not a list of objects with name and licence ({error}): mend or remove it"
         ) from error
     return sources
+
+
+def write_source(root: Path, source: Source) -> None:
+    """Record in ``sources.json`` of a corpus folder where its recordings come from."""
+    known = read_sources(root) if (root / SOURCES_FILE).is_file() else []
+    if source not in known:
+        text = json.dumps([asdict(s) for s in [*known, source]], indent=1, ensure_ascii=False)
+        write_text(root / SOURCES_FILE, text + "\n")
 
 
 def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:

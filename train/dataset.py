@@ -8,9 +8,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .corpus import SPLITS, Clip, Corpus, find_audio, folder_name, hashed_split, wanted_name
+from .progress import progress
 
 _LOG = logging.getLogger(__name__)
 
@@ -371,29 +371,8 @@ def _reported(decoded: Iterable[NDArray[np.int16] | str]) -> Iterator[NDArray[np
 
 def _parallel(paths: list[Path], text: str) -> Iterator[NDArray[np.int16] | str]:
     """Decode in the order given. Threads do, as libsndfile works without the interpreter lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(text, len(paths)) as advance:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(text, len(paths)) as advance:
         for start in range(0, len(paths), _BLOCK):
             for decoded in pool.map(_decode, paths[start : start + _BLOCK]):
-                advance()
+                advance(1)
                 yield decoded
-
-
-@contextmanager
-def _progress(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda: bar.advance(task)

@@ -82,16 +82,20 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     resume = str(last) if last.exists() else None
     if trainer.is_global_zero:
         _forget_after(run_dir, resume)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(
-            lesson,
-            val_dataloaders=_validation_loader(splits["validation"], trainer),
-            ckpt_path=resume,
-            weights_only=True,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(
+                lesson,
+                val_dataloaders=_validation_loader(splits["validation"], trainer),
+                ckpt_path=resume,
+                weights_only=True,
+            )
+    except SystemExit as stop:
+        # The trainer takes Ctrl-C for itself and leaves the program.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from stop
+        raise
     if trainer.is_global_zero:
         runs.save_weights(run_dir, lesson.student)
     trainer.strategy.barrier()
@@ -260,10 +264,11 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
-    batches = [list(range(i, min(i + 256, len(split)))) for i in range(0, len(split), 256)]
+    # Every process gets a share: one without a batch would not join the others' sums.
+    rows = list(range(trainer.global_rank, len(split), trainer.world_size))
     return DataLoader(
         Clips(split, 0),
-        batch_sampler=batches[trainer.global_rank :: trainer.world_size],
+        batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
         collate_fn=_as_it_is,
     )
 

@@ -71,6 +71,20 @@ class Mfcc(nn.Module):
         """MFCCs, float32 [batch, frames, coefficients], of ``pcm`` [batch, samples] in [-1, 1)."""
         return self.log_mel(pcm) @ self.dct
 
+    def edges(self) -> Tensor:
+        """Corner frequencies of the mel filters, Hz, float64 [mels + 2].
+
+        Filter ``m`` rises from edge ``m`` to edge ``m + 1`` and falls to edge ``m + 2``.
+        """
+        s = self.settings
+        limits = 2595 * torch.log10(1 + torch.tensor([s.f_min, s.f_max]).double() / 700)
+        mels = torch.linspace(limits[0].item(), limits[1].item(), s.mels + 2, dtype=torch.float64)
+        return 700 * (10 ** (mels / 2595) - 1)
+
+    def used_bins(self) -> Tensor:
+        """The DFT bins, int64, that any mel filter weighs."""
+        return self.mel_filters.any(dim=1).nonzero().squeeze(1)
+
     def matrices(self) -> tuple[Tensor, Tensor]:
         """The windowed DFT and the mel filters over its squared parts.
 
@@ -80,7 +94,7 @@ class Mfcc(nn.Module):
             those parts times it give the mel energies. The MFCCs are
             ``log((frames @ transform) ** 2 @ filters + floor) @ dct``.
         """
-        used = self.mel_filters.any(dim=1).nonzero().squeeze(1)
+        used = self.used_bins()
         n = torch.arange(self.settings.window, dtype=torch.float64)
         # The angle is reduced in integers first, so that it stays exact.
         turns = torch.outer(n, used.double()) % self.settings.window / self.settings.window

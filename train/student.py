@@ -1,10 +1,10 @@
 """The student: a causal CNN on MFCCs whose streaming form is the same weights with a cache.
 
-The front end's 40 MFCCs go through a learned square matrix, started at the inverse cosine transform
-so that neighbouring outputs begin as neighbouring frequency bands, then a 2-D stem that strides over
-frequency, then residual dilated convolutions over time (van den Oord et al. 2016, Bai et al. 2018),
-and a moving average over the logits. ReLU, foldable batch norm and dense convolutions only: what
-onnxruntime runs in int8.
+The front end's 40 MFCCs go through a learned square matrix, started at the inverse cosine
+transform so that neighbouring outputs begin as neighbouring frequency bands, then a 2-D stem that
+strides over frequency, then residual dilated convolutions over time (van den Oord et al. 2016, Bai
+et al. 2018), and a moving average over the logits. ReLU, foldable batch norm and dense convolutions
+only: what onnxruntime runs in int8.
 """
 
 import math

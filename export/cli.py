@@ -1,0 +1,73 @@
+"""The verb ``export``."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ..runtime.command import Command
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN", help="run directory that train completed")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default="model.onnx",
+        help="the int8 model (default: %(default)s); its float32 twin and card go beside it",
+    )
+    parser.add_argument(
+        "--chunk",
+        metavar="MS",
+        type=float,
+        default=80.0,
+        help="audio per call, milliseconds, a multiple of the model's step (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="RUN",
+        nargs="+",
+        default=[],
+        help="runs of the same recipe with other seeds, to report the spread of the accuracy",
+    )
+    parser.add_argument("--licence", metavar="SPDX", default="", help="licence of the model")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
+
+
+def _run(arguments: Namespace) -> int:
+    from .export import export
+
+    result = export(
+        Path(arguments.run_dir),
+        Path(arguments.output),
+        arguments.chunk / 1000,
+        seeds=[Path(path) for path in arguments.seeds],
+        licence=arguments.licence,
+    )
+    if arguments.json:
+        print(json.dumps({"parity": result.parity, "metrics": result.metrics}))
+    m, p = result.metrics, result.parity
+    size = result.model.stat().st_size / 1000
+    print(
+        f"{result.model}: {size:.0f} kB, {m['split']} top-1 "
+        f"{100 * m['int8_streaming']['top1']:.2f} % int8, "
+        f"{100 * m['float32_streaming']['top1']:.2f} % float32, streaming; "
+        f"{p['operators']['int8']} convolutions in int8, "
+        f"{100 * p['int8_labels_changed']:.1f} % of labels changed by it\n"
+        f"also written: {result.float_model}, {result.card}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+export = Command(
+    summary="write a run's student as one ONNX file, int8 and float32, verified",
+    configure=_configure,
+    run=_run,
+    extra="export",
+    examples=(
+        "earmark export runs/mine -o mine.onnx",
+        "earmark export runs/mine -o mine.onnx --chunk 20 --licence Apache-2.0",
+    ),
+)

@@ -1,0 +1,253 @@
+"""Export: a complete run directory in, one verified model file, its float32 twin and card out."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from ..runtime.engine import Engine
+from ..runtime.errors import EarmarkError
+from ..runtime.files import write_bytes, write_text
+from ..runtime.manifest import METADATA_KEY, Decision, Manifest
+from ..train.corpus import scan
+from ..train.dataset import Split, load_split
+from ..train.fit import whole_steps
+from ..train.run import Run, git_revision, load_run, package_versions
+from .card import model_card
+from .evaluate import evaluate
+from .graph import Affine, build
+from .quantize import PERCENTILE, calibrate
+from .verify import Limits, verify
+
+PARITY_CLIPS = 200
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What :func:`export` wrote and measured."""
+
+    model: Path
+    """The int8 file."""
+    float_model: Path
+    card: Path
+    parity: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One run's int8 and float32 graphs with their manifests, metrics not yet in them."""
+
+    run: Run
+    encodings: list[Affine]
+    graphs: dict[str, onnx.ModelProto]
+    manifests: dict[str, Manifest]
+
+
+def export(
+    run_dir: Path,
+    output: Path,
+    chunk_seconds: float = 0.08,
+    *,
+    seeds: Sequence[Path] = (),
+    licence: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    evaluate_on: str = "validation",
+) -> ExportResult:
+    """Write a run's student as one file that runs anywhere.
+
+    Args:
+        run_dir: a complete run.
+        output: the int8 file; ``<stem>.float32.onnx`` and the card ``<stem>.md`` go beside it.
+        chunk_seconds: audio per call, a multiple of the model's step.
+        seeds: runs of the same recipe with other seeds, whose accuracy is reported as spread.
+        licence: of the model, as an SPDX identifier.
+        limits: parity that is asked for.
+        evaluate_on: split whose metrics go into the manifest.
+
+    Returns:
+        The files and the figures.
+
+    Raises:
+        EarmarkError: a run is incomplete or of another recipe, its data are gone, parity fails, or
+            a file cannot be written.
+    """
+    output = Path(output)
+    run = load_run(run_dir)
+    train, held_out = (_load(run, name) for name in ("train", evaluate_on))
+    candidate = _prepare(run, train, chunk_seconds, licence)
+    with tempfile.TemporaryDirectory() as folder:
+        engines = _engines(candidate, Path(folder))
+        clips = held_out.pcm[np.linspace(0, len(held_out) - 1, PARITY_CLIPS).round().astype(int)]
+        samples = clips.shape[1] // run.student.step * run.student.step
+        whole = build(run.student, samples, candidate.encodings)
+        parity = verify(run.student, engines["float32"], engines["int8"], whole, clips, limits)
+        metrics = {
+            "split": evaluate_on,
+            "protocol": "last step within the clip, streamed from a zero cache",
+            "torch_whole_clip": {"top1": _whole_clip_accuracy(run, held_out)},
+        }
+        for name, engine in engines.items():
+            metrics[f"{name}_streaming"] = _brief(evaluate(engine, held_out))
+        if seeds:
+            first = metrics["int8_streaming"]["top1"]
+            metrics["seeds"] = _spread(run, first, seeds, held_out, chunk_seconds)
+
+    report = _quantization(candidate, parity)
+    files: dict[str, bytes] = {}
+    manifests: dict[str, Manifest] = {}
+    for name, graph in candidate.graphs.items():
+        manifests[name] = dataclasses.replace(
+            candidate.manifests[name],
+            metrics=metrics,
+            quantization=report if name == "int8" else {},
+        )
+        files[name] = _with_manifest(graph, manifests[name])
+    float_model, card = output.with_suffix(".float32.onnx"), output.with_suffix(".md")
+    text = model_card(manifests["int8"], output.name, {k: len(v) for k, v in files.items()})
+    write_bytes(float_model, files["float32"])
+    write_text(card, text)
+    write_bytes(output, files["int8"])
+    return ExportResult(output, float_model, card, parity, metrics)
+
+
+def _load(run: Run, split: str) -> Split:
+    data = run.recipe.data
+    corpus = scan(*data.roots)
+    if corpus.fingerprint != run.info.fingerprint:
+        raise EarmarkError(
+            f"{', '.join(data.roots)}: not the recordings that {run.path} was trained on: put them "
+            "back, or train again"
+        )
+    cache = Path(data.cache) if data.cache else run.path.parent / "cache"
+    return load_split(corpus, run.info.labels, split, data.clip, cache, noise_roots=data.noise)
+
+
+def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Candidate:
+    student, recipe = run.student, run.recipe
+    chunk = round(chunk_seconds * recipe.features.sample_rate)
+    place = {path: row for row, path in enumerate(train.path.tolist())}
+    missing = [path for path in run.info.calibration if path not in place]
+    if missing:
+        raise EarmarkError(f"{missing[0]}: calibration clip is gone: put it back, or train again")
+    rows = [place[path] for path in run.info.calibration]
+    pcm = torch.from_numpy(np.asarray(train.pcm[rows])).float() / 32768
+    encodings = calibrate(student, pcm.split(64))
+    decision = recipe.decision
+    manifest = Manifest(
+        name=recipe.name,
+        labels=run.info.labels,
+        geometry=student.geometry(chunk),
+        decision=Decision(
+            thresholds=dict.fromkeys(recipe.keywords, decision.threshold),
+            smoothing=decision.smoothing,
+            release=decision.release,
+            refractory=decision.refractory,
+        ),
+        precision="float32",
+        features=dataclasses.asdict(recipe.features) | {"kind": "mfcc"},
+        parameters=student.parameters_trained,
+        licence=licence,
+        sources=run.info.sources,
+        training={
+            "command": run.info.command,
+            "recipe": dataclasses.asdict(recipe),
+            "clip": recipe.data.clip,
+            "seed": recipe.seed,
+            "clips": run.info.clips,
+            "fingerprint": run.info.fingerprint,
+            "git_revision": run.info.git_revision,
+            "versions": run.info.versions,
+        },
+        versions=package_versions(),
+        git_revision=git_revision(),
+        checkpoint_sha256=run.weights_sha256,
+    )
+    return _Candidate(
+        run,
+        encodings,
+        {"int8": build(student, chunk, encodings), "float32": build(student, chunk)},
+        {"int8": dataclasses.replace(manifest, precision="int8"), "float32": manifest},
+    )
+
+
+def _engines(candidate: _Candidate, folder: Path) -> dict[str, Engine]:
+    """Load both graphs from files, as a user will."""
+    engines = {}
+    for name, graph in candidate.graphs.items():
+        file = folder / f"{name}.onnx"
+        write_bytes(file, _with_manifest(graph, candidate.manifests[name]))
+        engines[name] = Engine(file)
+    return engines
+
+
+def _with_manifest(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    return model.SerializeToString()
+
+
+def _spread(
+    run: Run, first: float, seeds: Sequence[Path], held_out: Split, chunk_seconds: float
+) -> dict[str, Any]:
+    """int8 streaming top-1 over runs that differ in their seed alone."""
+    top1 = {run.recipe.seed: first}
+    for path in seeds:
+        other = load_run(path)
+        if dataclasses.replace(other.recipe, seed=run.recipe.seed) != run.recipe:
+            raise EarmarkError(f"{path}: a run of another recipe than {run.path}, not only seed")
+        if other.recipe.seed in top1:
+            raise EarmarkError(f"{path}: seed {other.recipe.seed} is given twice")
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = _prepare(other, _load(other, "train"), chunk_seconds, "")
+            engine = _engines(candidate, Path(folder))["int8"]
+            top1[other.recipe.seed] = round(float(evaluate(engine, held_out)["top1"]), 4)
+    values = np.array(list(top1.values()))
+    return {
+        "int8_streaming_top1": {str(seed): value for seed, value in top1.items()},
+        "mean": round(float(values.mean()), 4),
+        "standard_deviation": round(float(values.std(ddof=1)), 4),
+    }
+
+
+def _whole_clip_accuracy(run: Run, split: Split) -> float:
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(split), 256):
+            pcm = torch.from_numpy(np.asarray(split.pcm[start : start + 256])).float() / 32768
+            logits = run.student(whole_steps(pcm, run.student.step))[0][:, -1]
+            right += int((logits.argmax(1).numpy() == split.label[start : start + 256]).sum())
+    return round(right / len(split), 4)
+
+
+def _brief(measured: dict[str, Any]) -> dict[str, Any]:
+    """The measures without the confusion matrix, rounded to what the clips can tell."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4)
+        if isinstance(value, dict):
+            return {key: rounded(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [rounded(item) for item in value]
+        return value
+
+    return rounded({key: value for key, value in measured.items() if key != "confusion"})
+
+
+def _quantization(candidate: _Candidate, parity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": "static; uint8 activations, int8 weights per output channel",
+        "range": f"{PERCENTILE} percentile of the activations",
+        "calibration": list(candidate.run.info.calibration),
+        "parity": parity,
+    }

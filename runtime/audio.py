@@ -1,0 +1,314 @@
+"""The one reader of audio: files in, mono float32 at one rate out, whole or block by block.
+
+WAV at the rate asked for needs numpy alone. Other formats go through soundfile (libsndfile), other
+rates through soxr; both belong to the extra ``audio`` and are imported when they are needed.
+"""
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .errors import EarmarkError
+
+MAX_CHANNELS = 64
+MAX_RATE = 768_000
+MAX_BLOCK = 1 << 16
+"""Most frames that are decoded at once."""
+UNKNOWN_SIZE = 0x7FFF0000
+"""Programs that write WAV into a pipe give a length of 0, or one at or above this."""
+PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+# Sample formats of WAV: (format tag, bits) -> numpy type.
+WAV_TYPES = {
+    (PCM, 8): "u1",
+    (PCM, 16): "<i2",
+    (PCM, 24): "u1",
+    (PCM, 32): "<i4",
+    (FLOAT, 32): "<f4",
+    (FLOAT, 64): "<f8",
+}
+
+
+def read_audio(path: str | os.PathLike[str], rate: int = 16000) -> np.ndarray:
+    """Read a whole file: float32 [samples], all channels averaged, at ``rate`` Hz.
+
+    Raises:
+        EarmarkError: as :func:`read_blocks`.
+    """
+    return np.concatenate(list(read_blocks(path, rate)))
+
+
+def read_blocks(
+    path: str | os.PathLike[str], rate: int = 16000, block_seconds: float = 1.0
+) -> Iterator[np.ndarray]:
+    """Read a file block by block, in memory that does not depend on its length.
+
+    Args:
+        path: WAV (also a named pipe), or what libsndfile reads.
+        rate: sample rate of the result, Hz.
+        block_seconds: audio decoded at a time; blocks may hold less.
+
+    Yields:
+        float32 [samples], all channels averaged. The blocks joined do not depend on
+        ``block_seconds``.
+
+    Raises:
+        EarmarkError: no such file, a folder, no audio, an unknown format, truncated, without
+            samples, NaN or infinity among them, or a package that it needs is not installed.
+    """
+    path = Path(path)
+    empty = True
+    with _open(path) as decoder:
+        frames = min(MAX_BLOCK, max(1, round(decoder.rate * block_seconds)))
+        blocks = _checked(path, decoder, frames)
+        for block in blocks if decoder.rate == rate else _resampled(path, blocks, decoder, rate):
+            if len(block):
+                empty = False
+                yield block
+    if empty:
+        raise EarmarkError(f"{path}: holds no samples: record it again or leave it out")
+
+
+def read_pcm(stream: BinaryIO, block_samples: int = 1600) -> Iterator[np.ndarray]:
+    """Read raw 16-bit little-endian mono audio as it arrives: int16 [1 .. block_samples].
+
+    A byte that is left over at the end of the stream is dropped.
+
+    Raises:
+        EarmarkError: the stream begins like a WAV file.
+    """
+    # read1 returns what a pipe holds; read would wait for a full block.
+    read = stream.read1 if isinstance(stream, io.BufferedReader) else stream.read
+    rest = b""
+    first = True
+    while data := read(2 * block_samples - len(rest)):
+        data = rest + data
+        if first and len(data) >= 4:
+            if data[:4] == b"RIFF":
+                raise EarmarkError(
+                    "standard input: is a WAV file, raw 16-bit samples are expected: "
+                    "name the file instead"
+                )
+            first = False
+        even = len(data) & ~1
+        rest = data[even:]
+        if even:
+            yield np.frombuffer(data, "<i2", even // 2)
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """An open file: ``read(n)`` gives float32 [frames, channels], at most n, none at its end."""
+
+    rate: int
+    read: Any
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[_Decoder]:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise EarmarkError(f"{path}: is a folder: name the audio files in it")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size if stat.S_ISREG(mode) else None
+            head = file.read(12)
+            if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+                wav = _wav(path, file, head, size)
+                if wav is not None:
+                    yield wav
+                    return
+            elif size == 0:
+                raise EarmarkError(f"{path}: is empty: record it again or leave it out")
+        with _soundfile(path) as other:
+            yield other
+    except FileNotFoundError as error:
+        raise EarmarkError(f"{path}: no such file") from error
+    except OSError as error:
+        raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder | None:
+    """Read the header of a WAV file, up to its first sample; None for a coding not known here.
+
+    ``size`` is that of the file, None for a pipe.
+    """
+    layout: tuple[int, int, int, int] | None = None
+    while True:
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            raise EarmarkError(f"{path}: is a WAV file cut off in its header: record it again")
+        name, length = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            break
+        if name == b"fmt ":
+            body = file.read(length) if 16 <= length <= 256 else b""
+            if len(body) < 16:
+                raise EarmarkError(f"{path}: has a damaged WAV header: convert it again")
+            tag, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", body)
+            if tag == EXTENSIBLE and len(body) >= 26:
+                # The first two bytes of the sub-format are the format tag proper.
+                (tag,) = struct.unpack_from("<H", body, 24)
+            layout = (tag, channels, rate, bits)
+            if (tag, bits) not in WAV_TYPES:
+                return None
+            if not (1 <= channels <= MAX_CHANNELS and 1 <= rate <= MAX_RATE) or (
+                frame != channels * bits // 8
+            ):
+                raise EarmarkError(
+                    f"{path}: has a WAV header with {channels} channels of {bits} bits at {rate} "
+                    "Hz, which cannot be: convert it again"
+                )
+            length -= len(body)
+        _skip(file, length + (length & 1))
+    if layout is None:
+        raise EarmarkError(f"{path}: is a WAV file without a format: convert it again")
+    tag, channels, rate, bits = layout
+    width = channels * bits // 8
+    remaining = _data_length(path, length, head, file, size)
+
+    def read(frames: int) -> np.ndarray:
+        nonlocal remaining
+        wanted = frames * width
+        if remaining is not None:
+            wanted = min(wanted, remaining - remaining % width)
+        data = file.read(wanted)
+        if remaining is not None:
+            if len(data) < wanted:
+                raise EarmarkError(f"{path}: is truncated: copy or record it again")
+            remaining -= wanted
+        count = len(data) // width
+        return _samples(data[: count * width], tag, bits).reshape(count, channels)
+
+    return _Decoder(rate, read)
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    """Read past ``count`` bytes; a pipe cannot seek."""
+    while count > 0:
+        data = file.read(min(count, 1 << 16))
+        if not data:
+            return
+        count -= len(data)
+
+
+def _data_length(
+    path: Path, length: int, head: bytes, file: BinaryIO, size: int | None
+) -> int | None:
+    """Bytes of samples that the header promises, None where it leaves them open."""
+    (riff,) = struct.unpack_from("<I", head, 4)
+    if length == 0 and (size is None or abs(8 + riff - size) > 1):
+        return None
+    if size is None:
+        return None if length >= UNKNOWN_SIZE else length
+    left = size - file.tell()
+    if length > left:
+        if length >= UNKNOWN_SIZE:
+            return None
+        raise EarmarkError(
+            f"{path}: is truncated: its header promises {length} bytes of audio and {left} are "
+            "there: copy or record it again"
+        )
+    return length
+
+
+def _samples(data: bytes, tag: int, bits: int) -> np.ndarray:
+    """Decode WAV samples to float32 [-1, 1)."""
+    raw = np.frombuffer(data, WAV_TYPES[tag, bits])
+    if tag == FLOAT:
+        with np.errstate(over="ignore"):  # infinity is refused later
+            return raw.astype(np.float32)
+    if bits == 24:
+        # Into the upper bytes of 32-bit integers, which keeps the sign.
+        wide = np.zeros((len(raw) // 3, 4), np.uint8)
+        wide[:, 1:] = raw.reshape(-1, 3)
+        raw, bits = wide.view("<i4")[:, 0], 32
+    samples = raw.astype(np.float32)
+    if bits == 8:
+        samples -= 128
+    samples *= np.float32(2.0 ** (1 - bits))
+    return samples
+
+
+@contextmanager
+def _soundfile(path: Path) -> Iterator[_Decoder]:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the library behind it is missing
+        raise EarmarkError(
+            f"{path}: is not PCM or float WAV; other formats need soundfile: "
+            'pip install "earmark[audio]"'
+        ) from error
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.channels > MAX_CHANNELS:
+                raise EarmarkError(
+                    f"{path}: has {file.channels} channels, more than {MAX_CHANNELS}: mix it down"
+                )
+            promised, decoded = file.frames, 0
+
+            def read(frames: int) -> np.ndarray:
+                nonlocal decoded
+                block = file.read(frames, dtype="float32", always_2d=True)
+                decoded += len(block)
+                # MPEG files do not know their length, libsndfile estimates it.
+                if not len(block) and decoded < promised and file.format not in ("MP3", "MPEG"):
+                    raise EarmarkError(
+                        f"{path}: is truncated: {decoded} of {promised} frames are there: "
+                        "copy or record it again"
+                    )
+                return block
+
+            yield _Decoder(file.samplerate, read)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip().rstrip(".")
+        raise EarmarkError(f"{path}: is no audio file that can be read ({reason})") from error
+
+
+def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]:
+    """Decode to the end: mono, and finite."""
+    done = 0
+    while len(block := decoder.read(frames)):
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        if not np.isfinite(mono).all():
+            bad = (done + int(np.argmin(np.isfinite(mono)))) / decoder.rate
+            raise EarmarkError(
+                f"{path}: holds NaN or infinity at {bad:.3f} s: repair it or leave it out"
+            )
+        done += len(mono)
+        yield mono
+
+
+def _resampled(
+    path: Path, blocks: Iterator[np.ndarray], decoder: _Decoder, rate: int
+) -> Iterator[np.ndarray]:
+    try:
+        resampler = make_resampler(decoder.rate, rate)
+    except EarmarkError as error:
+        raise EarmarkError(f"{path}: {error}") from error.__cause__
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def make_resampler(source: float, target: int) -> Any:
+    """A stateful mono float32 resampler: ``resample_chunk(float32 [n], last=False)``.
+
+    Raises:
+        EarmarkError: soxr is not installed. The message names no file.
+    """
+    try:
+        import soxr
+    except ImportError as error:
+        raise EarmarkError(
+            f"is at {source:g} Hz; converting it to {target} Hz needs soxr: "
+            'pip install "earmark[audio]"'
+        ) from error
+    return soxr.ResampleStream(source, target, 1, dtype="float32")

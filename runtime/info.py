@@ -1,0 +1,76 @@
+"""``earmark info``: what a model file says of itself."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from .engine import Engine
+from .manifest import Manifest
+
+
+def run(arguments: Namespace) -> int:
+    """Load the model, which checks it, and print its manifest."""
+    engine = Engine(arguments.model)
+    size = engine.path.stat().st_size
+    if arguments.json:
+        print(json.dumps({"file": str(engine.path), "bytes": size, **asdict(engine.manifest)}))
+        return 0
+    print(f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes")
+    rows = list(_rows(engine.manifest))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"  {name:{width}}  {value}".rstrip())
+    return 0
+
+
+def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    decision, geometry = manifest.decision, manifest.geometry
+    rate = geometry.sample_rate
+    yield "parameters", f"{manifest.parameters:,}"
+    for keyword in manifest.keywords:
+        yield "keyword", f"{keyword}, threshold {decision.thresholds[keyword]:g}"
+    yield "other labels", ", ".join(x for x in manifest.labels if x not in manifest.keywords)
+    yield (
+        "decision",
+        f"mean over {decision.smoothing:g} s, re-arms below {decision.release:g} of the threshold, "
+        f"{decision.refractory:g} s between detections",
+    )
+    yield (
+        "audio",
+        f"{rate} Hz, chunks of {1000 * geometry.chunk / rate:g} ms, "
+        f"a decision every {1000 * geometry.step / rate:g} ms",
+    )
+    yield "receptive field", f"{geometry.receptive_field / rate:.3f} s"
+    yield "cache", f"{geometry.cache:,} numbers"
+    for source in manifest.sources:
+        credit = f"; {source.attribution}" if source.attribution else ""
+        yield source.role, f"{source.name} ({source.licence}{credit}) {source.url}".rstrip()
+    if manifest.teacher:
+        yield "teacher", manifest.teacher
+    for title, values in (
+        ("features", manifest.features),
+        ("metrics", manifest.metrics),
+        ("quantization", manifest.quantization),
+        ("training", manifest.training),
+        ("versions", manifest.versions),
+    ):
+        yield from _flat(title, values)
+    if manifest.git_revision:
+        yield "git revision", manifest.git_revision
+    if manifest.checkpoint_sha256:
+        yield "checkpoint sha256", manifest.checkpoint_sha256
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Nested objects as ``outer.inner`` rows; long lists by their length."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    elif isinstance(value, list) and len(value) > 12:
+        yield name, f"{len(value)} values"
+    elif isinstance(value, list):
+        yield name, ", ".join(str(item) for item in value)
+    else:
+        yield name, f"{value:.6g}" if isinstance(value, float) else str(value)

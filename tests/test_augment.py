@@ -1,0 +1,138 @@
+"""Each augmentation alone."""
+
+import pytest
+import torch
+from earmark.train import augment
+from earmark.train.augment import AugmentSettings
+
+RATE = 16000
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def level(x: torch.Tensor) -> torch.Tensor:
+    return 10 * x.square().mean(-1).log10()
+
+
+def clicks(batch: int) -> torch.Tensor:
+    """Clips with a short pulse in the middle."""
+    wav = torch.zeros(batch, RATE)
+    wav[:, RATE // 2 - 40 : RATE // 2 + 40] = 0.5
+    return wav
+
+
+def test_shift_moves_by_no_more_than_asked() -> None:
+    moved = augment.warp(clicks(200), shift=0.1 * RATE, speed=0.0)
+    centre = (moved.abs() * torch.arange(RATE)).sum(1) / moved.abs().sum(1)
+    offset = (centre - RATE / 2).abs() / RATE
+    assert offset.max() <= 0.101 and offset.max() > 0.09
+    assert moved.shape == (200, RATE)
+
+
+def test_speed_changes_the_pitch() -> None:
+    tone = torch.sin(torch.arange(RATE) * 2 * torch.pi * 1000 / RATE).repeat(50, 1)
+    spectrum = torch.fft.rfft(augment.warp(tone, 0.0, 0.2)).abs().argmax(1)
+    assert spectrum.min() < 900 and spectrum.max() > 1100
+    assert spectrum.min() >= 799 and spectrum.max() <= 1201
+
+
+def test_no_warp_changes_nothing() -> None:
+    wav = torch.randn(3, RATE)
+    torch.testing.assert_close(augment.warp(wav, 0.0, 0.0), wav, atol=2e-2, rtol=0)
+
+
+def test_cut_words_keep_the_share_of_energy_at_one_end() -> None:
+    wav = torch.randn(100, RATE)
+    chosen = torch.arange(100) % 2 == 0
+    cut = augment.cut_words(wav, chosen, share=(0.2, 0.5))
+    assert torch.equal(cut[~chosen], wav[~chosen])
+    kept = cut.square().sum(1) / wav.square().sum(1)
+    assert (kept[chosen] > 0.19).all() and (kept[chosen] < 0.51).all()
+    first, last = cut[chosen][:, 0] != 0, cut[chosen][:, -1] != 0
+    assert (first ^ last).all() and first.any() and last.any()
+
+
+def test_reverb_keeps_level_and_onset_and_adds_a_tail() -> None:
+    wav = clicks(20)
+    chosen = torch.arange(20) < 10
+    wet = augment.reverberate(wav, chosen, (0.3, 0.6), RATE)
+    assert torch.equal(wet[10:], wav[10:])
+    torch.testing.assert_close(level(wet), level(wav), atol=0.01, rtol=0)
+    assert wet[:10, : RATE // 2 - 40].abs().max() < 1e-4
+    assert (wet[:10, RATE // 2 + 400 :].square().sum(1) > 0).all()
+    assert (wav[:10, RATE // 2 + 400 :].square().sum(1) == 0).all()
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 20.0])
+def test_background_has_the_snr_asked_for(snr: float) -> None:
+    wav, noise = 0.1 * torch.randn(8, RATE), 3 * torch.rand(8, RATE) - 1.5
+    mixed = augment.add_background(wav, noise, 1.0, (snr, snr))
+    torch.testing.assert_close(
+        level(wav) - level(mixed - wav), torch.full((8,), snr), atol=0.05, rtol=0
+    )
+
+
+def test_background_survives_silence_on_either_side() -> None:
+    wav = torch.stack([torch.zeros(RATE), torch.randn(RATE)])
+    mixed = augment.add_background(wav, torch.zeros(2, RATE), 1.0, (0.0, 0.0))
+    assert torch.isfinite(mixed).all()
+    assert (mixed[0] == 0).all()
+
+
+def test_background_comes_as_often_as_asked() -> None:
+    wav = torch.randn(400, 100)
+    mixed = augment.add_background(wav, torch.randn(400, 100), 0.25, (0.0, 0.0))
+    share = (mixed != wav).any(1).float().mean()
+    assert 0.15 < share < 0.35
+
+
+def test_masks_lie_on_bands_and_frames_and_hold_the_mean() -> None:
+    log_mel = torch.randn(50, 98, 40) + 3
+    settings = AugmentSettings(frequency_masks=1, time_masks=1, frequency_mask=5, time_mask=10)
+    masked = augment.mask_bands(log_mel, settings)
+    changed = (masked - log_mel).abs() > 1e-4
+    bands = (changed.float().mean(1) > 0.95).sum(1)
+    frames = (changed.float().mean(2) > 0.95).sum(1)
+    assert bands.max() == 5 and frames.max() == 10
+    mean = log_mel.mean(dim=(1, 2), keepdim=True).expand_as(log_mel)
+    torch.testing.assert_close(masked[changed], mean[changed], atol=1e-4, rtol=0)
+
+
+def test_no_masks_change_nothing() -> None:
+    log_mel = torch.randn(2, 98, 40)
+    settings = AugmentSettings(frequency_masks=0, time_mask=0)
+    torch.testing.assert_close(augment.mask_bands(log_mel, settings), log_mel)
+
+
+def test_mixup_mixes_targets_as_it_mixes_examples() -> None:
+    target = torch.eye(4).repeat(8, 1)
+    mixed, mixed_target = augment.mixup(target.clone(), target, 0.5)
+    torch.testing.assert_close(mixed, mixed_target)
+    torch.testing.assert_close(mixed_target.sum(1), torch.ones(32))
+    assert ((mixed > 0.05) & (mixed < 0.95)).any()
+
+
+def test_empty_clips_become_background_and_cut_words_unknown() -> None:
+    pool = torch.randint(-8000, 8000, (60 * RATE,), dtype=torch.int16)
+    wav = torch.cat([0.3 * torch.randn(300, RATE), torch.zeros(300, RATE)])
+    label = torch.cat([torch.zeros(300, dtype=torch.long), torch.full((300,), 2)])
+    settings = AugmentSettings(cut=0.5)
+    out, new = augment.augment_audio(wav, label, pool, settings, RATE, unknown=1, silence=2)
+    assert (new[300:] == 2).all()
+    assert 0.4 < (new[:300] == 1).float().mean() < 0.6
+    silent = (out[300:] == 0).all(1).float().mean()
+    assert 0.005 < silent < 0.12
+    assert out.abs().max() <= 1 and torch.isfinite(out).all()
+
+
+def test_one_seed_gives_one_result() -> None:
+    pool = torch.randint(-8000, 8000, (20 * RATE,), dtype=torch.int16)
+    wav, label = torch.randn(16, RATE), torch.zeros(16, dtype=torch.long)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        results.append(augment.augment_audio(wav, label, pool, AugmentSettings(), RATE, 1, 2)[0])
+    assert torch.equal(*results)

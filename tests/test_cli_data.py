@@ -1,0 +1,74 @@
+"""The verbs synth, download and corpus, as the command line calls them."""
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+import soundfile
+from earmark.runtime.command import Command
+from earmark.runtime.errors import EarmarkError
+from earmark.train import cli_data, speech_commands
+from earmark.train.corpus import scan
+
+
+def run(command: Command, *arguments: object) -> int:
+    parser = ArgumentParser()
+    command.configure(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def clip(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, [0.1] * 1600, 16000)
+
+
+def test_synth_reports_in_json(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("espeakng_loader")
+    command = (cli_data.synth, "go", "-o", tmp_path / "w", "--other", "no, hey you")
+    assert run(*command, "--clips", 2, "--workers", 1) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == {
+        "type": "synth",
+        "folder": str(tmp_path / "w"),
+        "keywords": ["go"],
+        "others": ["no", "hey you"],
+        "clips": 6,
+        "kept": 0,
+    }
+    assert scan(tmp_path / "w").words == ("go", "hey_you", "no")
+    with pytest.raises(EarmarkError, match="--workers 0"):
+        run(*command, "--workers", 0)
+
+
+def test_download_says_where_the_data_is(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(speech_commands, "download_speech_commands", lambda folder: folder)
+    assert run(cli_data.download, "speech-commands", "-o", tmp_path / "sc") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["folder"] == str(tmp_path / "sc")
+    assert report["source"]["licence"] == "CC BY 4.0"
+
+
+def test_corpus_counts_and_checks(tmp_path: Path, capsys) -> None:
+    for word in ("yes", "no"):
+        for speaker in range(40):
+            clip(tmp_path / word / f"{speaker}_nohash_0.wav")
+    assert run(cli_data.corpus, tmp_path, "--json", "--keywords", "yes", "--decode") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["words"]) == {"yes", "no"}
+    assert sum(report["words"]["yes"].values()) == 40 == sum(report["speakers"].values())
+    assert report["unreadable"] == 0
+    assert report["fingerprint"] == scan(tmp_path).fingerprint
+    assert run(cli_data.corpus, tmp_path) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "speakers" in captured.err
+    with pytest.raises(EarmarkError, match="'maybe'"):
+        run(cli_data.corpus, tmp_path, "--keywords", "maybe")
+
+
+def test_corpus_with_an_unreadable_clip_fails(tmp_path: Path, capsys) -> None:
+    clip(tmp_path / "yes" / "a.wav")
+    (tmp_path / "yes" / "b.wav").write_text("no audio")
+    assert run(cli_data.corpus, tmp_path) == 0
+    assert run(cli_data.corpus, tmp_path, "--decode", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["unreadable"] == 1

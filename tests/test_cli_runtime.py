@@ -1,0 +1,194 @@
+"""The command line as a user meets it: ``detect``, ``info``, ``devices``, and what ends a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import toy_model
+from earmark.runtime.cli import main
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
+]
+EXPECTED = [("low", 1.16), ("high", 2.66), ("low", 4.16)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scene") / "scene.wav"
+    soundfile.write(path, toy_model.scene(), 16000)
+    return path
+
+
+def events(text: str) -> list[tuple[str, float]]:
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(event["type"] == "detection" and 0.5 <= event["score"] <= 1 for event in found)
+    return [(event["keyword"], pytest.approx(event["time"], abs=0.03)) for event in found]
+
+
+def test_detect_prints_json_lines(
+    model: str, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["detect", "--model", model, str(scene)]) == 0
+    out, err = capsys.readouterr()
+    assert events(out) == EXPECTED
+    assert all(json.loads(line)["file"] == str(scene) for line in out.splitlines())
+    assert err == ""
+
+
+def test_a_word_at_the_end_of_a_file_is_detected_within_the_file(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "word.wav"
+    soundfile.write(path, toy_model.tone(440, 0.155), 16000)
+    assert main(["detect", "--model", model, str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["time"] == 0.155
+
+
+def test_a_bad_file_among_others_is_told_skipped_and_counted(
+    model: str, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nan = tmp_path / "nan.wav"
+    signal_ = toy_model.scene().astype(np.float32) / 32768
+    signal_[-1] = np.nan
+    soundfile.write(nan, signal_, 16000, subtype="FLOAT")
+    files = [str(nan), str(tmp_path / "nosuch.wav"), str(tmp_path), str(scene)]
+    assert main(["detect", "--model", model, *files]) == 1
+    out, err = capsys.readouterr()
+    # What was heard before the bad sample was told already; the next file starts afresh.
+    assert events("\n".join(line for line in out.splitlines() if "scene.wav" in line)) == EXPECTED
+    assert [line.split(": ")[1] for line in err.splitlines()[:3]] == files[:3]
+    assert err.splitlines()[3] == "earmark: 3 of 4 files could not be read"
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        (["--threshold", "low=1"], ["high"]),
+        (["--threshold", "1"], []),
+        (["--threshold", "1", "--threshold", "low=0.5"], ["low", "low"]),
+    ],
+)
+def test_thresholds(
+    model: str,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    keywords: list[str],
+) -> None:
+    assert main(["detect", "--model", model, *options, str(scene)]) == 0
+    assert [keyword for keyword, _ in events(capsys.readouterr().out)] == keywords
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["detect", "--threshold", "2", "x.wav"], "--threshold 2: give a number"),
+        (["detect", "--threshold", "low=nan", "x.wav"], "--threshold low=nan: give a number"),
+        (["detect", "--threshold", "yes=0.5", "x.wav"], "keywords are low, high"),
+        (["detect", "--model", "nosuch.onnx", "x.wav"], "nosuch.onnx: no such model"),
+        (["info", "nosuch.onnx"], "nosuch.onnx: no such model"),
+        (["listen", "--channel", "left"], "--channel left: give a number from 0, or mix"),
+    ],
+)
+def test_wrong_input_gets_one_line(
+    model: str, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    if arguments[0] != "info" and "--model" not in arguments:
+        arguments = [*arguments, "--model", model]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert reason in err
+    assert err.startswith("earmark: ")
+    assert err.count("\n") == 1
+
+
+def test_info(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", model]) == 0
+    text = capsys.readouterr().out
+    assert "low, threshold 0.7" in text
+    assert "chunks of 80 ms, a decision every 20 ms" in text
+    assert main(["info", model, "--json"]) == 0
+    raw = json.loads(capsys.readouterr().out)
+    assert raw["labels"] == list(toy_model.LABELS)
+    assert raw["bytes"] == Path(model).stat().st_size
+
+
+def run(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},  # type: ignore[arg-type]
+    )
+
+
+def test_raw_audio_on_standard_input(model: str) -> None:
+    process = run("detect", "--model", model, "-", stdin=subprocess.PIPE)
+    out, err = process.communicate(toy_model.scene().tobytes() + b"\0", timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert events(out.decode()) == EXPECTED
+
+
+def test_a_detection_is_written_while_the_stream_goes_on(model: str) -> None:
+    process = run("detect", "--model", model, "-", stdin=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    process.stdin.write(toy_model.scene()[: 2 * 16000].tobytes())
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["keyword"] == "low"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"earmark: interrupted\n")
+
+
+def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:
+    process = run("detect", "--model", model, *[str(scene)] * 50)
+    assert process.stdout and process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told(model: str, scene: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = run("detect", "--model", model, str(scene), stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith(b"earmark: ")
+    assert b"No space left" in err
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
+def test_a_terminal_as_raw_audio_is_refused(model: str) -> None:
+    outer, inner = os.openpty()
+    process = run("detect", "--model", model, "-", stdin=inner)
+    _, err = process.communicate(timeout=60)
+    os.close(outer)
+    os.close(inner)
+    assert process.returncode == 1
+    assert b"is a terminal" in err
+
+
+def test_the_command_starts_without_heavy_imports() -> None:
+    code = (
+        "import sys, earmark.runtime, earmark.runtime.verbs\n"
+        "heavy = {'numpy', 'onnxruntime', 'rich', 'sounddevice', 'torch'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,275 @@
+"""The engine's laws on a toy graph, and what it refuses."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import toy_model
+from earmark.runtime import Decision, Detection, EarmarkError, Engine, engine
+from earmark.runtime.manifest import SCHEMA_VERSION, Geometry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+SCENE = toy_model.scene()
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine(toy_model.save(tmp_path_factory.mktemp("toy") / "toy.onnx"))
+
+
+def pieces(pcm: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
+    found, start, turn = [], 0, 0
+    while start < len(pcm):
+        found.append(pcm[start : start + cuts[turn % len(cuts)]])
+        start, turn = start + len(found[-1]), turn + 1
+    return found
+
+
+def test_detects_the_scene(toy: Engine) -> None:
+    stream = toy.stream()
+    found = stream.push(SCENE) + stream.flush()
+    assert [d.keyword for d in found] == ["low", "high", "low"]
+    assert [d.time for d in found] == pytest.approx([1.16, 2.66, 4.16], abs=0.03)
+    assert all(0.7 <= d.score <= 1 for d in found)
+
+
+@pytest.mark.parametrize("cuts", [[1], [7, 1279, 1281], [160], [1280], [160_000], [33_333, 2]])
+def test_chunking_changes_nothing(toy: Engine, cuts: list[int]) -> None:
+    pcm = np.tile(SCENE[: 2 * 16000], 6)[:170_000] if cuts == [160_000] else SCENE[:50_000]
+    whole = toy.scorer()
+    logits = np.concatenate([whole.feed(pcm).copy(), whole.flush()])
+    cut = toy.scorer()
+    rows = [cut.feed(piece).copy() for piece in pieces(pcm, cuts)] + [cut.flush()]
+    assert np.array_equal(np.concatenate(rows), logits)
+    one, many = toy.stream(), toy.stream()
+    found = [d for piece in pieces(pcm, cuts) for d in many.push(piece)]
+    assert found == one.push(pcm)
+    assert found
+    assert np.array_equal(one.posteriors, many.posteriors)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=6))
+def test_any_chunking_gives_the_same_detections(toy: Engine, cuts: list[int]) -> None:
+    one, many = toy.stream(), toy.stream()
+    if sum(cuts) / len(cuts) < 50:
+        cuts = [*cuts, 5000]
+    found = [d for piece in pieces(SCENE, cuts) for d in many.push(piece)] + many.flush()
+    assert found == one.push(SCENE) + one.flush()
+
+
+def test_the_streamed_logits_are_those_of_the_graph(toy: Engine) -> None:
+    session = onnxruntime.InferenceSession(str(toy.path), providers=["CPUExecutionProvider"])
+    cache = np.zeros((1, 3), np.float32)
+    expected = []
+    for start in range(0, 20 * 1280, 1280):
+        pcm = SCENE[start : start + 1280].astype(np.float32)[None] / 32768
+        logits, cache = session.run(["logits", "cache_out"], {"pcm": pcm, "cache": cache})
+        expected.append(logits[0])
+    assert np.array_equal(toy.scorer().feed(SCENE[: 20 * 1280]), np.concatenate(expected))
+
+
+def test_sample_types_agree(toy: Engine) -> None:
+    pcm = SCENE[: 16000 * 2]
+    expected = toy.scorer().feed(pcm)
+    for kind in (np.float32, np.float64):
+        assert np.array_equal(toy.scorer().feed((pcm / 32768).astype(kind)), expected)
+
+
+def test_one_engine_serves_many_threads(toy: Engine) -> None:
+    expected = toy.stream().push(SCENE)
+    found: dict[int, list[Detection]] = {}
+
+    def listen(number: int) -> None:
+        stream = toy.stream()
+        found[number] = [d for p in pieces(SCENE, [500 + number]) for d in stream.push(p)]
+
+    threads = [threading.Thread(target=listen, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(found.values()) == [expected] * 4
+
+
+def test_logits_of_one_chunk_are_a_view_and_of_several_are_not(toy: Engine) -> None:
+    scorer = toy.scorer()
+    several = scorer.feed(SCENE[: 3 * 1280])
+    kept = several.copy()
+    view = scorer.feed(toy_model.tone(440, 0.08))
+    first = view.copy()
+    scorer.feed(np.zeros(1280, np.int16))
+    assert np.array_equal(several, kept)
+    assert not np.array_equal(view, first)
+    assert scorer.feed(SCENE[:5]).shape == (0, 4)
+    assert scorer.samples == 5 * 1280 + 5
+
+
+def test_reset_starts_anew(toy: Engine) -> None:
+    stream = toy.stream()
+    found = stream.push(SCENE[:40_123])
+    assert stream.seconds == pytest.approx(40_123 / 16000)
+    stream.reset()
+    assert stream.seconds == 0
+    assert not stream.posteriors.any()
+    assert stream.push(SCENE[:40_123]) == found
+
+
+def test_flush_decides_the_end_and_starts_anew(toy: Engine) -> None:
+    word = np.concatenate([np.zeros(1000, np.int16), toy_model.tone(440, 0.155)])
+    stream = toy.stream()
+    assert stream.push(word) == []
+    (found,) = stream.flush(tail=0.1)
+    assert found.keyword == "low"
+    assert found.time == pytest.approx(len(word) / 16000)
+    assert stream.seconds == 0
+    assert stream.flush() == []
+
+
+def test_after_a_gap_the_state_is_fresh_and_the_clock_runs_on(toy: Engine) -> None:
+    stream, fresh = toy.stream(), toy.stream()
+    stream.push(SCENE[:10_007])
+    stream.gap(8000)
+    shifted = [d._replace(time=d.time - 18_007 / 16000) for d in stream.push(SCENE)]
+    expected = fresh.push(SCENE)
+    assert [(d.keyword, d.score) for d in shifted] == [(d.keyword, d.score) for d in expected]
+    assert [d.time for d in shifted] == pytest.approx([d.time for d in expected])
+    assert np.array_equal(stream.posteriors, fresh.posteriors)
+
+
+def test_a_decision_replaces_that_of_the_manifest(toy: Engine) -> None:
+    deaf = replace(toy.manifest.decision, thresholds={"low": 1.0, "high": 0.5})
+    found = toy.stream(deaf).push(SCENE)
+    assert [d.keyword for d in found] == ["high"]
+    with pytest.raises(EarmarkError, match=r"thresholds.*low, high"):
+        toy.stream(Decision({"low": 0.5}))
+    with pytest.raises(EarmarkError, match="smoothing"):
+        toy.stream(replace(deaf, smoothing=float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("pcm", "reason"),
+    [
+        (np.zeros((2, 10), np.int16), "one channel"),
+        (np.zeros(10, np.int32), "int32"),
+        (np.array(["a"]), "type"),
+        (np.array([0, np.nan], np.float32), "NaN"),
+        (np.array([np.inf, 0]), "NaN or infinity"),
+        (np.array([-np.inf, 0], np.float32), "NaN or infinity"),
+        (np.array([0, -20_000.0], np.float32), "scale"),
+    ],
+)
+def test_what_is_no_audio_is_refused_and_changes_nothing(
+    toy: Engine, pcm: np.ndarray, reason: str
+) -> None:
+    stream = toy.stream()
+    stream.push(SCENE[:1000])
+    with pytest.raises(EarmarkError, match=reason):
+        stream.push(pcm)
+    assert stream.push(SCENE[1000:]) == toy.stream().push(SCENE)
+
+
+def test_softmax() -> None:
+    logits = np.array([[1000, 0, 0], [0, 0, 0]], np.float32)
+    assert engine.softmax(logits) == pytest.approx(np.array([[1, 0, 0], [1 / 3] * 3]))
+
+
+def test_other_geometry(tmp_path: Path) -> None:
+    small = Engine(toy_model.save(tmp_path / "small.onnx", chunk=320))
+    assert small.scorer().feed(SCENE[:960]).shape == (3, 4)
+    assert [d.keyword for d in small.stream().push(SCENE)] == ["low", "high", "low"]
+
+
+def without_manifest(path: Path) -> None:
+    path.write_bytes(toy_model.graph().SerializeToString())
+
+
+def newer(path: Path) -> None:
+    raw = json.loads(toy_model.manifest().to_json()) | {"schema": SCHEMA_VERSION + 1}
+    toy_model.save(path, text=json.dumps(raw))
+
+
+def other_cache(path: Path) -> None:
+    toy_model.save(path, geometry=replace(toy_model.manifest().geometry, cache=4))
+
+
+def other_labels(path: Path) -> None:
+    toy_model.save(path, labels=("low", "high", "_silence_"))
+
+
+def absurd_cache(path: Path) -> None:
+    raw = json.loads(toy_model.manifest().to_json())
+    raw["geometry"]["cache"] = 10**15
+    toy_model.save(path, text=json.dumps(raw))
+
+
+def other_graph(path: Path) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 2])],
+        [value("y", TensorProto.FLOAT, [1, 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "earmark", toy_model.manifest().to_json()
+    path.write_bytes(model.SerializeToString())
+
+
+def nan_graph(path: Path) -> None:
+    model = onnx.load_from_string(toy_model.save(path).read_bytes())
+    for tensor in model.graph.initializer:
+        if tensor.name == "bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(4, np.nan, np.float32), "bias"))
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: None, "no such model file"),
+        (Path.mkdir, "folder"),
+        (Path.touch, "ONNX"),
+        (lambda path: path.write_bytes(b"RIFF" * 100), "ONNX"),
+        (lambda path: path.write_bytes(toy_model.save(path).read_bytes()[:1500]), "ONNX|manifest"),
+        (without_manifest, "without Earmark's manifest"),
+        (newer, "upgrade earmark"),
+        (lambda path: toy_model.save(path, text="{"), "not JSON"),
+        (other_cache, r"cache of the graph has shape"),
+        (other_labels, "logits of the graph has shape"),
+        (absurd_cache, "geometry.cache"),
+        (other_graph, "no input pcm"),
+        (nan_graph, "NaN"),
+    ],
+)
+def test_bad_models_are_refused_on_one_line(
+    tmp_path: Path, write: Callable[[Path], object], reason: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    write(path)
+    with pytest.raises(EarmarkError, match=reason) as caught:
+        Engine(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "huge.onnx"
+    with path.open("wb") as file:
+        file.truncate(engine.MAX_MODEL_BYTES + 1)
+    with pytest.raises(EarmarkError, match="largest model"):
+        Engine(path)
+
+
+def test_absurd_sizes_in_the_manifest_are_refused() -> None:
+    with pytest.raises(EarmarkError, match=r"geometry\.chunk"):
+        toy_model.manifest(geometry=Geometry(16000, 1 << 21, 1, 1, 1))

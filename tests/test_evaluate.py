@@ -1,0 +1,187 @@
+"""Accuracy through the streaming path, and the verb ``evaluate``."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import toy_model
+from earmark.export.cli_evaluate import evaluate as verb
+from earmark.export.evaluate import clip_seconds, evaluate, score
+from earmark.runtime import command
+from earmark.runtime.cli import main
+from earmark.runtime.engine import Engine, softmax
+from earmark.runtime.errors import EarmarkError
+from earmark.train.corpus import hashed_split, scan
+from earmark.train.dataset import Split, load_split
+
+RATE = 16000
+
+
+def split_of(pcm: np.ndarray, label: list[int], labels=toy_model.LABELS) -> Split:
+    names = np.array([f"clip{i}.wav" for i in range(len(pcm))])
+    return Split(labels, pcm, np.array(label), names, names, names, 0)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
+
+
+@pytest.fixture
+def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line with this verb, whichever others are installed."""
+    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"evaluate": verb})
+
+
+def ends_with(hertz: float, start: float, seconds: float = 1.0) -> np.ndarray:
+    """Silence, then a tone from ``start`` on."""
+    pcm = np.zeros(round(seconds * RATE), np.int16)
+    at = round(start * RATE)
+    pcm[at:] = toy_model.tone(hertz, seconds)[: len(pcm) - at]
+    return pcm
+
+
+@pytest.mark.parametrize("samples", [16000, 15360, 15361, 15999, 1280, 400, 17000])
+@pytest.mark.parametrize("chunk", [320, 1280, 32000])
+def test_score_is_the_last_step_within_the_clip(tmp_path: Path, samples: int, chunk: int) -> None:
+    """One call on the whole clip, by another model of one step per chunk, tells which that is."""
+    rng = np.random.default_rng(samples)
+    pcm = rng.integers(-9000, 9000, (3, samples)).astype(np.int16)
+    fine = Engine(toy_model.save(tmp_path / "fine.onnx", chunk=320)).scorer()
+    expected = []
+    for row in pcm:
+        fine.reset()
+        expected.append(softmax(fine.feed(row))[-1])
+    engine = Engine(toy_model.save(tmp_path / "toy.onnx", chunk=chunk))
+    np.testing.assert_allclose(score(engine, split_of(pcm, [0, 0, 0])), expected, rtol=1e-5)
+
+
+def test_clips_do_not_touch_each_other(engine: Engine) -> None:
+    loud, quiet = ends_with(toy_model.LOW_HZ, 0.0), np.zeros(RATE, np.int16)
+    alone = score(engine, split_of(quiet[None], [3]))
+    after = score(engine, split_of(np.stack([loud, quiet]), [0, 3]))
+    np.testing.assert_array_equal(after[1], alone[0])
+    assert after[0].argmax() == 0 and after[1].argmax() == 3
+
+
+def test_evaluate_measures_what_it_scores(engine: Engine) -> None:
+    pcm = np.stack([ends_with(hertz, 0.5) for hertz in (440, 3000, 440)])
+    found = evaluate(engine, split_of(pcm, [0, 1, 1]))
+    assert found["top1"] == pytest.approx(2 / 3)
+    assert found["confusion"][1][:2] == [1, 1] and found["skipped"] == 0
+
+
+def test_refusals(engine: Engine, tmp_path: Path) -> None:
+    pcm = np.zeros((1, RATE), np.int16)
+    with pytest.raises(EarmarkError, match="labels are not those"):
+        score(engine, split_of(pcm, [0], ("a", "b")))
+    with pytest.raises(EarmarkError, match="longer than a clip"):
+        score(engine, split_of(pcm[:, :300], [0]))
+    other = toy_model.manifest().geometry.__class__(8000, 1280, 320, 641, 3)
+    slow = Engine(toy_model.save(tmp_path / "slow.onnx", geometry=other))
+    with pytest.raises(EarmarkError, match="8000 Hz"):
+        score(slow, split_of(pcm, [0]))
+
+
+def test_clip_length_comes_from_the_manifest() -> None:
+    assert clip_seconds(toy_model.manifest()) == 1.0
+    assert clip_seconds(toy_model.manifest(training={"clip": 1.5})) == 1.5
+    with pytest.raises(EarmarkError, match=r"training\.clip"):
+        clip_seconds(toy_model.manifest(training={"clip": "long"}))
+
+
+def record(root: Path, word: str, speaker: str, hertz: float) -> str:
+    name = f"{word}/{speaker}_nohash_0.wav"
+    (root / word).mkdir(parents=True, exist_ok=True)
+    soundfile.write(root / name, ends_with(hertz, 0.2), RATE)
+    return name
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(toy_model.save(tmp_path / "toy.onnx"))
+
+
+def test_official_test_layout(tmp_path: Path, model: str, verbs: None, capsys) -> None:
+    """Folders of classes without a split, one bad clip among them."""
+    root = tmp_path / "official"
+    wanted = {
+        record(root, "low", "ann", 440): "low",
+        record(root, "high", "ann", 440): "low",
+        record(root, "high", "bob", 3000): "high",
+        record(root, "_unknown_", "bob", 440): "low",
+        record(root, "_silence_", "x", 0): "_silence_",
+        record(root, "bed", "cat", 3000): "high",
+    }
+    (root / "low" / "bob_nohash_1.wav").write_bytes(b"RIFF")
+    predictions, picture = tmp_path / "out" / "p.csv", tmp_path / "out" / "c.png"
+    files = ["--predictions", str(predictions), "--confusion", str(picture)]
+    assert main(["evaluate", model, "--data", str(root), "--split", "all", "--json", *files]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["clips"] == 6 and found["skipped"] == 1 and found["split"] == "all"
+    assert found["support"] == {"low": 1, "high": 2, "_unknown_": 2, "_silence_": 1}
+    assert found["recall"] == {"low": 1.0, "high": 0.5, "_unknown_": 0.0, "_silence_": 1.0}
+    assert found["top1"] == 0.5
+    with predictions.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"]: row["label"] for row in rows} == wanted
+    assert list(rows[0]) == ["path", "label", "score"]
+    assert all(0.25 <= float(row["score"]) <= 1 for row in rows)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in picture.parent.iterdir()) == ["c.png", "p.csv"]
+
+
+def test_a_split_is_chosen_by_speaker(tmp_path: Path, model: str, verbs: None, capsys) -> None:
+    root = tmp_path / "words"
+    names = [str(i) for i in range(60)]
+    for name in names:
+        record(root, "low", name, 440)
+    assert main(["evaluate", model, "--data", str(root), "--json"]) == 0
+    expected = sum(hashed_split(name) == "validation" for name in names)
+    found = json.loads(capsys.readouterr().out)
+    assert found["support"]["low"] == expected > 0
+    corpus = scan(root)
+    engine = Engine(model)
+    assert (
+        found["top1"]
+        == evaluate(engine, load_split(corpus, engine.manifest.labels, "validation"))["top1"]
+    )
+
+
+def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, capsys) -> None:
+    root = tmp_path / "words"
+    record(root, "low", "ann", 440)
+    record(root, "high", "bob", 440)
+    assert main(["evaluate", model, "--data", str(root), "--split", "all"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "top-1 50.00%" in err and "2 clips of 2 speakers" in err
+    assert next(line for line in err.splitlines() if line.startswith("high")).split() == [
+        *("high", "1", "0.0%", "low", "1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "none"], "none: no such folder"),
+        (["--data", "words", "--split", "test"], "no readable clip in the test split"),
+        (["--data", "words", "--confusion", "c.bmp"], "--confusion c.bmp: name a file"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path, model: str, verbs: None, capsys, monkeypatch, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    speaker = next(str(i) for i in range(99) if hashed_split(str(i)) == "train")
+    record(tmp_path / "words", "low", speaker, 440)
+    assert main(["evaluate", model, *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1]
+
+
+def test_the_verb_imports_light() -> None:
+    assert isinstance(verb, command.Command) and verb.extra == "export"

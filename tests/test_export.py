@@ -1,0 +1,154 @@
+"""The one-file contract: what is exported does what was trained."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from earmark.export.export import ExportResult, export
+from earmark.export.graph import build
+from earmark.export.quantize import calibrate
+from earmark.export.verify import Limits
+from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
+from earmark.runtime.manifest import METADATA_KEY, Manifest
+from earmark.train.fit import train
+from earmark.train.mfcc import MfccSettings
+from earmark.train.run import load_run
+from earmark.train.student import Student, StudentSettings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnxruntime import InferenceSession
+from tiny_corpus import tiny_recipe, write_corpus
+from tiny_student import SHAPES, make
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("export")
+    recipe = tiny_recipe(write_corpus(folder / "corpus"), epochs=6)
+    return [train(dataclasses.replace(recipe, seed=seed), folder / f"run{seed}") for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def exported(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    target = tmp_path_factory.mktemp("model") / "tones.onnx"
+    return export(runs[0], target, seeds=[runs[1]], licence="CC0-1.0")
+
+
+def stream(model: onnx.ModelProto, pcm: np.ndarray, chunk: int) -> np.ndarray:
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    cache = np.zeros((len(pcm), session.get_inputs()[1].shape[1]), np.float32)
+    parts = []
+    for start in range(0, pcm.shape[1], chunk):
+        feed = {"pcm": pcm[:, start : start + chunk], "cache": cache}
+        logits, cache = (np.asarray(x) for x in session.run(["logits", "cache_out"], feed))
+        parts.append(logits)
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, StudentSettings(width=16)])
+@pytest.mark.parametrize("chunk_steps", [1, 3])
+def test_float_graph_equals_the_student(shape: StudentSettings, chunk_steps: int) -> None:
+    student = make(shape)
+    chunk = chunk_steps * student.step
+    pcm = 0.1 * torch.randn(2, 6 * chunk, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = student(pcm)[0].numpy()
+    got = stream(build(student, chunk), pcm.numpy(), chunk)
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(which=st.integers(0, len(SHAPES) - 1), chunk_steps=st.sampled_from([1, 2, 4, 12]))
+def test_int8_logits_do_not_depend_on_the_chunk(which: int, chunk_steps: int) -> None:
+    student = make(SHAPES[which])
+    generator = torch.Generator().manual_seed(which)
+    pcm = 0.1 * torch.randn(1, 12 * student.step, generator=generator)
+    encodings = calibrate(student, [pcm])
+    whole = stream(build(student, pcm.shape[1], encodings), pcm.numpy(), pcm.shape[1])
+    chunk = chunk_steps * student.step
+    got = stream(build(student, chunk, encodings), pcm.numpy(), chunk)
+    np.testing.assert_allclose(got, whole, atol=0.05)
+
+
+@pytest.mark.parametrize("milliseconds", [20, 40, 80])
+def test_chunk_lengths_of_the_default_student(milliseconds: int) -> None:
+    student = Student(10, StudentSettings(), MfccSettings()).eval()
+    model = build(student, 16 * milliseconds)
+    assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 16 * milliseconds
+    with pytest.raises(EarmarkError, match="multiple of the model's step, 320 samples"):
+        build(student, 16 * milliseconds + 1)
+
+
+def test_the_file_holds_the_whole_contract(exported: ExportResult) -> None:
+    model = onnx.load(exported.model)
+    assert [i.name for i in model.graph.input] == ["pcm", "cache"]
+    assert [o.name for o in model.graph.output] == ["logits", "cache_out"]
+    assert {o.domain for o in model.opset_import} == {""}
+    assert "Softmax" not in {n.op_type for n in model.graph.node}
+    assert [p.key for p in model.metadata_props] == [METADATA_KEY]
+    manifest = Manifest.from_json(model.metadata_props[0].value)
+    assert manifest.labels == ("low", "high", "_unknown_", "_silence_")
+    assert manifest.precision == "int8" and manifest.licence == "CC0-1.0"
+    assert manifest.sources and manifest.checkpoint_sha256
+    assert manifest.quantization["calibration"]
+    assert set(manifest.metrics) >= {"torch_whole_clip", "int8_streaming", "float32_streaming"}
+    assert set(manifest.metrics["seeds"]["int8_streaming_top1"]) == {"0", "1"}
+    twin = Engine(exported.float_model).manifest
+    assert twin.precision == "float32" and twin.geometry == manifest.geometry
+
+
+def test_all_convolutions_run_in_int8(exported: ExportResult) -> None:
+    operators = exported.parity["operators"]
+    assert operators["float32"] == 0 and operators["int8"] >= 6
+
+
+def test_calibration_clips_are_training_clips(exported: ExportResult, runs: list[Path]) -> None:
+    from earmark.train.corpus import scan
+
+    split = {
+        str(clip.path): clip.split for clip in scan(*load_run(runs[0]).recipe.data.roots).clips
+    }
+    clips = [c for c in Engine(exported.model).manifest.quantization["calibration"] if "#" not in c]
+    assert clips and {split[c] for c in clips} == {"train"}
+
+
+def test_the_exported_model_tells_the_tones(exported: ExportResult) -> None:
+    m = exported.metrics
+    assert m["int8_streaming"]["top1"] > 0.8
+    assert abs(m["int8_streaming"]["top1"] - m["float32_streaming"]["top1"]) <= 0.05
+    assert m["torch_whole_clip"]["top1"] == pytest.approx(m["float32_streaming"]["top1"], abs=0.03)
+
+
+def test_the_card_has_front_matter_figures_and_licences(exported: ExportResult) -> None:
+    card = exported.card.read_text()
+    assert card.startswith("---\nlicense: cc0-1.0\n")
+    for text in ("library_name: onnx", "## Accuracy", "## Licences", "int8, streaming", "± "):
+        assert text in card
+    top1 = f"{100 * exported.metrics['int8_streaming']['top1']:.2f} %"
+    assert top1 in card
+
+
+def test_failed_parity_is_refused_and_writes_nothing(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match="not exported, parity fails: float32 against torch"):
+        export(runs[0], tmp_path / "m.onnx", limits=Limits(float_logits=0.0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_runs_are_refused(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match="not a run directory"):
+        export(tmp_path, tmp_path / "m.onnx")
+    with pytest.raises(EarmarkError, match="given twice"):
+        export(runs[0], tmp_path / "m.onnx", seeds=[runs[0]])
+    with pytest.raises(EarmarkError, match="multiple of the model's step"):
+        export(runs[0], tmp_path / "m.onnx", chunk_seconds=0.03)
+
+
+def test_manifest_survives_the_file(exported: ExportResult) -> None:
+    manifest = Engine(exported.model).manifest
+    assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
+    assert json.loads(manifest.to_json())["schema"] == 1

@@ -1,0 +1,202 @@
+"""Training on a corpus of tones: it learns, repeats itself, and survives being killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from earmark.runtime.errors import EarmarkError
+from earmark.train.fit import epoch_batches, train
+from earmark.train.recipe import Recipe, recipe_toml
+from earmark.train.run import load_run, read_history
+from tiny_corpus import tiny_recipe, write_corpus
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def with_cache(recipe: Recipe, folder: Path) -> Recipe:
+    return dataclasses.replace(
+        recipe, data=dataclasses.replace(recipe.data, cache=str(folder / "cache"))
+    )
+
+
+@pytest.fixture(scope="module")
+def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return with_cache(tiny_recipe(corpus), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def run_dir(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(recipe, tmp_path_factory.mktemp("runs") / "tones", "earmark train x")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_run(run).student.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_run_directory_is_complete_and_the_loss_falls(run_dir: Path, recipe: Recipe) -> None:
+    run = load_run(run_dir)
+    assert run.recipe == recipe
+    assert run.info.labels == ("low", "high", "_unknown_", "_silence_")
+    assert run.info.clips["train"]["low"] == 30 and run.info.clips["validation"]["low"] == 10
+    assert run.info.command == "earmark train x"
+    assert run.info.calibration and "torch" in run.info.versions
+    history = run.history
+    assert [line["epoch"] for line in history] == [1, 2, 3, 4]
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+    assert set(history[-1]) == {"epoch", "loss", "accuracy", "balanced_accuracy"}
+    assert list(run_dir.glob("events.out.*"))
+
+
+def test_same_seed_same_weights_other_seed_other_weights(
+    run_dir: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    again = train(recipe, tmp_path / "again")
+    assert same(weights(run_dir), weights(again))
+    other = train(dataclasses.replace(recipe, seed=1), tmp_path / "other")
+    assert not same(weights(run_dir), weights(other))
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    run_dir: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(recipe))
+    target = tmp_path / "killed"
+    process = subprocess.Popen([*COMMAND, "train", str(file), "-o", str(target)])
+    deadline = time.monotonic() + 120
+    while len(read_history(target)) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (target / "student.pt").exists()
+    train(recipe, target)
+    assert same(weights(run_dir), weights(target))
+    assert [line["epoch"] for line in read_history(target)] == [1, 2, 3, 4]
+    assert read_history(target) == read_history(run_dir)
+
+
+def test_ctrl_c_is_one_line_and_leaves_a_run_to_resume(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(recipe))
+    target = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        [*COMMAND, "train", str(file), "-o", str(target), "--set", "train.epochs=10000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not read_history(target) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors and errors.strip().endswith("interrupted")
+    with pytest.raises(EarmarkError, match="training is not complete"):
+        load_run(target)
+
+
+def test_two_processes_train_together(recipe: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    two = dataclasses.replace(recipe.train, devices=2, epochs=2, batch=16)
+    file.write_text(recipe_toml(dataclasses.replace(recipe, train=two)))
+    target = tmp_path / "two"
+    done = subprocess.run(
+        [*COMMAND, "train", str(file), "-o", str(target)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"MASTER_ADDR": "127.0.0.1"},
+    )
+    assert done.returncode == 0, done.stderr
+    history = load_run(target).history
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert history[1]["loss"] < history[0]["loss"]
+
+
+def test_a_complete_run_is_left_alone(run_dir: Path, recipe: Recipe) -> None:
+    before = (run_dir / "student.pt").stat().st_mtime_ns
+    train(recipe, run_dir)
+    assert (run_dir / "student.pt").stat().st_mtime_ns == before
+
+
+def test_another_recipe_or_other_data_is_refused(
+    run_dir: Path, recipe: Recipe, corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EarmarkError, match="holds a run of another recipe"):
+        train(dataclasses.replace(recipe, seed=5), run_dir)
+    info = json.loads((run_dir / "run.json").read_text())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "recipe.toml").write_text((run_dir / "recipe.toml").read_text())
+    (copy / "run.json").write_text(json.dumps(info | {"fingerprint": "other"}))
+    with pytest.raises(EarmarkError, match="its data has changed"):
+        train(recipe, copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("student.pt", b"garbage", "student.pt: not the weights"),
+        ("run.json", b"{", "run.json: not JSON"),
+        ("run.json", b"{}", "run.json: field labels"),
+    ],
+)
+def test_damaged_runs_are_named(
+    run_dir: Path, tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    for file in ("recipe.toml", "run.json", "student.pt"):
+        (tmp_path / file).write_bytes((run_dir / file).read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EarmarkError, match=expected):
+        load_run(tmp_path)
+
+
+def test_no_run_and_no_noise_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match="not a run directory"):
+        load_run(tmp_path)
+    corpus = write_corpus(tmp_path / "corpus")
+    for file in (corpus / "_background_noise_").iterdir():
+        file.unlink()
+    with pytest.raises(EarmarkError, match="noise"):
+        train(with_cache(tiny_recipe(corpus), tmp_path), tmp_path / "run")
+
+
+def test_an_epoch_balances_keywords_and_follows_from_its_number(
+    recipe: Recipe, corpus: Path
+) -> None:
+    from earmark.train.corpus import scan
+    from earmark.train.dataset import label_set, load_split
+
+    split = load_split(scan(corpus), label_set(recipe.keywords), "train")
+    batches = epoch_batches(split, recipe, 3, 1, unknown=2)
+    assert batches == epoch_batches(split, recipe, 3, 1, unknown=2)
+    assert batches != epoch_batches(split, recipe, 4, 1, unknown=2)
+    rows = [row for batch in batches for row in batch]
+    labels = [3 if row < 0 else int(split.label[row]) for row in rows]
+    # The last, partial batch is left out, so the counts are near the shares and not at them.
+    assert abs(labels.count(0) - labels.count(1)) <= 8
+    assert abs(labels.count(2) / len(labels) - recipe.data.unknown) < 0.1
+    assert abs(labels.count(3) / len(labels) - recipe.data.silence) < 0.06
+    assert len(epoch_batches(split, recipe, 0, 2, unknown=2)) % 2 == 0

@@ -1,0 +1,71 @@
+"""Recipes: what is written reads back, what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+from earmark.runtime.errors import EarmarkError
+from earmark.train.recipe import Recipe, load_recipe, parse_recipe, recipe_toml
+
+GOOD = 'name = "a"\nkeywords = ["yes"]\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_filled_in_and_read_back(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    text = recipe_toml(recipe)
+    assert "epochs = 100" in text and "reverb" in text
+    assert load_recipe(write(tmp_path, text)) == recipe
+
+
+def test_shipped_recipe_is_valid() -> None:
+    folder = Path(__file__).parents[1] / "train" / "recipes"
+    for path in folder.glob("*.toml"):
+        assert isinstance(load_recipe(path), Recipe)
+
+
+def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "[train]\nepochs = 7\n")
+    recipe = load_recipe(
+        path, ["train.epochs=3", 'keywords=["a","b"]', "name=plain text", "data.roots=['x']"]
+    )
+    assert recipe.train.epochs == 3 and recipe.keywords == ("a", "b")
+    assert recipe.name == "plain text" and recipe.data.roots == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        (GOOD + "colour = 1", [], "recipe.toml: field colour: no such setting"),
+        (GOOD + "[train]\nepoch = 1", [], "field train.epoch: no such setting"),
+        (GOOD, ["student.size=3"], "field student.size: no such setting"),
+        (GOOD, ["features.colour=3"], "field features.colour: no such setting"),
+        (GOOD, ["train.epochs=0"], "field train.epochs: .*greater than or equal to 1"),
+        (GOOD, ["train.epochs=many"], "field train.epochs"),
+        (GOOD, ["train.epochs"], "expected FIELD=VALUE"),
+        (GOOD, ["name.x=1"], "name has no fields"),
+        ('name = "a"', [], "field keywords: .*required"),
+        ("name = ", [], "recipe.toml: not a TOML file"),
+        (GOOD, ["keywords=[]"], "field keywords"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_name(
+    tmp_path: Path, text: str, overrides: list[str], expected: str
+) -> None:
+    with pytest.raises(EarmarkError, match=expected) as error:
+        load_recipe(write(tmp_path, text), overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match=r"nosuch\.toml: cannot be read"):
+        load_recipe(tmp_path / "nosuch.toml")
+
+
+def test_parse_names_its_origin() -> None:
+    with pytest.raises(EarmarkError, match="here: field name"):
+        parse_recipe({"keywords": ["a"]}, "here")

@@ -1,0 +1,205 @@
+"""Fetching an archive over HTTP: resumption, checksum, safe unpacking. Loopback only."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from earmark.runtime.errors import EarmarkError
+from earmark.runtime.manifest import Source
+from earmark.train import speech_commands
+from earmark.train.corpus import scan
+from earmark.train.speech_commands import SOURCE, download_archive
+
+HERE = Source("Tiny", "CC0")
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``data``; ``drops`` times it closes the connection after ``limit`` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.data = b""
+        self.drops = 0
+        self.limit = 1000
+        self.ranges_supported = True
+        self.seen: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/tiny.tar.gz"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.seen.append(wanted)
+        start = int(wanted[6:-1]) if wanted and self.server.ranges_supported else 0
+        if start >= len(self.server.data):
+            self.send_error(416)
+            return
+        body = self.server.data[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            end = len(self.server.data)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.drops:
+            self.server.drops -= 1
+            body = body[: self.server.limit]
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr(speech_commands.time, "sleep", lambda _seconds: None)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        running.data = archive({"./yes/a_nohash_0.wav": bytes(range(256)) * 20, "LICENSE": b"CC0"})
+        yield running
+        running.shutdown()
+
+
+def archive(files: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=0) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for info in others:
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+def fetch(server: Server, folder: Path, sha256: str | None = None) -> Path:
+    return download_archive(server.url, sha256 or server.sha256, folder, HERE)
+
+
+def error_of(server: Server, folder: Path, sha256: str | None = None) -> str:
+    with pytest.raises(EarmarkError) as caught:
+        fetch(server, folder, sha256)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_fetched_unpacked_and_named(server: Server, tmp_path: Path) -> None:
+    folder = fetch(server, tmp_path / "new" / "sc")
+    corpus = scan(folder)
+    assert [c.path for c in corpus.clips] == [folder / "yes/a_nohash_0.wav"]
+    assert corpus.clips[0].path.read_bytes() == bytes(range(256)) * 20
+    assert corpus.sources == (HERE,)
+    assert [p.name for p in folder.parent.iterdir()] == ["sc"]
+    assert fetch(server, folder) == folder
+    assert server.seen == [None]
+
+
+def test_dropped_connections_are_resumed(server: Server, tmp_path: Path) -> None:
+    server.drops = 3
+    fetch(server, tmp_path / "sc")
+    assert server.seen == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
+
+
+def test_a_later_run_goes_on_from_the_partial_file(server: Server, tmp_path: Path) -> None:
+    server.limit, server.drops = 0, 1000
+    (tmp_path / "sc.partial").write_bytes(server.data[:1234])
+    assert "run it again to go on from 1234 bytes" in error_of(server, tmp_path / "sc")
+    server.drops = 0
+    server.seen.clear()
+    fetch(server, tmp_path / "sc")
+    assert server.seen == ["bytes=1234-"]
+
+
+def test_a_complete_partial_file_needs_no_more_bytes(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sc.partial").write_bytes(server.data)
+    fetch(server, tmp_path / "sc")
+    assert (tmp_path / "sc" / "LICENSE").read_bytes() == b"CC0"
+
+
+def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    server.ranges_supported = False
+    server.drops = 2
+    fetch(server, tmp_path / "sc")
+    assert (tmp_path / "sc" / "LICENSE").exists()
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    assert "wrong checksum" in error_of(server, tmp_path / "sc", "0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def special(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = target
+    return info
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        archive({"../escaped.wav": b"x"}),
+        archive({"yes/../../escaped.wav": b"x"}),
+        archive({}, special("yes", tarfile.SYMTYPE, "..")),
+        archive({}, special("yes", tarfile.SYMTYPE, "/etc")),
+        archive({"a": b"x"}, special("b", tarfile.LNKTYPE, "a")),
+        archive({}, special("pipe", tarfile.FIFOTYPE, "")),
+        archive({}, special("device", tarfile.CHRTYPE, "")),
+        archive({"a": bytes(5000)})[:3000],
+        b"no archive",
+    ],
+)
+def test_hostile_and_damaged_archives_leave_nothing(server, tmp_path: Path, data: bytes) -> None:
+    server.data = data
+    folder = tmp_path / "inner" / "sc"
+    assert "cannot be unpacked safely" in error_of(server, folder)
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("*"))] == [
+        "inner",
+        "inner/sc.partial",
+    ]
+
+
+def test_an_absolute_path_stays_inside(server: Server, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.wav"
+    server.data = archive({str(outside): b"x"})
+    fetch(server, tmp_path / "sc")
+    assert not outside.exists()
+
+
+def test_sizes_are_bounded(server: Server, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(speech_commands, "_MAX_UNPACKED", 5000)
+    assert "more files or bytes" in error_of(server, tmp_path / "sc")
+    monkeypatch.setattr(speech_commands, "_MAX_ARCHIVE", 100)
+    assert "larger than 100 bytes" in error_of(server, tmp_path / "other")
+
+
+def test_another_folder_is_not_touched(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sc").mkdir()
+    (tmp_path / "sc" / "mine.txt").write_text("keep")
+    assert "is not Tiny" in error_of(server, tmp_path / "sc")
+    assert (tmp_path / "sc" / "mine.txt").read_text() == "keep"
+    assert server.seen == []
+
+
+def test_the_address_is_that_of_torchaudio(tmp_path: Path, monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(speech_commands, "download_archive", lambda *a: calls.append(a))
+    speech_commands.download_speech_commands(tmp_path / "sc")
+    [(url, sha256, folder, source)] = calls
+    assert url.endswith("speech_commands_v0.02.tar.gz")
+    assert len(sha256) == 64 and folder == tmp_path / "sc" and source is SOURCE

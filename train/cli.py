@@ -1,0 +1,52 @@
+"""The verb ``train``."""
+
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ..runtime.command import Command
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="TOML file that fixes the run")
+    parser.add_argument(
+        "-o", "--output", metavar="RUN", help="run directory (default: runs/<name of the recipe>)"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        help="override a field of the recipe, such as train.epochs=20; may be repeated",
+    )
+
+
+def _run(arguments: Namespace) -> int:
+    from .recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    from .fit import train
+
+    path = Path(arguments.output or Path("runs") / recipe.name)
+    command = shlex.join(
+        [
+            "earmark",
+            "train",
+            arguments.recipe,
+            *(word for setting in arguments.set for word in ("--set", setting)),
+            *(("-o", arguments.output) if arguments.output else ()),
+        ]
+    )
+    train(recipe, path, command)
+    print(f"trained: {path}\nnext: earmark export {path} -o {recipe.name}.onnx", file=sys.stderr)
+    return 0
+
+
+train = Command(
+    summary="train a student from a recipe, or go on with an interrupted run",
+    configure=_configure,
+    run=_run,
+    extra="train",
+    examples=("earmark train recipe.toml -o runs/mine --set train.epochs=20 --set seed=1",),
+)

@@ -1,0 +1,144 @@
+"""The verbs that make and look at data: ``synth``, ``download`` and ``corpus``."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from ..runtime.command import Command
+from ..runtime.errors import EarmarkError
+
+
+def _configure_synth(parser: ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="WORD", help="keyword; quote one of two words")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--other",
+        default="auto",
+        metavar="WORDS",
+        help="words that are not keywords, separated by commas (default: auto, chosen by sound)",
+    )
+    parser.add_argument("--clips", type=int, default=400, help="per keyword (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--language", default="en", help="language code of eSpeak NG (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="least length of a clip (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per processor)")
+
+
+def _run_synth(arguments: Namespace) -> int:
+    from .synth import synthesize
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise EarmarkError(f"--workers {arguments.workers}: expected at least 1")
+    other = arguments.other
+    written = synthesize(
+        arguments.words,
+        arguments.output,
+        other=other if other == "auto" else [word.strip() for word in other.split(",")],
+        clips=arguments.clips,
+        seed=arguments.seed,
+        language=arguments.language,
+        clip_seconds=arguments.seconds,
+        workers=arguments.workers,
+    )
+    report = {"type": "synth", "folder": str(arguments.output), "keywords": arguments.words}
+    print(json.dumps(report | asdict(written), ensure_ascii=False))
+    return 0
+
+
+def _configure_download(parser: ArgumentParser) -> None:
+    parser.add_argument("name", choices=["speech-commands"], help="which data set")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+
+
+def _run_download(arguments: Namespace) -> int:
+    from .speech_commands import SOURCE, download_speech_commands
+
+    folder = download_speech_commands(arguments.output)
+    report = {"type": "download", "folder": str(folder), "source": asdict(SOURCE)}
+    print(json.dumps(report, ensure_ascii=False))
+    return 0
+
+
+def _configure_corpus(parser: ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--keywords", metavar="WORDS", help="check that these have clips enough (commas between)"
+    )
+    parser.add_argument(
+        "--at-least", type=int, default=1, metavar="N", help="clips of a class in each split"
+    )
+    parser.add_argument("--decode", action="store_true", help="also read every clip")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+
+
+def _run_corpus(arguments: Namespace) -> int:
+    from .corpus import SPLITS, scan
+
+    corpus = scan(*arguments.folders)
+    if arguments.keywords is not None:
+        keywords = [word.strip() for word in arguments.keywords.split(",")]
+        corpus.require(keywords, at_least=arguments.at_least)
+    skipped = 0
+    if arguments.decode:
+        from .dataset import label_set, load_split
+
+        skipped = load_split(corpus, label_set(["none"]), "all").skipped
+    counts = Counter((clip.word, clip.split) for clip in corpus.clips)
+    speakers = {s: len({c.speaker for c in corpus.clips if c.split == s}) for s in SPLITS}
+    if arguments.json:
+        report = {
+            "type": "corpus",
+            "folders": [str(folder) for folder in arguments.folders],
+            "words": {w: {s: counts[w, s] for s in SPLITS} for w in corpus.words},
+            "speakers": speakers,
+            "noise": len(corpus.noise),
+            "sources": [asdict(source) for source in corpus.sources],
+            "fingerprint": corpus.fingerprint,
+            "unreadable": skipped if arguments.decode else None,
+        }
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        lines = [("", *SPLITS)]
+        lines += [(word, *(str(counts[word, s]) for s in SPLITS)) for word in corpus.words]
+        lines += [("speakers", *(str(speakers[s]) for s in SPLITS))]
+        width = max(len(line[0]) for line in lines)
+        for first, *rest in lines:
+            print(f"{first:{width}}" + "".join(f"{x:>12}" for x in rest), file=sys.stderr)
+        print(f"noise recordings: {len(corpus.noise)}", file=sys.stderr)
+        for source in corpus.sources:
+            print(f"source: {source.name} ({source.licence})", file=sys.stderr)
+        print(f"fingerprint: {corpus.fingerprint}", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+synth = Command(
+    summary="Speak words in many voices: a synthetic corpus to start from.",
+    configure=_configure_synth,
+    run=_run_synth,
+    extra="synth",
+    examples=(
+        'earmark synth "hey computer" lights -o data/words',
+        "earmark synth ja nein --language de --other jahr,neu,eins -o data/words",
+    ),
+)
+download = Command(
+    summary="Fetch a public data set of recorded words.",
+    configure=_configure_download,
+    run=_run_download,
+    extra="train",
+    examples=("earmark download speech-commands -o data/speech-commands",),
+)
+corpus = Command(
+    summary="Check a folder of recorded words and sum it up.",
+    configure=_configure_corpus,
+    run=_run_corpus,
+    extra="train",
+    examples=("earmark corpus data/words --keywords yes,no --at-least 50",),
+)
