@@ -140,6 +140,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
     rows = [place[path] for path in run.info.calibration]
     pcm = torch.from_numpy(np.asarray(train.pcm[rows])).float() / 32768
     encodings = calibrate(student, pcm.split(64))
+    graphs = {"int8": build(student, chunk, encodings), "float32": build(student, chunk)}
     decision = recipe.decision
     manifest = Manifest(
         name=recipe.name,
@@ -173,7 +174,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
     return _Candidate(
         run,
         encodings,
-        {"int8": build(student, chunk, encodings), "float32": build(student, chunk)},
+        graphs,
         {"int8": dataclasses.replace(manifest, precision="int8"), "float32": manifest},
     )
 

@@ -258,10 +258,8 @@ def _shaped(g: _Graph, flat: str, shape: tuple[int, ...]) -> str:
 
 
 def _tail(g: _Graph, x: str, length: int, axis: int) -> str:
-    end = np.iinfo(np.int64).max
-    return g.node(
-        "Slice", x, g.array([-length if length else end]), g.array([end]), g.array([axis])
-    )
+    end = g.array([np.iinfo(np.int64).max])
+    return g.node("Slice", x, g.array([-length]), end, g.array([axis]))
 
 
 def _mfcc(g: _Graph, student: Student, tail: str, state: list[str], chunk: int) -> str:

@@ -29,7 +29,7 @@ from tiny_student import SHAPES, make
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("export")
-    recipe = tiny_recipe(write_corpus(folder / "corpus"), epochs=6)
+    recipe = tiny_recipe(write_corpus(folder / "corpus"), epochs=10, batch=8)
     return [train(dataclasses.replace(recipe, seed=seed), folder / f"run{seed}") for seed in (0, 1)]
 
 

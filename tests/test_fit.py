@@ -17,11 +17,7 @@ from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
 from tiny_corpus import tiny_recipe, write_corpus
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-]
+EARMARK = str(Path(sys.executable).with_name("earmark"))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     file = tmp_path / "recipe.toml"
     file.write_text(recipe_toml(recipe))
     target = tmp_path / "killed"
-    process = subprocess.Popen([*COMMAND, "train", str(file), "-o", str(target)])
+    process = subprocess.Popen([EARMARK, "train", str(file), "-o", str(target)])
     deadline = time.monotonic() + 120
     while len(read_history(target)) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -101,7 +97,7 @@ def test_ctrl_c_is_one_line_and_leaves_a_run_to_resume(recipe: Recipe, tmp_path:
     file.write_text(recipe_toml(recipe))
     target = tmp_path / "interrupted"
     process = subprocess.Popen(
-        [*COMMAND, "train", str(file), "-o", str(target), "--set", "train.epochs=10000"],
+        [EARMARK, "train", str(file), "-o", str(target), "--set", "train.epochs=10000"],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -123,7 +119,7 @@ def test_two_processes_train_together(recipe: Recipe, tmp_path: Path) -> None:
     file.write_text(recipe_toml(dataclasses.replace(recipe, train=two)))
     target = tmp_path / "two"
     done = subprocess.run(
-        [*COMMAND, "train", str(file), "-o", str(target)],
+        [EARMARK, "train", str(file), "-o", str(target)],
         capture_output=True,
         text=True,
         timeout=200,

@@ -114,11 +114,15 @@ class Lesson(pl.LightningModule):
         self.unknown, self.silence = labels.index(UNKNOWN), labels.index(SILENCE)
         pl.seed_everything(recipe.seed, verbose=False)
         self.student = Student(len(labels), recipe.student, recipe.features)
-        self.register_buffer("pool", torch.from_numpy(pool), persistent=False)
+        # No buffer: what a module registers is sent from one process to the others.
+        self.pool = torch.from_numpy(pool)
         self.accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.balanced = MulticlassAccuracy(len(labels), average="macro")
         self.rate = recipe.features.sample_rate
         self.readout = max(1, round(READOUT * self.rate / self.student.step))
+
+    def on_fit_start(self) -> None:
+        self.pool = self.pool.to(self.device)
 
     def train_dataloader(self) -> DataLoader[Any]:
         # Lightning asks anew for each epoch, so that the order follows from the epoch's number
@@ -143,7 +147,7 @@ class Lesson(pl.LightningModule):
             wav, label = augment_audio(
                 pcm.float() / 32768,
                 label,
-                self.pool,  # pyright: ignore[reportArgumentType]
+                self.pool,
                 settings,
                 self.rate,
                 self.unknown,
@@ -185,12 +189,13 @@ class Lesson(pl.LightningModule):
             settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # The schedule divides by the length of each of its two phases.
+        steps = max(3, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             settings.learning_rate,
-            total_steps=max(steps, 2),
-            pct_start=max(settings.warmup, 1 / max(steps, 2)),
+            total_steps=steps,
+            pct_start=max(settings.warmup, 2 / steps),
             cycle_momentum=False,
         )
         return {

@@ -97,8 +97,8 @@ class Student(nn.Module):
         channels, stem = 1, []
         for index, outputs in enumerate(settings.stem):
             first = index == 0
-            # The kernel spans the stride, so that every frame counts.
-            kernel = (5, max(5, settings.stride)) if first else (3, 3)
+            # The first kernel spans the frames of a step and three before.
+            kernel = (5, settings.stride + 3) if first else (3, 3)
             stem.append(CausalConv(channels, outputs, kernel, (2, settings.stride if first else 1)))
             channels, bands = outputs, (bands + 1) // 2
         self.stem = nn.ModuleList(stem)
@@ -109,7 +109,7 @@ class Student(nn.Module):
             for dilation in settings.dilations
         )
         self.head = nn.Conv1d(width, labels, 1)
-        self.average = max(1, round(settings.window * features.sample_rate / self.step))
+        self.average = max(2, round(settings.window * features.sample_rate / self.step))
         """Steps in the moving average over the logits."""
         self.cache_shapes = tuple(self._cache_shapes())
         """Shapes, without the batch, of the parts of the cache in the order of the signal's way:
