@@ -31,6 +31,13 @@ def _configure(parser: ArgumentParser) -> None:
         default=[],
         help="runs of the same recipe with other seeds, to report the spread of the accuracy",
     )
+    parser.add_argument(
+        "--set",
+        metavar="decision.FIELD=VALUE",
+        action="append",
+        default=[],
+        help="threshold, smoothing, release or refractory in place of the recipe's",
+    )
     parser.add_argument("--licence", metavar="SPDX", default="", help="licence of the model")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
 
@@ -44,6 +51,7 @@ def _run(arguments: Namespace) -> int:
         arguments.chunk / 1000,
         seeds=[Path(path) for path in arguments.seeds],
         licence=arguments.licence,
+        overrides=arguments.set,
     )
     if arguments.json:
         print(json.dumps({"parity": result.parity, "metrics": result.metrics}))

@@ -18,7 +18,8 @@ from ..runtime.manifest import METADATA_KEY, Decision, Manifest
 from ..train.corpus import scan
 from ..train.dataset import Split, load_split
 from ..train.fit import whole_steps
-from ..train.run import Run, git_revision, load_run, package_versions
+from ..train.recipe import load_recipe
+from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from .card import model_card
 from .evaluate import evaluate
 from .graph import Affine, build
@@ -58,6 +59,7 @@ def export(
     *,
     seeds: Sequence[Path] = (),
     licence: str = "",
+    overrides: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     evaluate_on: str = "validation",
 ) -> ExportResult:
@@ -69,6 +71,8 @@ def export(
         chunk_seconds: audio per call, a multiple of the model's step.
         seeds: runs of the same recipe with other seeds, whose accuracy is reported as spread.
         licence: of the model, as an SPDX identifier.
+        overrides: ``decision.field=value`` settings in place of the recipe's, which training did
+            not use.
         limits: parity that is asked for.
         evaluate_on: split whose metrics go into the manifest.
 
@@ -80,7 +84,7 @@ def export(
             a file cannot be written.
     """
     output = Path(output)
-    run = load_run(run_dir)
+    run = _overridden(load_run(run_dir), overrides)
     train, held_out = (_load(run, name) for name in ("train", evaluate_on))
     candidate = _prepare(run, train, chunk_seconds, licence)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,6 +120,16 @@ def export(
     write_text(card, text)
     write_bytes(output, files["int8"])
     return ExportResult(output, float_model, card, parity, metrics)
+
+
+def _overridden(run: Run, overrides: Sequence[str]) -> Run:
+    for override in overrides:
+        if not override.startswith("decision."):
+            raise EarmarkError(
+                f"setting {override!r}: only decision.* can be set at export, train for the others"
+            )
+    recipe = load_recipe(run.path / RECIPE, overrides)
+    return dataclasses.replace(run, recipe=recipe)
 
 
 def _load(run: Run, split: str) -> Split:
@@ -204,7 +218,8 @@ def _spread(
     top1 = {run.recipe.seed: first}
     for path in seeds:
         other = load_run(path)
-        if dataclasses.replace(other.recipe, seed=run.recipe.seed) != run.recipe:
+        same = dataclasses.replace(other.recipe, seed=run.recipe.seed, decision=run.recipe.decision)
+        if same != run.recipe:
             raise EarmarkError(f"{path}: a run of another recipe than {run.path}, not only seed")
         if other.recipe.seed in top1:
             raise EarmarkError(f"{path}: seed {other.recipe.seed} is given twice")

@@ -54,6 +54,7 @@ def test_an_interrupted_demo_goes_on_and_a_complete_one_is_reused(
     text = report.read_text(encoding="utf-8")
     assert "open door" in text and "<img" in text and "<script" not in text
 
+    assert (folder / "timeline.png").read_bytes().startswith(b"\x89PNG")
     engine = Engine(folder / "model.onnx")
     assert engine.manifest.keywords == TINY.keywords and engine.manifest.precision == "int8"
     with wave.open(str(folder / "scene.wav")) as scene:

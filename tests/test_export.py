@@ -139,6 +139,16 @@ def test_failed_parity_is_refused_and_writes_nothing(runs: list[Path], tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_decision_settings_can_be_given_at_export(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match=r"only decision\.\* can be set at export"):
+        export(runs[0], tmp_path / "m.onnx", overrides=["train.epochs=3"])
+    with pytest.raises(EarmarkError, match=r"field decision\.threshold"):
+        export(runs[0], tmp_path / "m.onnx", overrides=["decision.threshold=7"])
+    result = export(runs[0], tmp_path / "m.onnx", overrides=["decision.threshold=0.6"])
+    decision = Engine(result.model).manifest.decision
+    assert decision.thresholds == {"low": 0.6, "high": 0.6}
+
+
 def test_wrong_runs_are_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(EarmarkError, match="not a run directory"):
         export(tmp_path, tmp_path / "m.onnx")

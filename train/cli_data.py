@@ -53,15 +53,31 @@ def _run_synth(arguments: Namespace) -> int:
 
 
 def _configure_download(parser: ArgumentParser) -> None:
-    parser.add_argument("name", choices=["speech-commands"], help="which data set")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("name", choices=["speech-commands", "beats"], help="what to fetch")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder (default: data/ and the name)"
+    )
+    beats = parser.add_argument_group("beats", "Only third parties mirror the weights.")
+    beats.add_argument("--checkpoint", metavar="NAME", help="(default: BEATs_iter3)")
+    beats.add_argument("--url", help="address of the checkpoint, in place of the known mirrors")
 
 
 def _run_download(arguments: Namespace) -> int:
-    from .speech_commands import SOURCE, download_speech_commands
+    output = arguments.output or Path("data", arguments.name)
+    report: dict[str, object] = {"type": "download"}
+    if arguments.name == "beats":
+        from .teachers import beats_checkpoints
 
-    folder = download_speech_commands(arguments.output)
-    report = {"type": "download", "folder": str(folder), "source": asdict(SOURCE)}
+        name = arguments.checkpoint or beats_checkpoints.DEFAULT
+        file = beats_checkpoints.download_beats(output, name, arguments.url)
+        report |= {"file": str(file), "source": asdict(beats_checkpoints.source(name))}
+    else:
+        from .speech_commands import SOURCE, download_speech_commands
+
+        if arguments.checkpoint is not None or arguments.url is not None:
+            raise EarmarkError("--checkpoint and --url go with beats: leave them out")
+        folder = download_speech_commands(output)
+        report |= {"folder": str(folder), "source": asdict(SOURCE)}
     print(json.dumps(report, ensure_ascii=False))
     return 0
 
@@ -129,11 +145,14 @@ synth = Command(
     ),
 )
 download = Command(
-    summary="Fetch a public data set of recorded words.",
+    summary="Fetch a public data set of recorded words, or a teacher's weights.",
     configure=_configure_download,
     run=_run_download,
     extra="train",
-    examples=("earmark download speech-commands -o data/speech-commands",),
+    examples=(
+        "earmark download speech-commands -o data/speech-commands",
+        "earmark download beats --checkpoint BEATs_iter3_plus_AS2M",
+    ),
 )
 corpus = Command(
     summary="Check a folder of recorded words and sum it up.",

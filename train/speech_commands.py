@@ -79,7 +79,7 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, partial)
+        fetch_file(url, partial)
         _verify(partial, sha256, url)
         _unpack(partial, folder, source)
         partial.unlink()
@@ -89,8 +89,15 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     return folder
 
 
-def _fetch(url: str, partial: Path) -> None:
-    """Complete ``partial``, trying again while connections drop."""
+def fetch_file(url: str, partial: Path) -> None:
+    """Complete ``partial``, of at most 4 GB, trying again while connections drop.
+
+    What it holds is taken for the beginning of the file at ``url``: verify the result.
+
+    Raises:
+        EarmarkError: no address, no connection, no such file, too large.
+        OSError: ``partial`` cannot be written.
+    """
     failures = 0
     while True:
         before = _size(partial)
@@ -136,7 +143,7 @@ def _fetch_once(url: str, partial: Path) -> None:
             start = 0
         length = int(response.headers.get("Content-Length") or 0)
         if start + length > _MAX_ARCHIVE:
-            raise EarmarkError(f"{url}: is larger than {_MAX_ARCHIVE} bytes: not the data set")
+            raise EarmarkError(f"{url}: is larger than {_MAX_ARCHIVE} bytes")
         with (
             partial.open("ab" if resumed else "wb") as file,
             progress("Downloading", start + length, "bytes") as advance,

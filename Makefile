@@ -1,0 +1,38 @@
+# Two commands set everything up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check wheel clean
+
+# The main job on embedded data: synthesize words, train, export int8, stream a noisy scene, report.
+demo: $(INSTALLED)
+	$(BIN)/earmark demo -o demo
+
+test: $(INSTALLED) check
+	@$(BIN)/python .ci/system_packages.py
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --outdir dist
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+# torch first and by itself: its default wheel for Linux carries gigabytes of CUDA, the constraint
+# names a release that also exists for CPUs. torchaudio names no dependency and brings none.
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo dist build *.egg-info

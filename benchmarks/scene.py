@@ -1,0 +1,233 @@
+"""A scene to listen to: words at known times in background noise, and who was right about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.engine import Detection, Engine
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import SILENCE, UNKNOWN
+from ..train.dataset import SAMPLE_RATE, Split
+
+LATE = 0.75
+"""Seconds after the end of a word up to which a detection counts as a hit."""
+SPEECH_DB = -26.0
+"""Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
+_FRAME = SAMPLE_RATE // 100
+_QUIET_DB = -30.0
+_FADE = SAMPLE_RATE // 50
+
+
+class Word(NamedTuple):
+    """A word in a scene."""
+
+    keyword: str
+    """The keyword; of another word, the name of its class folder."""
+    start: float
+    """Seconds from the start of the scene."""
+    end: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Audio and what is said in it."""
+
+    pcm: NDArray[np.int16]
+    """int16 [samples] at 16 kHz."""
+    truth: tuple[Word, ...]
+    """The keywords, in the order they are said."""
+    others: tuple[Word, ...]
+    """The words that are no keywords."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of the scene."""
+        return len(self.pcm) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a model makes of a scene, chunk by chunk."""
+
+    times: NDArray[np.float64]
+    """float64 [chunks]: seconds of audio at the end of each chunk."""
+    posteriors: NDArray[np.float64]
+    """float64 [chunks, labels]: smoothed posteriors there."""
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Detections against the truth."""
+
+    hits: tuple[tuple[Detection, Word], ...]
+    misses: tuple[Word, ...]
+    false_accepts: tuple[Detection, ...]
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """Counts, recall, false accepts per hour and the delay from the end of the word in seconds
+        (percentiles 50 and 95), for ``seconds`` of audio. Figures of nothing are None."""
+        delays = [detection.time - word.end for detection, word in self.hits]
+        said = len(self.hits) + len(self.misses)
+        return {
+            "keywords": said,
+            "hits": len(self.hits),
+            "misses": len(self.misses),
+            "false_accepts": len(self.false_accepts),
+            "recall": len(self.hits) / said if said else None,
+            "false_accepts_per_hour": len(self.false_accepts) * 3600 / seconds,
+            "delay_p50": float(np.percentile(delays, 50)) if delays else None,
+            "delay_p95": float(np.percentile(delays, 95)) if delays else None,
+            "seconds": seconds,
+        }
+
+
+def compose(
+    split: Split,
+    noise: Sequence[NDArray[np.int16]],
+    *,
+    each: int = 3,
+    others: int = 6,
+    seconds: float = 40.0,
+    snr_db: float = 10.0,
+    gap: float = 0.5,
+    seed: int = 0,
+) -> Scene:
+    """Say each keyword ``each`` times and ``others`` other words, in random order at random times.
+
+    Every word is brought to the same level, -26 dB of full scale over its length, and the noise to
+    ``snr_db`` below it over the whole scene. No two words overlap.
+
+    Args:
+        split: where the clips come from; a clip is used twice only if there are too few.
+        noise: int16 recordings, chained from a random place and in random order; none for silence.
+        each: clips of each keyword.
+        others: clips of other words.
+        seconds: length of the scene.
+        snr_db: level of the words over that of the noise.
+        gap: least pause before and after each word, seconds.
+        seed: of all choices.
+
+    Raises:
+        EarmarkError: a class has no clip, or the words do not fit into ``seconds``.
+    """
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for index, label in enumerate(split.labels):
+        count = {SILENCE: 0, UNKNOWN: others}.get(label, each)
+        rows = np.flatnonzero(split.label == index)
+        if count and not len(rows):
+            raise EarmarkError(f"scene: there is no clip of {label}")
+        if count:
+            chosen += rng.choice(rows, count, replace=count > len(rows)).tolist()
+    chosen = [chosen[i] for i in rng.permutation(len(chosen))]
+    pieces = [_cut(split.pcm[row]) for row in chosen]
+    samples = round(seconds * SAMPLE_RATE)
+    pause = round(gap * SAMPLE_RATE)
+    free = samples - sum(map(len, pieces)) - pause * (len(pieces) + 1)
+    if free < 0:
+        need = (samples - free) / SAMPLE_RATE
+        raise EarmarkError(f"scene: {len(pieces)} words need {need:.1f} s: make it longer")
+    pauses = pause + free * rng.dirichlet(np.ones(len(pieces) + 1))
+    speech_level = 32768 * 10 ** (SPEECH_DB / 20)
+    mix = _bed(noise, samples, rng) * speech_level * 10 ** (-snr_db / 20)
+    truth: list[Word] = []
+    unknown: list[Word] = []
+    place = 0.0
+    for row, piece, pause_before in zip(chosen, pieces, pauses, strict=False):
+        start = int(place + pause_before)
+        place = start + len(piece)
+        # The fades lie outside of the word and outside of its level.
+        inside = piece[_FADE:-_FADE]
+        mix[start : start + len(piece)] += piece * (speech_level / max(_rms(inside), 1e-9))
+        bounds = (start + _FADE) / SAMPLE_RATE, (start + len(piece) - _FADE) / SAMPLE_RATE
+        label = split.labels[split.label[row]]
+        if label == UNKNOWN:
+            unknown.append(Word(str(split.word[row]), *bounds))
+        else:
+            truth.append(Word(label, *bounds))
+    peak = np.abs(mix).max(initial=0.0)
+    mix *= min(1.0, 32767 / max(peak, 1.0))
+    return Scene(np.round(mix).astype(np.int16), tuple(truth), tuple(unknown))
+
+
+def hear(engine: Engine, pcm: NDArray[np.int16]) -> Heard:
+    """Stream audio through a model, chunk by chunk.
+
+    Args:
+        engine: the model.
+        pcm: int16 [samples] at its sample rate.
+    """
+    geometry = engine.manifest.geometry
+    stream = engine.stream()
+    detections: list[Detection] = []
+    times: list[float] = []
+    posteriors: list[NDArray[np.float64]] = []
+    for start in range(0, len(pcm) - geometry.chunk + 1, geometry.chunk):
+        detections += stream.push(pcm[start : start + geometry.chunk])
+        times.append((start + geometry.chunk) / geometry.sample_rate)
+        posteriors.append(stream.posteriors.copy())
+    detections += stream.push(pcm[len(times) * geometry.chunk :]) + stream.flush()
+    table = np.array(posteriors).reshape(len(times), len(engine.manifest.labels))
+    return Heard(np.array(times), table, tuple(detections))
+
+
+def match(detections: Sequence[Detection], truth: Sequence[Word], late: float = LATE) -> Matching:
+    """Tell hits from false accepts.
+
+    A detection is a hit on a word of its keyword from the word's start to ``late`` seconds after
+    its end. A word counts once; further detections of it are false accepts. Of several words that a
+    detection could mean, it takes the one that ends first, which gives the most hits there can be.
+    """
+    open_words = sorted(truth, key=lambda word: word.end)
+    hits: list[tuple[Detection, Word]] = []
+    wrong: list[Detection] = []
+    for detection in sorted(detections, key=lambda detection: detection.time):
+        for word in open_words:
+            if (
+                word.keyword == detection.keyword
+                and word.start <= detection.time <= word.end + late
+            ):
+                hits.append((detection, word))
+                open_words.remove(word)
+                break
+        else:
+            wrong.append(detection)
+    misses = sorted(open_words, key=lambda word: word.start)
+    return Matching(tuple(hits), tuple(misses), tuple(wrong))
+
+
+def _cut(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
+    """The word of a clip with a short fade on either side, float64 [samples].
+
+    The word is what lies between the first and the last 10 ms within 30 dB of the loudest.
+    """
+    frames = len(pcm) // _FRAME
+    signal = np.pad(pcm[: frames * _FRAME].astype(np.float64), _FADE)
+    energy = np.square(signal[_FADE:-_FADE].reshape(frames, _FRAME)).mean(axis=1)
+    loud = np.flatnonzero(energy >= energy.max() * 10 ** (_QUIET_DB / 10))
+    piece = signal[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME + 2 * _FADE].copy()
+    ramp = np.linspace(0, 1, _FADE)
+    piece[:_FADE] *= ramp
+    piece[-_FADE:] *= ramp[::-1]
+    return piece
+
+
+def _bed(
+    noise: Sequence[NDArray[np.int16]], samples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Noise of the scene's length at a root mean square of 1."""
+    usable = [recording for recording in noise if len(recording) and recording.any()]
+    if not usable:
+        return np.zeros(samples)
+    # Each at the same loudness, or the loudest recording would be all that is heard.
+    chain = [usable[i] / _rms(usable[i]) for i in rng.permutation(len(usable))]
+    bed = np.resize(np.roll(np.concatenate(chain), -int(rng.integers(len(chain[0])))), samples)
+    return bed / max(_rms(bed), 1e-9)
+
+
+def _rms(signal: NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))

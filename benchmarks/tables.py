@@ -1,0 +1,58 @@
+"""Tables for people, on stderr."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .latency import Spread, Timing
+from .machine import machine_line
+
+
+def show_timings(
+    timings: Sequence[Timing], found: dict[str, Any], seconds: float, rounds: int
+) -> None:
+    """Print what ``latency.measure`` found; ``found`` is of ``machine.machine``."""
+    rows = [
+        (
+            Path(timing.model).name,
+            timing.precision,
+            f"{timing.size / 1000:.0f}",
+            spread_text(timing.p50_us, 0),
+            spread_text(timing.p95_us, 0),
+            spread_text(timing.p99_us, 0),
+            spread_text(timing.cpu_ms_per_second, 2),
+        )
+        for timing in timings
+    ]
+    chunk = " / ".join(dict.fromkeys(f"{timing.chunk_ms:g}" for timing in timings))
+    show_table(
+        ("model", "precision", "kB", "p50 µs", "p95 µs", "p99 µs", "CPU ms per s"),
+        rows,
+        f"hot, one thread, chunks of {chunk} ms, {rounds} interleaved rounds of {seconds:g} s; "
+        f"median (least to most over rounds)\n{machine_line(found)}",
+    )
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """Print a table whose first column is text and whose others are figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if caption:
+        console.print(caption, style="dim")
+
+
+def spread_text(spread: Spread, digits: int) -> str:
+    """A median with its range over the rounds, which is not broken across lines."""
+    low, high = f"{spread.low:.{digits}f}", f"{spread.high:.{digits}f}"
+    middle = f"{spread.median:.{digits}f}"
+    return (
+        middle if low == high else f"{middle} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})"
+    )
