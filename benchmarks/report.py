@@ -133,7 +133,7 @@ def _model(manifest: Manifest) -> list[tuple[str, str]]:
             f"threshold, {decision.refractory:g} s between detections",
         ),
         ("Trained on", sources),
-        ("Weights, SHA-256", manifest.checkpoint_sha256 or "-"),
+        ("Weights, SHA-256", (manifest.checkpoint_sha256 or "-")[:16]),
     ]
 
 
@@ -226,7 +226,7 @@ th, td { text-align: left; padding: 0.35rem 1.2rem 0.35rem 0; vertical-align: to
   border-bottom: 1px solid var(--line); }
 th[scope=col] { color: var(--soft); font-weight: 600; }
 th[scope=row] { font-weight: 400; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 figure { margin: 0; }
 .paper { background: #ffffff; border: 1px solid var(--line); border-radius: 8px; padding: 0.5rem; }
 .narrow { max-width: 34rem; }

@@ -152,7 +152,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
     if missing:
         raise EarmarkError(f"{missing[0]}: calibration clip is gone: put it back, or train again")
     rows = [place[path] for path in run.info.calibration]
-    pcm = torch.from_numpy(np.asarray(train.pcm[rows])).float() / 32768
+    pcm = torch.from_numpy(np.array(train.pcm[rows])).float() / 32768
     encodings = calibrate(student, pcm.split(64))
     graphs = {"int8": build(student, chunk, encodings), "float32": build(student, chunk)}
     decision = recipe.decision
@@ -239,7 +239,7 @@ def _whole_clip_accuracy(run: Run, split: Split) -> float:
     right = 0
     with torch.no_grad():
         for start in range(0, len(split), 256):
-            pcm = torch.from_numpy(np.asarray(split.pcm[start : start + 256])).float() / 32768
+            pcm = torch.from_numpy(np.array(split.pcm[start : start + 256])).float() / 32768
             logits = run.student(whole_steps(pcm, run.student.step))[0][:, -1]
             right += int((logits.argmax(1).numpy() == split.label[start : start + 256]).sum())
     return round(right / len(split), 4)
