@@ -1,0 +1,1 @@
+"""Large networks whose outputs a student learns from."""
