@@ -262,7 +262,7 @@ def _brief(measured: dict[str, Any]) -> dict[str, Any]:
 
 def _quantization(candidate: _Candidate, parity: dict[str, Any]) -> dict[str, Any]:
     return {
-        "method": "static; uint8 activations, int8 weights per output channel",
+        "method": "static; uint8 activations, int8 weights per output channel in a 7-bit range",
         "range": f"{PERCENTILE} percentile of the activations",
         "calibration": list(candidate.run.info.calibration),
         "parity": parity,

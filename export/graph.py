@@ -21,6 +21,10 @@ from ..train.student import Student
 OPSET = 17
 IR_VERSION = 8
 """Read by onnxruntime from 1.12 (2022) on."""
+WEIGHT_PEAK = 63
+"""Weights use 7 of 8 bits. x86 processors without VNNI add two products of 8-bit numbers in 16
+bits; with larger weights the sum would saturate there and the answer differ (onnxruntime's
+``reduce_range``)."""
 Array = NDArray[np.float32]
 
 
@@ -329,7 +333,7 @@ def _conv_float(g: _Graph, layer: Layer, x: str) -> str:
 def _conv_int8(g: _Graph, layer: Layer, x: str, source: Affine, target: Affine) -> str:
     """A quantized convolution on [batch, time, bands, channels]; its ReLU is the lowest code."""
     peak = np.abs(layer.weight).max(axis=(1, 2, 3))
-    scale = np.maximum(peak / 127, 1e-12).astype(np.float32)
+    scale = np.maximum(peak / WEIGHT_PEAK, 1e-12).astype(np.float32)
     weight = np.round(layer.weight / scale[:, None, None, None]).astype(np.int8)
     bias = np.round(layer.bias / (scale.astype(np.float64) * source.scale))
     x = g.node("Transpose", x, perm=[0, 3, 1, 2])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
+from spoken_words import WORDS, spoken_scene
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 
 COMMAND = [
@@ -43,10 +44,14 @@ def toy_scene(tmp_path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     )
 
 
+def command_scene(tmp_path: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    return [], spoken_scene(tmp_path / "words"), list(WORDS)
+
+
 # What is played to which model: a function from a folder for its files to the options of `listen`,
 # the audio (int16, 16 kHz) and the keywords in it.
 Scene = Callable[[Path], tuple[list[str], np.ndarray, list[str]]]
-SCENES: dict[str, Scene] = {"toy": toy_scene}
+SCENES: dict[str, Scene] = {"toy": toy_scene, "shipped model, spoken words": command_scene}
 
 
 def listen(

@@ -1,0 +1,114 @@
+"""The model in the package: its manifest, its one law, and its accuracy where recordings are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from earmark.export.evaluate import evaluate
+from earmark.runtime import Detection, Engine
+from earmark.train.corpus import scan
+from earmark.train.dataset import Split, load_split
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spoken_words import RATE, WORDS, spoken_scene
+
+COMMANDS = ("yes", "no", "up", "down", "left", "right", "stop", "go")
+
+
+def _lively() -> np.ndarray:
+    """Sweeps in noise that move the posteriors; hypothesis wants no fixtures."""
+    time = np.arange(6 * RATE) / RATE
+    sweeps = 8000 * np.sin(2 * np.pi * (200 + 1500 * (time % 1)) * time) * (time % 0.7 < 0.4)
+    return (sweeps + np.random.default_rng(0).normal(0, 300, len(time))).astype(np.int16)
+
+
+LIVELY = _lively()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    return spoken_scene(tmp_path_factory.mktemp("spoken") / "words")
+
+
+@pytest.fixture(scope="module")
+def validation(shared: Path) -> Split:
+    corpus = scan(shared / "data" / "speech-commands")
+    return load_split(corpus, Engine().manifest.labels, "validation")
+
+
+def in_pieces(engine: Engine, pcm: np.ndarray, sizes: list[int]) -> list[Detection]:
+    """Detections of a stream fed in pieces of ``sizes``, repeated."""
+    stream, found, start, turn = engine.stream(), [], 0, 0
+    while start < len(pcm):
+        size = sizes[turn % len(sizes)]
+        found += stream.push(pcm[start : start + size])
+        start, turn = start + size, turn + 1
+    return found + stream.flush(0.5)
+
+
+def test_the_manifest_says_all_there_is_to_know(engine: Engine) -> None:
+    manifest = engine.manifest
+    assert manifest.labels == (*COMMANDS, "_unknown_", "_silence_")
+    assert manifest.precision == "int8" and manifest.parameters <= 100_000
+    assert manifest.licence and all(s.licence and s.attribution for s in manifest.sources)
+    assert manifest.geometry.chunk <= 0.08 * manifest.geometry.sample_rate
+    assert len(manifest.metrics["seeds"]["int8_streaming_top1"]) >= 3
+    assert manifest.training["command"].startswith("earmark train")
+    assert engine.path.with_suffix(".md").is_file()
+    assert engine.path.stat().st_size < 200_000
+
+
+def test_it_hears_synthesized_words_in_their_order(engine: Engine, spoken: np.ndarray) -> None:
+    assert [d.keyword for d in in_pieces(engine, spoken, [1280])] == list(WORDS)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(1, 10 * RATE), min_size=1, max_size=5))
+def test_detections_do_not_depend_on_the_pieces(sizes: list[int]) -> None:
+    engine, pcm = Engine(), LIVELY
+    if sum(sizes) < 200:  # tens of thousands of calls say no more than thousands
+        pcm = pcm[: 2 * RATE]
+    assert in_pieces(engine, pcm, sizes) == in_pieces(engine, pcm, [len(pcm)])
+
+
+def test_one_sample_at_a_time(engine: Engine, spoken: np.ndarray) -> None:
+    pcm = spoken[: 3 * RATE]
+    assert in_pieces(engine, pcm, [1]) == in_pieces(engine, pcm, [len(pcm)])
+
+
+def test_recorded_speech_in_any_pieces(engine: Engine, validation: Split) -> None:
+    rows = np.random.default_rng(0).choice(len(validation), 20, replace=False)
+    pcm = np.concatenate([np.asarray(validation.pcm[row]) for row in rows])
+    whole = in_pieces(engine, pcm, [len(pcm)])
+    assert whole
+    for sizes in ([160], [1, 2, 3, 5, 8, 13], [1280], [4999, 7], [10 * RATE]):
+        assert in_pieces(engine, pcm, sizes) == whole
+
+
+def test_accuracy_on_recorded_speech_is_the_one_in_the_manifest(
+    engine: Engine, validation: Split
+) -> None:
+    recorded = engine.manifest.metrics["int8_streaming"]
+    words = validation.label < len(COMMANDS) + 1
+    columns = ("pcm", "label", "word", "speaker", "path")
+    quarter = [getattr(validation, name)[words][::4] for name in columns]
+    subset = Split(validation.labels, *quarter, skipped=0)
+    measured = evaluate(engine, subset)
+    assert measured["top1"] > 0.94
+    expected = np.average(
+        [recorded["recall"][label] for label in validation.labels[:-1]],
+        weights=[measured["support"][label] for label in validation.labels[:-1]],
+    )
+    # A quarter of the clips: the difference is that of the sample, not of the model.
+    assert measured["top1"] == pytest.approx(expected, abs=0.03)
+
+
+def test_a_quiet_room_and_digital_silence_stay_silent(engine: Engine) -> None:
+    quiet = np.random.default_rng(1).normal(0, 20, 20 * RATE).astype(np.int16)
+    assert in_pieces(engine, quiet, [1280]) == []
+    assert in_pieces(engine, np.zeros(5 * RATE, np.int16), [1280]) == []
