@@ -42,14 +42,13 @@ def _words(manifest: Manifest) -> str:
 
 
 def _front_matter(manifest: Manifest) -> str:
-    top1 = manifest.metrics.get("int8_streaming", {}).get("top1")
     lines = [
         "---",
         *([f"license: {manifest.licence.lower()}"] if manifest.licence else []),
         "library_name: onnx",
         "pipeline_tag: audio-classification",
         "tags: [keyword-spotting, streaming, int8, mfcc]",
-        *([f"metrics: [{{type: accuracy, value: {top1}}}]"] if top1 is not None else []),
+        "metrics: [accuracy]",
         "---\n",
     ]
     return "\n".join(lines)
@@ -125,8 +124,7 @@ def _accuracy(manifest: Manifest) -> str:
         text += (
             f"\nOver {len(spread['int8_streaming_top1'])} seeds, int8, streaming: "
             f"{_percent(spread['mean'])} ± {_percent(spread['standard_deviation'])} (mean and "
-            f"standard deviation; {each}). This file is seed {manifest.training['seed']}, named "
-            "before the others were measured.\n"
+            f"standard deviation; {each}). This file is seed {manifest.training['seed']}.\n"
         )
     return text
 

@@ -115,6 +115,10 @@ def test_named_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
+def with_integers_as_floats(path: Path) -> None:
+    soundfile.write(path, np.full(16000, 30000, np.float32), 16000, subtype="FLOAT")
+
+
 def with_nan(path: Path) -> None:
     signal = SIGNAL[:, 0].copy()
     signal[8000] = np.nan
@@ -140,6 +144,7 @@ def truncated_flac(path: Path) -> None:
         (lambda path: soundfile.write(path, np.zeros((5, 65)), RATE, format="AU"), "65 channels"),
         (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVEdata\0\0\0\0"), "without a format"),
         (with_nan, r"NaN or infinity at 0\.500 s"),
+        (with_integers_as_floats, "reaches 30000 times full scale"),
         (truncated_flac, "truncated|read"),
     ],
 )

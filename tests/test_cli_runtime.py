@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import toy_model
+from earmark.runtime import cli
 from earmark.runtime.cli import main
+from earmark.runtime.command import Command
 
 COMMAND = [
     sys.executable,
@@ -192,3 +194,19 @@ def test_the_command_starts_without_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_interrupt_within_an_import_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        # What a compiled module makes of Ctrl-C while it is being initialized.
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    command = Command("", lambda parser: None, interrupted)
+    monkeypatch.setattr(cli, "_commands", lambda wanted: {"detect": command})
+    assert main(["detect"]) == 130
+    assert capsys.readouterr().err == "earmark: interrupted\n"

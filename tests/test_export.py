@@ -156,6 +156,13 @@ def test_wrong_runs_are_refused(runs: list[Path], tmp_path: Path) -> None:
         export(runs[0], tmp_path / "m.onnx", seeds=[runs[0]])
     with pytest.raises(EarmarkError, match="multiple of the model's step"):
         export(runs[0], tmp_path / "m.onnx", chunk_seconds=0.03)
+    for chunk in (float("nan"), 1e6, -1.0):
+        with pytest.raises(EarmarkError, match="expected at most"):
+            export(runs[0], tmp_path / "m.onnx", chunk_seconds=chunk)
+    (tmp_path / "m.onnx").mkdir()
+    with pytest.raises(EarmarkError, match=r"m\.onnx: is no regular file"):
+        export(runs[0], tmp_path / "m.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_manifest_survives_the_file(exported: ExportResult) -> None:

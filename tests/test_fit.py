@@ -68,6 +68,8 @@ def test_same_seed_same_weights_other_seed_other_weights(
 ) -> None:
     again = train(recipe, tmp_path / "again")
     assert same(weights(run_dir), weights(again))
+    # The model names its checkpoint by a hash of the file.
+    assert load_run(run_dir).weights_sha256 == load_run(again).weights_sha256
     other = train(dataclasses.replace(recipe, seed=1), tmp_path / "other")
     assert not same(weights(run_dir), weights(other))
 
@@ -167,6 +169,11 @@ def test_damaged_runs_are_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(EarmarkError, match=expected):
         load_run(tmp_path)
+
+
+def test_metrics_cut_by_a_full_disk_are_read_up_to_there(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "lo')
+    assert read_history(tmp_path) == [{"epoch": 1}]
 
 
 def test_no_run_and_no_noise_are_errors(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         ('name = "a"', [], "field keywords: .*required"),
         ("name = ", [], "recipe.toml: not a TOML file"),
         (GOOD, ["keywords=[]"], "field keywords"),
+        (GOOD, ["features.sample_rate=8000"], "field features.sample_rate: expected 16000"),
+        (GOOD, ["features.hop=0"], "field features.hop"),
+        (GOOD, ["features.window=500"], "field features.window: expected a multiple"),
+        (GOOD, ["features.coefficients=60"], "field features.coefficients"),
+        (GOOD, ["features.f_max=9000"], "field features.f_max"),
+        (GOOD, ["data.clip=0.01"], "field data.clip"),
+        (GOOD, ["data.unknown=0.6", "data.silence=0.5"], "field data.silence: expected at most"),
+        (GOOD, ["augment.snr=[30, 0]"], "field augment.snr: expected the lower number first"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(

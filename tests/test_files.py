@@ -1,0 +1,71 @@
+"""Output files: whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+from earmark.runtime.errors import EarmarkError
+from earmark.runtime.files import atomic_path, write_bytes, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
+    write_text(target, "old")
+    write_text(target, "é")
+    assert target.read_bytes() == "é".encode()
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert target.stat().st_mode == ordinary.stat().st_mode
+    assert names(target.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_block_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(error), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_names_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    with (
+        pytest.raises(EarmarkError, match=r"file\.txt: cannot be written \(No space left"),
+        atomic_path(target),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert not names(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_folders_and_devices_are_left_alone(tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    for target in (fifo, tmp_path):
+        with pytest.raises(EarmarkError, match="no regular file"):
+            write_bytes(target, b"x")
+    assert fifo.is_fifo()
+
+
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    write_bytes(link, b"new")
+    assert link.is_symlink() and file.read_bytes() == b"new"
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EarmarkError, match="cannot be written"):
+        write_bytes(tmp_path / "file" / "x", b"x")
