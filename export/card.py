@@ -140,8 +140,9 @@ def _training(manifest: Manifest) -> str:
         for label in manifest.labels
     ]
     text = "## Training\n\n"
-    if t["command"]:
-        text += f"```sh\n{t['command']}\n```\n\n"
+    commands = "\n".join(filter(None, (t["command"], t["export_command"])))
+    if commands:
+        text += f"```sh\n{commands}\n```\n\n"
     return (
         text
         + _table(("class", *t["clips"]), counts)

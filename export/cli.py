@@ -52,6 +52,7 @@ def _run(arguments: Namespace) -> int:
         seeds=[Path(path) for path in arguments.seeds],
         licence=arguments.licence,
         overrides=arguments.set,
+        command=arguments.command_line,
     )
     if arguments.json:
         print(json.dumps({"parity": result.parity, "metrics": result.metrics}))

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
-from ..runtime.files import write_bytes, write_text
+from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import METADATA_KEY, Decision, Manifest
 from ..train.corpus import scan
 from ..train.dataset import Split, load_split
@@ -27,6 +28,7 @@ from .quantize import PERCENTILE, calibrate
 from .verify import Limits, verify
 
 PARITY_CLIPS = 200
+MAX_CHUNK_SECONDS = 10.0
 DEFAULT_LIMITS = Limits()
 
 
@@ -60,8 +62,8 @@ def export(
     seeds: Sequence[Path] = (),
     licence: str = "",
     overrides: Sequence[str] = (),
+    command: str = "",
     limits: Limits = DEFAULT_LIMITS,
-    evaluate_on: str = "validation",
 ) -> ExportResult:
     """Write a run's student as one file that runs anywhere.
 
@@ -73,8 +75,8 @@ def export(
         licence: of the model, as an SPDX identifier.
         overrides: ``decision.field=value`` settings in place of the recipe's, which training did
             not use.
+        command: the command line, kept for the record.
         limits: parity that is asked for.
-        evaluate_on: split whose metrics go into the manifest.
 
     Returns:
         The files and the figures.
@@ -84,17 +86,22 @@ def export(
             a file cannot be written.
     """
     output = Path(output)
+    if not 0 < chunk_seconds <= MAX_CHUNK_SECONDS:
+        raise EarmarkError(
+            f"chunk of {1000 * chunk_seconds:g} ms: expected at most {1000 * MAX_CHUNK_SECONDS:g}"
+        )
     run = _overridden(load_run(run_dir), overrides)
-    train, held_out = (_load(run, name) for name in ("train", evaluate_on))
+    train, held_out = (_load(run, name) for name in ("train", "validation"))
     candidate = _prepare(run, train, chunk_seconds, licence)
     with tempfile.TemporaryDirectory() as folder:
         engines = _engines(candidate, Path(folder))
-        clips = held_out.pcm[np.linspace(0, len(held_out) - 1, PARITY_CLIPS).round().astype(int)]
+        count = min(PARITY_CLIPS, len(held_out))
+        clips = held_out.pcm[np.linspace(0, len(held_out) - 1, count).round().astype(int)]
         samples = clips.shape[1] // run.student.step * run.student.step
         whole = build(run.student, samples, candidate.encodings)
         parity = verify(run.student, engines["float32"], engines["int8"], whole, clips, limits)
         metrics = {
-            "split": evaluate_on,
+            "split": "validation",
             "protocol": "last step within the clip, streamed from a zero cache",
             "torch_whole_clip": {"top1": _whole_clip_accuracy(run, held_out)},
         }
@@ -110,15 +117,18 @@ def export(
     for name, graph in candidate.graphs.items():
         manifests[name] = dataclasses.replace(
             candidate.manifests[name],
+            training=candidate.manifests[name].training | {"export_command": command},
             metrics=metrics,
             quantization=report if name == "int8" else {},
         )
         files[name] = _with_manifest(graph, manifests[name])
     float_model, card = output.with_suffix(".float32.onnx"), output.with_suffix(".md")
     text = model_card(manifests["int8"], output.name, {k: len(v) for k, v in files.items()})
-    write_bytes(float_model, files["float32"])
-    write_text(card, text)
-    write_bytes(output, files["int8"])
+    # All three or, on a full disk, none.
+    contents = {float_model: files["float32"], card: text.encode(), output: files["int8"]}
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_path(path)).write_bytes(content)
     return ExportResult(output, float_model, card, parity, metrics)
 
 

@@ -18,6 +18,8 @@ import numpy as np
 
 from .errors import EarmarkError
 
+MAX_AMPLITUDE = 100.0
+"""Float samples beyond this are no audio in [-1, 1), whatever the gain."""
 MAX_CHANNELS = 64
 MAX_RATE = 768_000
 MAX_BLOCK = 1 << 16
@@ -61,7 +63,8 @@ def read_blocks(
 
     Raises:
         EarmarkError: no such file, a folder, no audio, an unknown format, truncated, without
-            samples, NaN or infinity among them, or a package that it needs is not installed.
+            samples, NaN, infinity or values far beyond full scale among them, or a package that it
+            needs is not installed.
     """
     path = Path(path)
     empty = True
@@ -273,7 +276,7 @@ def _soundfile(path: Path) -> Iterator[_Decoder]:
 
 
 def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]:
-    """Decode to the end: mono, and finite."""
+    """Decode to the end: mono, finite, and of a possible level."""
     done = 0
     while len(block := decoder.read(frames)):
         mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
@@ -281,6 +284,11 @@ def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]
             bad = (done + int(np.argmin(np.isfinite(mono)))) / decoder.rate
             raise EarmarkError(
                 f"{path}: holds NaN or infinity at {bad:.3f} s: repair it or leave it out"
+            )
+        if len(mono) and np.abs(mono).max() > MAX_AMPLITUDE:
+            raise EarmarkError(
+                f"{path}: reaches {np.abs(mono).max():g} times full scale: "
+                "scale its samples to [-1, 1), or leave it out"
             )
         done += len(mono)
         yield mono

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from importlib.metadata import entry_points, version
@@ -36,7 +37,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _discard_output()
         return _failed(f"{error.filename or 'output'}: {error.strerror}: free some space")
+    except ImportError as error:
+        if not _was_interrupted(error):
+            raise
+        _failed("interrupted")
+        return 130
     return status
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: extension modules tell it as a failed import."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _failed(message: str) -> int:
@@ -68,6 +81,7 @@ def _run(arguments: list[str]) -> int:
         command.configure(sub)
         sub.set_defaults(run=command.run)
     namespace = parser.parse_args(arguments)
+    namespace.command_line = shlex.join(["earmark", *arguments])
     try:
         return namespace.run(namespace)
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ class Command:
     configure: Callable[[ArgumentParser], None]
     """Adds the verb's arguments."""
     run: Callable[[Namespace], int]
-    """Does the work and returns the exit status."""
+    """Does the work and returns the exit status. The namespace also has ``command_line``."""
     extra: str = ""
     """The extra of the distribution that the verb needs, named when a module is missing."""
     examples: tuple[str, ...] = ()

@@ -4,11 +4,12 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 
+from .audio import MAX_AMPLITUDE
 from .decision import Decider
 from .errors import EarmarkError
 from .manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Decision, Manifest
@@ -16,10 +17,7 @@ from .manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Decision, Manifest
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
 MAX_MODEL_BYTES = 256 << 20
-MAX_AMPLITUDE = 100.0
-"""Float samples beyond this are no audio in [-1, 1), whatever the gain."""
 INT16_SCALE = np.float32(1 / 32768)
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 
 
 class Detection(NamedTuple):
@@ -55,7 +53,7 @@ class Engine:
         self._session = _open(self.path)
         try:
             self.manifest = _manifest(self._session)
-            self._cache_dtype = _check_graph(self._session, self.manifest)
+            _check_graph(self._session, self.manifest)
             self._try()
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
@@ -97,7 +95,7 @@ class Scorer:
         self._chunk = geometry.chunk
         self._pcm = np.zeros((1, geometry.chunk), np.float32)
         self._logits = np.zeros((1, geometry.steps, len(engine.manifest.labels)), np.float32)
-        self._caches = [np.zeros((1, geometry.cache), engine._cache_dtype) for _ in range(2)]
+        self._caches = [np.zeros((1, geometry.cache), np.float32) for _ in range(2)]
         # Two bindings over the same buffers whose caches swap roles. Numpy arrays back the values,
         # so that a call copies nothing and allocates nothing.
         value = onnxruntime.OrtValue.ortvalue_from_numpy
@@ -370,15 +368,14 @@ def _manifest(session: onnxruntime.InferenceSession) -> Manifest:
     return Manifest.from_json(text)
 
 
-def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest) -> Any:
-    """Check the graph's inputs and outputs against the manifest; return the type of the cache."""
+def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    """Check the graph's inputs and outputs against the manifest."""
     geometry = manifest.geometry
-    cache_type = next((node.type for node in session.get_inputs() if node.name == "cache"), "")
     expected = (
         ("input", "pcm", "tensor(float)", (geometry.chunk,)),
-        ("input", "cache", cache_type, (geometry.cache,)),
+        ("input", "cache", "tensor(float)", (geometry.cache,)),
         ("output", "logits", "tensor(float)", (geometry.steps, len(manifest.labels))),
-        ("output", "cache_out", cache_type, (geometry.cache,)),
+        ("output", "cache_out", "tensor(float)", (geometry.cache,)),
     )
     found = {("input", node.name): node for node in session.get_inputs()}
     found |= {("output", node.name): node for node in session.get_outputs()}
@@ -397,6 +394,3 @@ def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest) -> A
     if found:
         (side, name), _ = next(iter(found.items()))
         raise EarmarkError(f"the graph has an {side} {name} that the manifest does not describe")
-    if cache_type not in DTYPES:
-        raise EarmarkError(f"the cache of the graph is {cache_type}, which is not supported")
-    return DTYPES[cache_type]

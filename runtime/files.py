@@ -17,13 +17,18 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     behind.
 
     Raises:
-        EarmarkError: the folder of ``target`` cannot be made or written, or the disk is full.
+        EarmarkError: ``target`` is a folder or device, its folder cannot be made or written, or the
+            disk is full.
     """
-    target = Path(target)
+    # A link stays one: what it points to is replaced.
+    final = Path(os.path.realpath(target))
+    if final.exists() and not final.is_file():
+        # Renaming over /dev/null, say, would replace the device for everybody.
+        raise EarmarkError(f"{target}: is no regular file and is left alone: name another")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent
+            prefix=f".{final.stem[:40]}.", suffix=final.suffix, dir=final.parent
         )
         os.close(handle)
     except OSError as error:
@@ -35,7 +40,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
+        temporary.replace(final)
     except OSError as error:
         raise EarmarkError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self, TypeGuard
 
 from .errors import EarmarkError
@@ -129,22 +129,27 @@ class Manifest:
                 f"manifest has schema {schema}, this Earmark reads up to {SCHEMA_VERSION}: "
                 "upgrade earmark"
             )
-        return cls(
-            **_known(cls, raw, "manifest")
-            | {
-                "labels": tuple(_sequence(raw, "labels")),
-                "geometry": _build(Geometry, raw.get("geometry"), "geometry"),
-                "decision": _build(Decision, raw.get("decision"), "decision"),
-                "sources": tuple(
-                    _build(Source, item, f"sources[{i}]")
-                    for i, item in enumerate(_sequence(raw, "sources"))
-                ),
-            }
-        )
+        known = _known(cls, raw, "manifest") | {
+            "labels": tuple(_sequence(raw, "labels")),
+            "geometry": _build(Geometry, raw.get("geometry"), "geometry"),
+            "decision": _build(Decision, raw.get("decision"), "decision"),
+            "sources": tuple(
+                _build(Source, item, f"sources[{i}]")
+                for i, item in enumerate(_sequence(raw, "sources"))
+            ),
+        }
+        for f in fields(cls):
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in known:
+                raise EarmarkError(f"manifest field {f.name}: is missing")
+        return cls(**known)
 
 
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_number(value: object) -> bool:
@@ -190,7 +195,16 @@ def _check(m: Manifest) -> None:
         "printable names of 1 to 100 characters",
     )
     need(len(set(labels)) == len(labels), "labels", "names that differ")
-    need(isinstance(m.name, str), "name", "text")
+    for name in ("name", "licence"):
+        need(_is_text(getattr(m, name)), name, "printable text")
+    for name in ("teacher", "git_revision", "checkpoint_sha256"):
+        value = getattr(m, name)
+        need(value is None or _is_text(value), name, "printable text or null")
+    for name in ("features", "training", "metrics", "quantization", "versions"):
+        need(isinstance(getattr(m, name), dict), name, "an object")
+    for i, source in enumerate(m.sources):
+        need(all(map(_is_text, vars(source).values())), f"sources[{i}]", "printable texts")
+    need(_is_int(m.parameters) and m.parameters >= 0, "parameters", "a count")
     need(m.precision in ("float32", "int8"), "precision", "float32 or int8")
 
     g = m.geometry

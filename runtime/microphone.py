@@ -163,7 +163,11 @@ class Microphone:
                 callback=self._callback,
                 finished_callback=self._on_finished,
             )
-            self._stream.start()
+            try:
+                self._stream.start()
+            except sounddevice.PortAudioError:
+                self._stream.close()
+                raise
         except sounddevice.PortAudioError as error:
             raise EarmarkError(
                 f"microphone {self.name}: cannot be opened ({_reason(error)}): "

@@ -3,15 +3,19 @@
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
+from earmark.train.checkpoints import AtomicCheckpointIO, epochs_done
 from earmark.train.fit import epoch_batches, train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
@@ -184,6 +188,49 @@ def test_no_run_and_no_noise_are_errors(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(EarmarkError, match="noise"):
         train(with_cache(tiny_recipe(corpus), tmp_path), tmp_path / "run")
+
+
+def test_noise_shorter_than_a_clip_is_refused(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    for file in (corpus / "_background_noise_").iterdir():
+        soundfile.write(file, 0.1 * np.ones(1000), 16000)
+    with pytest.raises(EarmarkError, match="no background noise of more than a clip's length"):
+        train(with_cache(tiny_recipe(corpus), tmp_path), tmp_path / "run")
+
+
+def test_a_class_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    for file in (corpus / "low").iterdir():
+        file.write_bytes(b"no audio")
+    with pytest.raises(EarmarkError, match="0 readable clips of 'low' in the train split"):
+        train(with_cache(tiny_recipe(corpus), tmp_path), tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"half a file")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(EarmarkError, match=r"last\.ckpt: is damaged: remove it"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    target = tmp_path / "last.ckpt"
+    saver = AtomicCheckpointIO()
+    saver.save_checkpoint({"epoch": 4}, target)
+    assert epochs_done(target) == 5
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(EarmarkError, match=r"last\.ckpt: cannot be written"):
+            saver.save_checkpoint({"epoch": 5, "weights": torch.zeros(10_000)}, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert epochs_done(target) == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_an_epoch_balances_keywords_and_follows_from_its_number(

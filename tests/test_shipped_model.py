@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from earmark.export.evaluate import evaluate
 from earmark.runtime import Detection, Engine
@@ -61,6 +63,15 @@ def test_the_manifest_says_all_there_is_to_know(engine: Engine) -> None:
     assert manifest.training["command"].startswith("earmark train")
     assert engine.path.with_suffix(".md").is_file()
     assert engine.path.stat().st_size < 200_000
+
+
+def test_no_product_sum_saturates_without_vnni(engine: Engine) -> None:
+    graph = onnx.load(engine.path).graph
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "QLinearConv"]
+    assert len(convolutions) == 8
+    for node in convolutions:
+        assert np.abs(arrays[node.input[3]].astype(int)).max() <= 64
 
 
 def test_it_hears_synthesized_words_in_their_order(engine: Engine, spoken: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """The verb ``train``."""
 
-import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -29,16 +28,7 @@ def _run(arguments: Namespace) -> int:
     from .fit import train
 
     path = Path(arguments.output or Path("runs") / recipe.name)
-    command = shlex.join(
-        [
-            "earmark",
-            "train",
-            arguments.recipe,
-            *(word for setting in arguments.set for word in ("--set", setting)),
-            *(("-o", arguments.output) if arguments.output else ()),
-        ]
-    )
-    train(recipe, path, command)
+    train(recipe, path, arguments.command_line)
     print(f"trained: {path}\nnext: earmark export {path} -o {recipe.name}.onnx", file=sys.stderr)
     return 0
 

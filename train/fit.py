@@ -17,6 +17,7 @@ from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from . import run as runs
 from .augment import augment_audio, mask_bands, mixup
+from .checkpoints import AtomicCheckpointIO, epochs_done
 from .corpus import Corpus, scan
 from .dataset import Split, label_set, load_split, noise_pool
 from .recipe import Recipe
@@ -67,19 +68,22 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         )
         for name in ("train", "validation")
     }
+    _check_readable(splits, recipe)
     runs.start(run_dir, recipe, _info(corpus, splits, recipe, command))
     if runs.is_complete(run_dir):
         return run_dir
     pool = noise_pool(corpus, "train", recipe.data.noise, cache)
-    if not pool:
+    clip = splits["train"].pcm.shape[1]
+    if sum(map(len, pool)) <= clip:
         raise EarmarkError(
-            f"{', '.join(recipe.data.roots)}: no background noise: add a folder "
-            "_background_noise_ to the corpus or name one in data.noise"
+            f"{', '.join((*recipe.data.roots, *recipe.data.noise))}: no background noise of more "
+            "than a clip's length for training: add recordings of 10 s or more to the corpus' "
+            "folder _background_noise_, or name a folder of some in data.noise"
         )
     lesson = Lesson(recipe, labels, splits["train"], np.concatenate(pool))
     trainer = _trainer(recipe, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
-    resume = str(last) if last.exists() else None
+    resume = last if last.exists() else None
     if trainer.is_global_zero:
         _forget_after(run_dir, resume)
     try:
@@ -287,6 +291,19 @@ def _scan(recipe: Recipe) -> Corpus:
     return corpus
 
 
+def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
+    """What the corpus lists was checked when it was scanned; this is what could be read of it."""
+    for name, needed in (("train", recipe.data.at_least), ("validation", 1)):
+        split = splits[name]
+        for index, label in enumerate(split.labels):
+            count = int((split.label == index).sum())
+            if label != SILENCE and count < needed:
+                raise EarmarkError(
+                    f"{', '.join(recipe.data.roots)}: {count} readable clips of {label!r} in the "
+                    f"{name} split, at least {needed} needed: replace those reported above"
+                )
+
+
 def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str) -> runs.RunInfo:
     labels = splits["train"].labels
     counts = {
@@ -331,15 +348,21 @@ def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:
             precision=settings.precision,
             max_epochs=settings.epochs,
             reload_dataloaders_every_n_epochs=1,
-            check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
+            check_val_every_n_epoch=_interval(settings.epochs, settings.validate_every),
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=TensorBoardLogger(run_dir, name="", version=""),
+            plugins=[AtomicCheckpointIO()],
             callbacks=[checkpoints, _History(run_dir), *bar],
             enable_progress_bar=bool(bar),
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+
+
+def _interval(epochs: int, at_most: int) -> int:
+    """The largest interval of looks that is not above ``at_most`` and ends on the last epoch."""
+    return max(n for n in range(1, min(at_most, epochs) + 1) if epochs % n == 0)
 
 
 class _History(Callback):
@@ -364,13 +387,11 @@ class _History(Callback):
             print(f"epoch {epoch}/{trainer.max_epochs}  {shown}", file=sys.stderr)
 
 
-def _forget_after(run_dir: Path, checkpoint: str | None) -> None:
+def _forget_after(run_dir: Path, checkpoint: Path | None) -> None:
     """Drop the metrics of epochs that a resumed run will go through again."""
     file = run_dir / runs.METRICS
     if not file.exists():
         return
-    done = 0
-    if checkpoint is not None:
-        done = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"] + 1
+    done = 0 if checkpoint is None else epochs_done(checkpoint)
     lines = [json.dumps(line) for line in runs.read_history(run_dir) if line["epoch"] <= done]
     runs.write_text(file, "".join(line + "\n" for line in lines))

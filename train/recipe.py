@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Source
 from .augment import AugmentSettings
+from .dataset import SAMPLE_RATE
 from .mfcc import MfccSettings
 from .student import StudentSettings
 
@@ -56,7 +57,7 @@ class TrainSettings:
     """Share of the steps in which the learning rate rises."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     validate_every: Annotated[int, Field(ge=1)] = 5
-    """Epochs between two looks at the validation split."""
+    """At most so many epochs between two looks at the validation split; the last epoch has one."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices (GPUs, or processes on a CPU) of each machine."""
@@ -121,13 +122,51 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
         EarmarkError: a field is unknown, missing or has a wrong value.
     """
     try:
-        return TypeAdapter(Recipe).validate_python(table)
+        recipe = TypeAdapter(Recipe).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             raise EarmarkError(f"{where}: field {name}: no such setting") from error
         raise EarmarkError(f"{where}: field {name}: {first['msg']}") from error
+    for name, expected, holds in _conditions(recipe):
+        if not holds:
+            raise EarmarkError(f"{where}: field {name}: expected {expected}")
+    return recipe
+
+
+def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
+    """What the fields must be to each other: a field, what is expected of it, whether it holds."""
+    f, data = recipe.features, recipe.data
+    yield (
+        "features.sample_rate",
+        f"{SAMPLE_RATE}, the rate that clips are read at",
+        (f.sample_rate == SAMPLE_RATE),
+    )
+    yield "features.hop", "at least 1 sample", f.hop >= 1
+    yield (
+        "features.window",
+        "a multiple of features.hop, at most a second",
+        (0 < f.window <= f.sample_rate and f.window % f.hop == 0),
+    )
+    yield "features.mels", "1 to 256", 1 <= f.mels <= 256
+    yield "features.coefficients", "1 to features.mels", 1 <= f.coefficients <= f.mels
+    yield (
+        "features.f_max",
+        "more than features.f_min, at most half the sample rate",
+        (0 <= f.f_min < f.f_max <= f.sample_rate / 2),
+    )
+    yield "features.floor", "a number above 0", f.floor > 0
+    step = f.hop * recipe.student.stride / f.sample_rate
+    yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
+    yield (
+        "data.silence",
+        "at most 0.9 together with data.unknown",
+        (data.unknown + data.silence <= 0.9),
+    )
+    for name in ("gain", "reverb_time", "snr", "silence_level"):
+        low, high = getattr(recipe.augment, name)
+        yield f"augment.{name}", "the lower number first", low <= high
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -1,7 +1,7 @@
 """The run directory: what training hands to export, with a checked schema.
 
-recipe.toml        the resolved recipe, every default filled in
-run.json           labels, data fingerprint, sources, counts, versions, seed (RunInfo)
+recipe.toml        the resolved recipe, every default filled in, the seed among them
+run.json           labels, data fingerprint, sources, counts, versions, calibration (RunInfo)
 checkpoints/       for resuming
 metrics.jsonl      loss and validation accuracy as training went
 events.out.*       the same for TensorBoard
@@ -10,10 +10,12 @@ student.pt         the weights, written last: a run that has it is complete
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path, write_text
+from ..runtime.files import write_bytes, write_text
 from ..runtime.manifest import Source
 from .recipe import Recipe, load_recipe, recipe_toml
 from .student import Student
@@ -50,7 +52,8 @@ class RunInfo:
     clips: dict[str, dict[str, int]]
     """Clips of each label in each split that was used."""
     calibration: tuple[str, ...]
-    """Training clips that export uses to set the int8 ranges, relative to their corpus root."""
+    """Training clips that export uses to set the int8 ranges, named as in
+    :attr:`earmark.train.dataset.Split.path`."""
     versions: dict[str, str]
     git_revision: str | None
     command: str
@@ -120,8 +123,11 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
 
 def save_weights(path: Path, student: Student) -> None:
     """Complete a run by writing its weights."""
-    with atomic_path(path / WEIGHTS) as temporary:
-        torch.save(student.state_dict(), temporary)
+    # Through memory: torch tells of a full disk by a RuntimeError, and names the archive inside
+    # after the file, so that a temporary name would change the bytes.
+    buffer = io.BytesIO()
+    torch.save(student.state_dict(), buffer)
+    write_bytes(path / WEIGHTS, buffer.getvalue())
 
 
 def is_complete(path: Path) -> bool:
@@ -148,17 +154,25 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         student.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many types for a damaged file
         brief = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EarmarkError(f"{weights}: not the weights of this run ({brief})") from error
+        raise EarmarkError(
+            f"{weights}: not the weights of this run ({brief[:200]}): remove it and run the same "
+            "train command again"
+        ) from error
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return Run(path, recipe, info, student.eval(), digest, read_history(path))
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of the run's metrics, oldest first."""
+    """The lines of the run's metrics, oldest first, up to one that was not written whole."""
     file = path / METRICS
+    history: list[dict[str, Any]] = []
     if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return history
+    # A full disk or a kill may cut the last line; the epoch that it was of is trained again.
+    with suppress(ValueError):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            history.append(json.loads(line))
+    return history
 
 
 def _read_info(path: Path) -> RunInfo:

@@ -67,8 +67,10 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
 
     Raises:
         EarmarkError: the folder holds something else, no connection, a wrong checksum, an archive
-            that is unsafe or too large, a full disk.
+            that is unsafe or too large, a full disk, or Python is older than 3.11.4.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise EarmarkError("unpacking safely needs Python 3.11.4 or newer: upgrade Python")
     folder = Path(folder)
     if folder.exists():
         if not folder.is_dir() or any(folder.iterdir()):

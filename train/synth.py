@@ -17,6 +17,7 @@ import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -506,11 +507,11 @@ def _child(sender: Connection, task: _Task) -> None:
     """Tell of every step by 1, of the end by 0, of an error by its text."""
     # An interrupt goes to the parent alone; it stops this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for _ in task.function(*task.arguments):
-            sender.send(1)
-        sender.send(0)
-    except BrokenPipeError:
-        pass
-    except EarmarkError as error:
-        sender.send(str(error))
+    # The parent has left where the pipe is broken: another process failed, or it was interrupted.
+    with suppress(BrokenPipeError):
+        try:
+            for _ in task.function(*task.arguments):
+                sender.send(1)
+            sender.send(0)
+        except EarmarkError as error:
+            sender.send(str(error))
