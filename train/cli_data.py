@@ -135,7 +135,7 @@ def _run_corpus(arguments: Namespace) -> int:
 
 
 synth = Command(
-    summary="Speak words in many voices: a synthetic corpus to start from.",
+    summary="speak words in many voices: a synthetic corpus to start from",
     configure=_configure_synth,
     run=_run_synth,
     extra="synth",
@@ -145,7 +145,7 @@ synth = Command(
     ),
 )
 download = Command(
-    summary="Fetch a public data set of recorded words, or a teacher's weights.",
+    summary="fetch a public data set of recorded words, or a teacher's weights",
     configure=_configure_download,
     run=_run_download,
     extra="train",
@@ -155,7 +155,7 @@ download = Command(
     ),
 )
 corpus = Command(
-    summary="Check a folder of recorded words and sum it up.",
+    summary="check a folder of recorded words and sum it up",
     configure=_configure_corpus,
     run=_run_corpus,
     extra="train",
