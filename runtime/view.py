@@ -50,7 +50,8 @@ class View:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, screen=True)
+        # Standard output stays as it is: it is for machines, and may be a file or a pipe.
+        self._live = Live(console=console, auto_refresh=False, screen=True, redirect_stdout=False)
 
     def __enter__(self) -> Self:
         self._live.start()

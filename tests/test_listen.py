@@ -118,9 +118,11 @@ def test_ends_by_itself_after_the_seconds_asked_for(
     assert "0 detections" in err
 
 
-def test_live_view_on_a_terminal(microphone: VirtualMicrophone, model: Path) -> None:
+def test_live_view_on_a_terminal_beside_json_lines(
+    microphone: VirtualMicrophone, model: Path
+) -> None:
     outer, inner = os.openpty()
-    process = listen(microphone, "--model", str(model), "--seconds", "1", stderr=inner)
+    process = listen(microphone, "--model", str(model), stderr=inner)
     os.close(inner)
     drawn = bytearray()
 
@@ -133,11 +135,14 @@ def test_live_view_on_a_terminal(microphone: VirtualMicrophone, model: Path) -> 
 
     reader = threading.Thread(target=read)
     reader.start()
+    found = play_until(process, lambda: microphone.play(toy_model.scene()), 2)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     reader.join(30)
     os.close(outer)
     text = drawn.decode()
     assert process.returncode == 0
+    assert {event["type"] for event in found} == {"detection"}
     assert "\x1b[?1049h" in text  # the alternate screen, entered and left
     assert "\x1b[?1049l" in text
     assert all(word in text for word in ("low", "high", "level", "CPU"))
