@@ -19,8 +19,8 @@ from ..export.confusion import confusion_figure
 from ..export.evaluate import evaluate
 from ..export.export import export
 from ..runtime.engine import Engine
-from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes, write_text
+from ..train.claim import claim
 from ..train.corpus import scan
 from ..train.dataset import SAMPLE_RATE, label_set, load_split, noise_pool
 from ..train.fit import train
@@ -79,7 +79,7 @@ def run(folder: Path, settings: DemoSettings) -> Path:
     Raises:
         EarmarkError: the folder holds something else or a demo of other settings, or a stage fails.
     """
-    _claim(folder, settings)
+    claim(folder, SETTINGS_FILE, dataclasses.asdict(settings))
     data, run_dir, model = folder / "data", folder / "run", folder / "model.onnx"
     steps = _Steps(6)
 
@@ -216,30 +216,6 @@ def _exported(run_dir: Path, model: Path) -> list[Engine]:
             return engines
     result = export(run_dir, model)
     return [Engine(result.float_model), Engine(result.model)]
-
-
-def _claim(folder: Path, settings: DemoSettings) -> None:
-    """Make the folder a demo of these settings, or check that it is one."""
-    file = folder / SETTINGS_FILE
-    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EarmarkError(f"{file}: cannot be read ({error}): remove the folder") from error
-        if found != wanted:
-            raise EarmarkError(
-                f"{folder}: holds a demo of other keywords or settings: remove it, or name another "
-                "folder with -o"
-            )
-        return
-    try:
-        taken = folder.exists() and any(folder.iterdir())
-    except OSError as error:
-        raise EarmarkError(f"{folder}: not a folder that can be used ({error.strerror})") from error
-    if taken:
-        raise EarmarkError(f"{folder}: holds other files: name another folder with -o")
-    write_text(file, json.dumps(wanted, indent=1) + "\n")
 
 
 def _lead(result: Result, scene: Scene) -> str:

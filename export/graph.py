@@ -20,7 +20,6 @@ from ..train.student import Student
 
 OPSET = 17
 IR_VERSION = 8
-"""Read by onnxruntime from 1.12 (2022) on."""
 WEIGHT_PEAK = 63
 """Weights use 7 of 8 bits. x86 processors without VNNI add two products of 8-bit numbers in 16
 bits; with larger weights the sum would saturate there and the answer differ (onnxruntime's
@@ -289,8 +288,10 @@ def _mfcc(g: _Graph, student: Student, tail: str, state: list[str], chunk: int) 
 
 
 def _mfcc_matrices(g: _Graph, student: Student) -> tuple[str, str]:
-    """The matrices of :meth:`earmark.train.mfcc.Mfcc.matrices`, as expressions.
+    """The windowed DFT [window, 2 * bins] and the mel filters [2 * bins, mels], as expressions.
 
+    A frame times the first gives the real, then the imaginary parts of the bins that any filter
+    weighs (their sign does not matter); the squares of those times the second give the energies.
     Stored whole they would take 0.9 MB, eight times the network. A runtime computes them when it
     loads the file (constant folding).
     """

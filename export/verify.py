@@ -27,8 +27,8 @@ class Limits:
     float_logits: float = 2e-3
     """Student in torch against the float32 file, over whole clips."""
     int8_streaming: float = 0.05
-    """int8 file streamed against the same graph over whole clips. The integer parts are exact; a
-    rounding that falls the other way in the front end moves a logit by about this much."""
+    """int8 file streamed against the same graph over whole clips. The integer parts are exact; the
+    front end's sums may round otherwise for another number of frames, and move a code by one."""
     int8_labels: float = 0.05
     """Share of clips to which the int8 file gives another label than the float32 file."""
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from earmark.runtime.errors import EarmarkError
-from earmark.train import cli_data, speech_commands
+from earmark.train import cli_data, fetch
 from earmark.train.teachers import beats, beats_checkpoints
 from earmark.train.teachers.beats import RELEASED, Beats
 from earmark.train.teachers.beats_checkpoints import CHECKPOINTS, Checkpoint, download_beats
@@ -422,7 +422,7 @@ def test_wrong_inputs_are_refused() -> None:
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setattr(speech_commands.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(fetch.time, "sleep", lambda _seconds: None)
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         running.data = (FIXTURES / "tiny_pretrained.pt").read_bytes()

@@ -42,20 +42,6 @@ def test_equals_torchaudio(settings: MfccSettings, audio: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_matrix_form_is_the_same_transform(settings: MfccSettings, audio: torch.Tensor) -> None:
-    mfcc = Mfcc(settings)
-    transform, filters = mfcc.matrices()
-    frames = audio.unfold(-1, settings.window, settings.hop)
-    energies = (frames @ transform).square() @ filters
-    ours = torch.log(energies + settings.floor) @ mfcc.dct
-    tone = 3
-    others = [i for i in range(len(audio)) if i != tone]
-    torch.testing.assert_close(ours[others], mfcc(audio)[others], atol=1e-4, rtol=0)
-    # Bands far from a pure tone hold the rounding errors of 32-bit sums, whatever the algorithm.
-    torch.testing.assert_close(ours[tone], mfcc(audio)[tone], atol=5e-3, rtol=0)
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
 def test_edges_are_those_of_the_filters(settings: MfccSettings) -> None:
     mfcc = Mfcc(settings)
     edges = mfcc.edges()

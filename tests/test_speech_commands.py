@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train import speech_commands
+from earmark.train import fetch, speech_commands
 from earmark.train.corpus import scan
 from earmark.train.speech_commands import SOURCE, download_archive
 
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setattr(speech_commands.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(fetch.time, "sleep", lambda _seconds: None)
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         running.data = archive({"./yes/a_nohash_0.wav": bytes(range(256)) * 20, "LICENSE": b"CC0"})
@@ -87,31 +87,31 @@ def archive(files: dict[str, bytes], *others: tarfile.TarInfo) -> bytes:
     return buffer.getvalue()
 
 
-def fetch(server: Server, folder: Path, sha256: str | None = None) -> Path:
+def download(server: Server, folder: Path, sha256: str | None = None) -> Path:
     return download_archive(server.url, sha256 or server.sha256, folder, HERE)
 
 
 def error_of(server: Server, folder: Path, sha256: str | None = None) -> str:
     with pytest.raises(EarmarkError) as caught:
-        fetch(server, folder, sha256)
+        download(server, folder, sha256)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_fetched_unpacked_and_named(server: Server, tmp_path: Path) -> None:
-    folder = fetch(server, tmp_path / "new" / "sc")
+    folder = download(server, tmp_path / "new" / "sc")
     corpus = scan(folder)
     assert [c.path for c in corpus.clips] == [folder / "yes/a_nohash_0.wav"]
     assert corpus.clips[0].path.read_bytes() == bytes(range(256)) * 20
     assert corpus.sources == (HERE,)
     assert [p.name for p in folder.parent.iterdir()] == ["sc"]
-    assert fetch(server, folder) == folder
+    assert download(server, folder) == folder
     assert server.seen == [None]
 
 
 def test_dropped_connections_are_resumed(server: Server, tmp_path: Path) -> None:
     server.drops = 3
-    fetch(server, tmp_path / "sc")
+    download(server, tmp_path / "sc")
     assert server.seen == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
 
 
@@ -121,20 +121,20 @@ def test_a_later_run_goes_on_from_the_partial_file(server: Server, tmp_path: Pat
     assert "run it again to go on from 1234 bytes" in error_of(server, tmp_path / "sc")
     server.drops = 0
     server.seen.clear()
-    fetch(server, tmp_path / "sc")
+    download(server, tmp_path / "sc")
     assert server.seen == ["bytes=1234-"]
 
 
 def test_a_complete_partial_file_needs_no_more_bytes(server: Server, tmp_path: Path) -> None:
     (tmp_path / "sc.partial").write_bytes(server.data)
-    fetch(server, tmp_path / "sc")
+    download(server, tmp_path / "sc")
     assert (tmp_path / "sc" / "LICENSE").read_bytes() == b"CC0"
 
 
 def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
     server.ranges_supported = False
     server.drops = 2
-    fetch(server, tmp_path / "sc")
+    download(server, tmp_path / "sc")
     assert (tmp_path / "sc" / "LICENSE").exists()
 
 
@@ -177,14 +177,14 @@ def test_hostile_and_damaged_archives_leave_nothing(server, tmp_path: Path, data
 def test_an_absolute_path_stays_inside(server: Server, tmp_path: Path) -> None:
     outside = tmp_path / "outside.wav"
     server.data = archive({str(outside): b"x"})
-    fetch(server, tmp_path / "sc")
+    download(server, tmp_path / "sc")
     assert not outside.exists()
 
 
 def test_sizes_are_bounded(server: Server, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(speech_commands, "_MAX_UNPACKED", 5000)
     assert "more files or bytes" in error_of(server, tmp_path / "sc")
-    monkeypatch.setattr(speech_commands, "_MAX_ARCHIVE", 100)
+    monkeypatch.setattr(fetch, "_MAX_BYTES", 100)
     assert "larger than 100 bytes" in error_of(server, tmp_path / "other")
 
 

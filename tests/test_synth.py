@@ -186,7 +186,7 @@ def test_errors_are_one_line(tmp_path: Path, words, options, message) -> None:
 
 def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(EarmarkError, match="did not write"):
+    with pytest.raises(EarmarkError, match="holds other files"):
         synthesize(["yes"], tmp_path)
     with pytest.raises(EarmarkError, match=r'made with .*"seed": 0'):
         synthesize(KEYWORDS, folder, seed=5)

@@ -31,8 +31,7 @@ class Mfcc(nn.Module):
     n_fft=window, hop_length=hop, n_mels=mels, f_min=f_min, f_max=f_max, center=False))``. Frames
     are never centred: frame ``i`` covers samples ``i * hop`` to ``i * hop + window``.
 
-    Here the transform is an FFT; :meth:`matrices` gives the same transform as two matrix products,
-    the form that is exported.
+    Here the transform is an FFT; :mod:`earmark.export.graph` writes it as two matrix products.
     """
 
     window: Tensor
@@ -84,21 +83,3 @@ class Mfcc(nn.Module):
     def used_bins(self) -> Tensor:
         """The DFT bins, int64, that any mel filter weighs."""
         return self.mel_filters.any(dim=1).nonzero().squeeze(1)
-
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        """The windowed DFT and the mel filters over its squared parts.
-
-        Returns:
-            ``transform`` [window, 2 * bins]: a frame times it gives the real, then the imaginary
-            parts of the bins that any mel filter uses; ``filters`` [2 * bins, mels]: the squares of
-            those parts times it give the mel energies. The MFCCs are
-            ``log((frames @ transform) ** 2 @ filters + floor) @ dct``.
-        """
-        used = self.used_bins()
-        n = torch.arange(self.settings.window, dtype=torch.float64)
-        # The angle is reduced in integers first, so that it stays exact.
-        turns = torch.outer(n, used.double()) % self.settings.window / self.settings.window
-        angle = 2 * torch.pi * turns
-        transform = torch.cat([angle.cos(), -angle.sin()], dim=1) * self.window.double()[:, None]
-        filters = self.mel_filters[used]
-        return transform.float(), torch.cat([filters, filters])

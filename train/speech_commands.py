@@ -4,22 +4,17 @@ Address and checksum are those of ``torchaudio.datasets.SPEECHCOMMANDS``. Its ow
 anew after every interruption, and its unpacking trusts the archive, so both are done here.
 """
 
-import hashlib
-import http.client
 import os
-import re
 import shutil
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Source
 from .corpus import SOURCES_FILE, read_sources, write_source
+from .fetch import fetch_file
 from .progress import progress
 
 SOURCE = Source(
@@ -29,12 +24,8 @@ SOURCE = Source(
     attribution="Pete Warden, Google",
 )
 _NAME = "speech_commands_v0.02"
-_BLOCK = 1 << 20
-_MAX_ARCHIVE = 4 << 30
 _MAX_UNPACKED = 8 << 30
 _MAX_MEMBERS = 300_000
-_ATTEMPTS = 5
-_TIMEOUT_SECONDS = 60
 
 
 def download_speech_commands(folder: str | os.PathLike[str]) -> Path:
@@ -81,8 +72,7 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fetch_file(url, partial)
-        _verify(partial, sha256, url)
+        fetch_file(url, partial, sha256)
         _unpack(partial, folder, source)
         partial.unlink()
     except OSError as error:
@@ -91,93 +81,11 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     return folder
 
 
-def fetch_file(url: str, partial: Path) -> None:
-    """Complete ``partial``, of at most 4 GB, trying again while connections drop.
-
-    What it holds is taken for the beginning of the file at ``url``: verify the result.
-
-    Raises:
-        EarmarkError: no address, no connection, no such file, too large.
-        OSError: ``partial`` cannot be written.
-    """
-    failures = 0
-    while True:
-        before = _size(partial)
-        try:
-            _fetch_once(url, partial)
-            return
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            ConnectionError,
-            TimeoutError,
-        ) as e:
-            final = isinstance(e, urllib.error.HTTPError) and e.code < 500
-            failures = 0 if _size(partial) > before else failures + 1
-            if final or failures >= _ATTEMPTS:
-                raise EarmarkError(
-                    f"{url}: download failed ({e}): run it again to go on from {_size(partial)} "
-                    "bytes"
-                ) from e
-            time.sleep(failures)
-
-
-def _fetch_once(url: str, partial: Path) -> None:
-    start = _size(partial)
-    # Compression by the server would make the range one of another file.
-    headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:
-            # The file is complete, or not the server's; the checksum will tell.
-            return
-        raise
-    except ValueError as error:
-        raise EarmarkError(f"{url}: is no address ({error})") from error
-    with response:
-        content_range = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
-        resumed = response.status == 206 and content_range is not None
-        if resumed and content_range is not None and int(content_range[1]) != start:
-            raise http.client.HTTPException("the server resumed at another place")
-        if not resumed:
-            start = 0
-        length = int(response.headers.get("Content-Length") or 0)
-        if start + length > _MAX_ARCHIVE:
-            raise EarmarkError(f"{url}: is larger than {_MAX_ARCHIVE} bytes")
-        with (
-            partial.open("ab" if resumed else "wb") as file,
-            progress("Downloading", start + length, "bytes") as advance,
-        ):
-            advance(start)
-            received = 0
-            while block := response.read(_BLOCK):
-                received += len(block)
-                if start + received > _MAX_ARCHIVE:
-                    raise EarmarkError(f"{url}: is larger than {_MAX_ARCHIVE} bytes")
-                file.write(block)
-                advance(len(block))
-        if received < length:
-            raise http.client.IncompleteRead(b"", length - received)
-
-
-def _verify(partial: Path, sha256: str, url: str) -> None:
-    digest = hashlib.sha256()
-    with partial.open("rb") as file, progress("Verifying", _size(partial), "bytes") as advance:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            advance(len(block))
-    if digest.hexdigest() != sha256:
-        partial.unlink()
-        raise EarmarkError(f"{url}: wrong checksum, the download was removed: run it again")
-
-
 def _unpack(archive: Path, folder: Path, source: Source) -> None:
     # Beside its final place, so that the rename stays on one file system.
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with progress("Unpacking", _size(archive), "bytes") as advance:
+        with progress("Unpacking", archive.stat().st_size, "bytes") as advance:
             _extract(archive, work, advance)
         write_source(work, source)
         # mkdtemp makes private folders; give it the permissions of an ordinary new one.
@@ -205,7 +113,3 @@ def _extract(archive: Path, work: Path, advance: Callable[[int], None]) -> None:
             tar.extract(member, work, filter="data")
             advance(file.tell() - position)
             position = file.tell()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path, write_text
+from ..runtime.files import atomic_path
 from ..runtime.manifest import Source
+from .claim import claim
 from .common_words import COMMON_WORDS
 from .corpus import NOISE_FOLDER, folder_name, hashed_split, write_source
 from .dataset import SAMPLE_RATE, label_set
@@ -121,7 +122,9 @@ def synthesize(
     engine = synthesizer()
     voices = engine.voices(language)
     others = _other_words(keywords, other, seed, language, engine)
-    _claim(folder, {"seed": seed, "language": language, "clip_seconds": clip_seconds})
+    claim(
+        folder, _SETTINGS_FILE, {"seed": seed, "language": language, "clip_seconds": clip_seconds}
+    )
     write_source(folder, SOURCE)
 
     plan = _plan(folder, keywords, others, clips, seed, voices, engine.variants)
@@ -234,24 +237,6 @@ def _distance(a: Sequence[str], b: Sequence[str]) -> float:
         for j, y in enumerate(b, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
     return row[-1] / max(len(a), len(b), 1)
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Remember what a folder was made with, so that a later run does not mix two corpora."""
-    path = folder / _SETTINGS_FILE
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EarmarkError(f"{path}: cannot be read ({error}): remove the folder") from error
-        if found != settings:
-            raise EarmarkError(
-                f"{path}: the folder was made with {json.dumps(found)}: "
-                "use the same settings or another folder"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise EarmarkError(f"{folder}: holds files that earmark synth did not write: use another")
-    write_text(path, json.dumps(settings) + "\n")
 
 
 def _plan(

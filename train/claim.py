@@ -1,0 +1,41 @@
+"""Folders that are made with settings, and not mixed with what was made with others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import EarmarkError
+from ..runtime.files import write_text
+
+
+def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
+    """Note in ``folder`` what it is made with, or check that it was made with the same.
+
+    Args:
+        folder: missing, empty, or claimed before.
+        name: of the note, a JSON file.
+        settings: plain values.
+
+    Raises:
+        EarmarkError: it holds other files, was made with other settings, or cannot be used.
+    """
+    note = folder / name
+    wanted = json.loads(json.dumps(settings))
+    if note.is_file():
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EarmarkError(f"{note}: cannot be read ({error}): remove the folder") from error
+        if found != wanted:
+            raise EarmarkError(
+                f"{folder}: was made with {json.dumps(found)}: use the same settings, remove it, "
+                "or name another folder with -o"
+            )
+        return
+    try:
+        taken = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise EarmarkError(f"{folder}: not a folder that can be used ({error.strerror})") from error
+    if taken:
+        raise EarmarkError(f"{folder}: holds other files: name another folder with -o")
+    write_text(note, json.dumps(wanted) + "\n")
