@@ -17,10 +17,30 @@ class Gap(NamedTuple):
     """How much, at the rate of the source; 0 where that is not known."""
 
 
-class Source(Protocol):
-    """Audio at one rate: int16 or float32 [samples], and a :class:`Gap` where some is missing."""
+class DeviceLost(NamedTuple):
+    """The device delivers nothing any more; the source goes on trying to open it again."""
 
-    def __iter__(self) -> Iterator[np.ndarray | Gap]: ...
+    device: str
+    reason: str
+    """One line for people."""
+
+
+class DeviceBack(NamedTuple):
+    """The device delivers again. A :class:`Gap` with what was missed comes before the audio."""
+
+    device: str
+    seconds: float
+    """How long it was away."""
+
+
+Piece = np.ndarray | Gap | DeviceLost | DeviceBack
+"""Audio, int16 or float32 [samples] at the source's rate, or what happened to it."""
+
+
+class Source(Protocol):
+    """Audio at one rate, with a notice where some is missing."""
+
+    def __iter__(self) -> Iterator[Piece]: ...
 
 
 class FileSource:
@@ -31,7 +51,7 @@ class FileSource:
         self._path = path
         self._rate = rate
 
-    def __iter__(self) -> Iterator[np.ndarray | Gap]:
+    def __iter__(self) -> Iterator[Piece]:
         """Raises EarmarkError as :func:`earmark.runtime.audio.read_blocks`."""
         return read_blocks(self._path, self._rate)
 
@@ -42,7 +62,7 @@ class RawSource:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
-    def __iter__(self) -> Iterator[np.ndarray | Gap]:
+    def __iter__(self) -> Iterator[Piece]:
         """Raises EarmarkError as :func:`earmark.runtime.audio.read_pcm`."""
         return read_pcm(self._stream)
 
@@ -55,6 +75,6 @@ def spot(stream: Stream, source: Source, tail: float = 0.0) -> Iterator[Detectio
     for piece in source:
         if isinstance(piece, Gap):
             stream.gap(piece.samples)
-        else:
+        elif isinstance(piece, np.ndarray):
             yield from stream.push(piece)
     yield from stream.flush(tail)
