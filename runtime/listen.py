@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> int:
                 )
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(f"earmark: {tally.summary(microphone.overflows)}", file=sys.stderr)
+    print(f"earmark: {tally.summary(microphone.counters.overflows)}", file=sys.stderr)
     return 0
 
 
@@ -83,6 +83,8 @@ def _listen(
             if json_lines:
                 write_event("gap", device=microphone.name, time=stream.seconds)
             stream.gap(piece.samples)
+            continue
+        if not isinstance(piece, np.ndarray):
             continue
         detections = stream.push(piece)
         posteriors = stream.posteriors
@@ -169,8 +171,9 @@ class _Display:
         self._drawn = now
         status.scores = posteriors[self._columns].tolist()
         status.seconds = heard
-        status.overflows = self._microphone.overflows
-        status.lost = self._microphone.lost
+        counters = self._microphone.counters
+        status.overflows = counters.overflows
+        status.lost = counters.dropped
         self._view.show(status)
         status.level = status.peak = 0.0
 

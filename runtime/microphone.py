@@ -1,118 +1,49 @@
-"""The microphone as a source: PortAudio's callback fills a ring, the caller's thread empties it.
+"""The microphone as a source that outlives its device: unplugged, it waits and opens it again."""
 
-The device runs at its own rate and the conversion is done here, since many devices refuse other
-rates and some accept them and deliver another one. The callback only copies.
-"""
-
+import atexit
+import logging
 import threading
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from .audio import make_resampler
+from .capture import Capture
 from .errors import EarmarkError
-from .sources import Gap
+from .portaudio import choose, choose_again, load, refresh
+from .sources import Counters, DeviceBack, DeviceLost, Gap, Piece
 
-RING_SECONDS = 5.0
-"""Audio kept for a worker that is held up; more than that is dropped, oldest first."""
-LATENCY_SECONDS = 0.1
-FIRST_TIMEOUT = 8.0
-"""Sound servers have been seen to take 2 s to the first callback."""
-TIMEOUT = 3.0
+START_SECONDS = 8.0
+"""Longest wait for the first audio of a stream: sound servers have been seen to take 2 s."""
+LOST_SECONDS = 1.0
+"""A device that has delivered and then nothing for so long is lost."""
 POLL_SECONDS = 0.25
-MAX_MIX_CHANNELS = 16
-"""Virtual devices offer more channels than there are; `mix` then takes two."""
-INSTALL = "apt install libportaudio2 / dnf install portaudio / brew install portaudio"
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
+"""Seconds before the first attempt to open a lost device, and between later ones; each pause is
+twice the last."""
+CLOSE_SECONDS = 2.0
+"""A sound server that does not answer in so long is left to itself."""
 
-
-@dataclass(frozen=True)
-class Device:
-    """An input device of PortAudio."""
-
-    index: int
-    name: str
-    host: str
-    channels: int
-    rate: float
-    default: bool
-
-
-class Ring:
-    """A bounded queue of bytes between one writer that must never wait and one reader.
-
-    What does not fit displaces the oldest bytes. Losses are marked where they happened.
-    """
-
-    def __init__(self, frames: int, frame_bytes: int) -> None:
-        self._frame = frame_bytes
-        self._buffer = bytearray(frames * frame_bytes)
-        self._view = memoryview(self._buffer)
-        self._written = 0  # Positions count bytes since the start and are taken modulo the size.
-        self._read = 0
-        self._dropped = 0
-        # Positions of losses that the driver reported, bounded like the ring itself.
-        self._marks: deque[int] = deque(maxlen=256)
-        self._changed = threading.Condition()
-
-    def write(self, data: memoryview | bytes, lost_before: bool = False) -> None:
-        """Append whole frames. ``lost_before``: the driver lost audio before them."""
-        size = len(self._buffer)
-        count = len(data)
-        with self._changed:
-            if lost_before:
-                self._marks.append(self._written)
-            if count > size:
-                self._written += count - size
-                data = data[count - size :]
-                count = size
-            start = self._written % size
-            first = min(count, size - start)
-            self._view[start : start + first] = data[:first]
-            self._view[: count - first] = data[first:]
-            self._written += count
-            excess = self._written - size - self._read
-            if excess > 0:
-                self._read += excess
-                self._dropped += excess
-            self._changed.notify()
-
-    def read(self, timeout: float) -> tuple[bytes, Gap | None]:
-        """Wait for data and take all of it up to the next loss.
-
-        Returns:
-            The bytes, empty after ``timeout`` seconds without any, and the loss before them.
-        """
-        size = len(self._buffer)
-        with self._changed:
-            if self._written == self._read:
-                self._changed.wait(timeout)
-            gap = Gap(self._dropped // self._frame) if self._dropped else None
-            self._dropped = 0
-            while self._marks and self._marks[0] <= self._read:
-                self._marks.popleft()
-                gap = gap or Gap(0)
-            end = self._marks[0] if self._marks else self._written
-            start, count = self._read % size, end - self._read
-            first = min(count, size - start)
-            data = bytes(self._view[start : start + first]) + self._view[: count - first]
-            self._read = end
-            return data, gap
+_LOG = logging.getLogger(__name__)
 
 
 class Microphone:
-    """An open input device: iterate over it for float32 [samples] at ``rate``, or :class:`Gap`.
+    """An open input device: iterate over it for float32 [samples] at ``rate``, and what happens.
 
-    A context manager; leaving it closes the device.
+    A context manager; leaving it closes the device. A lost device does not end the iteration: it
+    gives :class:`DeviceLost`, and once audio flows again :class:`DeviceBack` and a :class:`Gap`.
+    Muted devices deliver zeros and are not lost.
+
+    PortAudio finds devices only when it starts, so that a lost device makes it start anew, unless
+    another :class:`Microphone` is in use. That ends whatever else the process plays or records
+    through sounddevice.
     """
 
-    overflows: int
-    """Losses so far, by the driver or because the reader was held up."""
-    lost: float
-    """Seconds that this process dropped because the reader was held up."""
+    name: str
+    """The device in use; the system's default may be another one after a loss."""
+    device_rate: float
+    """Its own rate, Hz."""
 
     def __init__(
         self, device: str | int | None = None, channel: int | str = 0, rate: int = 16000
@@ -121,6 +52,7 @@ class Microphone:
 
         Args:
             device: index, or part of a name that fits one device; None for the system's default.
+                The name is what is looked for after a loss.
             channel: number of the channel from 0, or ``mix`` for the mean of all.
             rate: sample rate of what is given out, Hz.
 
@@ -128,51 +60,22 @@ class Microphone:
             EarmarkError: PortAudio is not installed, there is no such device or channel, or the
                 device cannot be opened.
         """
-        sounddevice = _sounddevice()
-        info = _choose(sounddevice, device)
-        self.name = str(info["name"])
-        self.device_rate = float(info["default_samplerate"])
-        available = int(info["max_input_channels"])
-        if channel == "mix":
-            self._channels = available if available <= MAX_MIX_CHANNELS else 2
-            self._channel = None
-        else:
-            self._channel = int(channel)
-            if not 0 <= self._channel < available:
-                raise EarmarkError(
-                    f"microphone {self.name}: has channels 0 to {available - 1}: "
-                    f"choose another than {channel}"
-                )
-            self._channels = self._channel + 1
+        self._channel = channel
         self._rate = rate
-        self._resampler: Any = None
-        self._restart()
-        self._ring = Ring(round(RING_SECONDS * self.device_rate), 2 * self._channels)
-        self._finished = False
-        self._stop = False
-        self.overflows = 0
-        self.lost = 0.0
-        try:
-            self._stream = sounddevice.RawInputStream(
-                samplerate=self.device_rate,
-                blocksize=0,
-                device=info["index"],
-                channels=self._channels,
-                dtype="int16",
-                latency=LATENCY_SECONDS,
-                callback=self._callback,
-                finished_callback=self._on_finished,
-            )
-            try:
-                self._stream.start()
-            except sounddevice.PortAudioError:
-                self._stream.close()
-                raise
-        except sounddevice.PortAudioError as error:
-            raise EarmarkError(
-                f"microphone {self.name}: cannot be opened ({_reason(error)}): "
-                "close other programs that use it, or choose another of `earmark devices`"
-            ) from error
+        self._overflows = 0
+        self._dropped = 0.0
+        self._closed = threading.Event()
+        self._worker: threading.Thread | None = None
+        chosen = choose(device)
+        self._known = None if device is None else chosen
+        self._resampler = _resampler(chosen.name, chosen.rate, rate)
+        self._use(Capture(chosen, channel))
+
+    @property
+    def counters(self) -> Counters:
+        """Losses so far, and what waits to be read."""
+        queued = self._capture.ring.queued / self.device_rate
+        return Counters(self._overflows, self._dropped, queued)
 
     def __enter__(self) -> Self:
         return self
@@ -186,117 +89,119 @@ class Microphone:
         self.close()
 
     def close(self) -> None:
-        """Close the device; an iteration under way ends."""
-        self._stop = True
-        self._stream.abort()
-        self._stream.close()
+        """Close the device; an iteration under way in another thread ends within a moment."""
+        self._closed.set()
+        self._capture.ring.wake()
+        # In a thread of its own, since a sound server that hangs would keep us here.
+        closing = threading.Thread(target=self._close, name="earmark-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            # PortAudio's end would wait for the same server, and with it the end of the process.
+            atexit.unregister(load()._exit_handler)
 
-    def __iter__(self) -> Iterator[np.ndarray | Gap]:
-        """Yield audio as it arrives.
-
-        Raises:
-            EarmarkError: the device delivers nothing any more.
-        """
-        silent, patience = 0.0, FIRST_TIMEOUT
-        while not self._stop:
-            data, gap = self._ring.read(POLL_SECONDS)
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield audio as it arrives, and notices; ends only when the microphone is closed."""
+        silent, patience = 0.0, START_SECONDS
+        heard = monotonic()
+        while not self._closed.is_set():
+            piece, gap = self._capture.read(POLL_SECONDS)
             if gap is not None:
-                self.overflows += 1
+                self._overflows += 1
                 lost = gap.samples / self.device_rate
-                self.lost += lost
-                self._restart()
+                self._dropped += lost
+                # A fresh one: that from before holds audio from before the loss.
+                self._resampler = _resampler(self.name, self.device_rate, self._rate)
                 yield Gap(round(lost * self._rate))
-            if data:
-                silent, patience = 0.0, TIMEOUT
-                piece = self._convert(data)
+            if len(piece):
+                silent, patience, heard = 0.0, LOST_SECONDS, monotonic()
+                if self._resampler is not None:
+                    piece = self._resampler.resample_chunk(piece)
                 if len(piece):
                     yield piece
                 continue
+            # Counted by waits and not by the clock, which goes on while this process is stopped.
             silent += POLL_SECONDS
-            if not self._stop and (self._finished or silent >= patience):
-                raise EarmarkError(
-                    f"microphone {self.name}: delivers no audio any more: "
-                    "is it plugged in? (see `earmark devices`)"
-                )
+            reason = self._capture.ended
+            if not reason and silent >= patience:
+                reason = f"no audio for {patience:g} s"
+            if not reason or self._closed.is_set():
+                continue
+            yield DeviceLost(self.name, reason)
+            if self._recover():
+                away = max(0.0, monotonic() - heard - self.counters.queued)
+                yield DeviceBack(self.name, away)
+                yield Gap(round(away * self._rate))
+                silent, patience = 0.0, LOST_SECONDS
 
-    def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
-        self._ring.write(memoryview(data).cast("B"), bool(status.input_overflow))
+    def _recover(self) -> bool:
+        """Wait until audio flows from a device that was opened again; false if closed meanwhile."""
+        back = threading.Event()
+        failures: list[Exception] = []
 
-    def _on_finished(self) -> None:
-        self._finished = True
-
-    def _restart(self) -> None:
-        """A fresh resampler: the one before holds audio from before a loss."""
-        if self.device_rate != self._rate:
+        def work() -> None:
             try:
-                self._resampler = make_resampler(self.device_rate, self._rate)
+                self._reopen()
+            except Exception as error:  # what ends this thread must not be lost with it
+                failures.append(error)
+            back.set()
+
+        # Calls into PortAudio may hang for as long as a sound server does; the iteration must not.
+        self._worker = threading.Thread(target=work, name="earmark-reopen", daemon=True)
+        self._worker.start()
+        while not back.wait(POLL_SECONDS) and not self._closed.is_set():
+            pass
+        if failures:
+            raise failures[0]
+        return not self._closed.is_set()
+
+    def _reopen(self) -> None:
+        """Close the lost capture and put another in its place, however long that takes."""
+        self._capture.close()
+        pause = FIRST_PAUSE
+        while not self._closed.wait(pause):
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                refresh()
+                device = choose(None) if self._known is None else choose_again(self._known)
+                if device is None:
+                    continue
+                resampler = _resampler(device.name, device.rate, self._rate)
+                capture = Capture(device, self._channel)
             except EarmarkError as error:
-                raise EarmarkError(f"microphone {self.name}: {error}") from error.__cause__
+                _LOG.info("%s", error)
+                continue
+            if self._flows(capture):
+                self._resampler = resampler
+                self._use(capture)
+                return
+            capture.close()
 
-    def _convert(self, data: bytes) -> np.ndarray:
-        """Bytes of whole frames to float32 [samples] at the rate given out."""
-        frames = np.frombuffer(data, np.int16).reshape(-1, self._channels)
-        if self._channel is None:
-            mono = frames.mean(axis=1, dtype=np.float32)
-        else:
-            mono = frames[:, self._channel].astype(np.float32)
-        mono *= np.float32(1 / 32768)
-        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+    def _flows(self, capture: Capture) -> bool:
+        """Whether audio comes within the time that a stream may take to start."""
+        waited = 0.0
+        while not capture.ring.wait(POLL_SECONDS):
+            waited += POLL_SECONDS
+            if waited >= START_SECONDS or capture.ended or self._closed.is_set():
+                return False
+        return True
+
+    def _use(self, capture: Capture) -> None:
+        self._capture = capture
+        self.name = capture.device.name
+        self.device_rate = capture.device.rate
+
+    def _close(self) -> None:
+        if self._worker is not None:
+            self._worker.join()
+        self._capture.close()
 
 
-def devices() -> list[Device]:
-    """The input devices, in PortAudio's order.
-
-    Raises:
-        EarmarkError: PortAudio is not installed.
-    """
-    sounddevice = _sounddevice()
+def _resampler(name: str, source: float, target: int) -> Any:
+    """A fresh resampler, None where the rates are the same."""
+    if source == target:
+        return None
     try:
-        hosts = sounddevice.query_hostapis()
-        default = sounddevice.default.device[0]
-        found = list(sounddevice.query_devices())
-    except sounddevice.PortAudioError as error:
-        raise EarmarkError(f"the sound system cannot be asked ({_reason(error)})") from error
-    return [
-        Device(
-            index=info["index"],
-            name=info["name"],
-            host=hosts[info["hostapi"]]["name"],
-            channels=info["max_input_channels"],
-            rate=info["default_samplerate"],
-            default=info["index"] == default,
-        )
-        for info in found
-        if info["max_input_channels"] > 0
-    ]
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise EarmarkError(
-            'the microphone needs sounddevice: pip install "earmark[mic]"'
-        ) from error
-    except OSError as error:  # what sounddevice raises where the library behind it is missing
-        raise EarmarkError(f"PortAudio is not installed: {INSTALL}") from error
-    return sounddevice
-
-
-def _choose(sounddevice: Any, device: str | int | None) -> dict[str, Any]:
-    try:
-        return sounddevice.query_devices(device, "input")
-    except (ValueError, sounddevice.PortAudioError) as error:
-        inputs = devices()
-        if not inputs:
-            raise EarmarkError(
-                "there is no microphone: connect one, or check that the sound server runs"
-            ) from error
-        wanted = "no default microphone" if device is None else f"no single microphone {device!r}"
-        names = ", ".join(f"{d.index} {d.name}" for d in inputs[:8])
-        raise EarmarkError(f"{wanted}: choose with --device from: {names}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The text of a PortAudio error without its code."""
-    return str(error.args[0]) if error.args else type(error).__name__
+        return make_resampler(source, target)
+    except EarmarkError as error:
+        raise EarmarkError(f"microphone {name}: {error}") from error.__cause__

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -31,6 +32,18 @@ class DeviceBack(NamedTuple):
     device: str
     seconds: float
     """How long it was away."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a live source has lost, and how far its reader is behind."""
+
+    overflows: int
+    """Losses so far, by the driver or because the reader was held up."""
+    dropped: float
+    """Seconds lost because the reader was held up; what a driver loses it does not tell."""
+    queued: float
+    """Seconds of audio that wait to be read."""
 
 
 Piece = np.ndarray | Gap | DeviceLost | DeviceBack

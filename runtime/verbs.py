@@ -50,14 +50,11 @@ def _configure_devices(parser: ArgumentParser) -> None:
 def _devices(arguments: Namespace) -> int:
     from dataclasses import asdict
 
-    from .errors import EarmarkError
-    from .microphone import devices
+    from .portaudio import devices, no_microphone
 
     found = devices()
     if not found:
-        raise EarmarkError(
-            "there is no microphone: connect one, or check that the sound server runs"
-        )
+        raise no_microphone()
     for device in found:
         if arguments.json:
             print(json.dumps(asdict(device)))

@@ -1,87 +1,18 @@
-"""The microphone against a PortAudio that the test plays: ring, losses, channels, rates."""
+"""The microphone against a PortAudio that the test plays: losses, unplugging, channels, rates."""
 
+import itertools
 import sys
 import threading
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from earmark.runtime import EarmarkError, microphone
-from earmark.runtime.microphone import Microphone, Ring
-from earmark.runtime.sources import Gap
-from hypothesis import given
-from hypothesis import strategies as st
-
-
-class FakeStream:
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
-        self.closed = False
-
-    def start(self) -> None:
-        if self.settings["device"] == 2:
-            raise FakePortAudioError("Device unavailable", -9985)
-
-    def abort(self) -> None:
-        self.settings["finished_callback"]()
-
-    def close(self) -> None:
-        self.closed = True
-
-    def deliver(self, frames: np.ndarray, overflow: bool = False) -> None:
-        """What PortAudio does when audio has come in: int16 [frames, channels]."""
-        assert frames.shape[1] == self.settings["channels"]
-        status = SimpleNamespace(input_overflow=overflow)
-        data = frames.astype(np.int16).tobytes()
-        self.settings["callback"](memoryview(data), len(frames), None, status)
-
-
-class FakePortAudioError(Exception):
-    pass
-
-
-class FakeSoundDevice:
-    PortAudioError = FakePortAudioError
-
-    def __init__(self) -> None:
-        self.default = SimpleNamespace(device=[0, 1])
-        self.opened: list[FakeStream] = []
-        self.devices = [
-            self._device(0, "Array", 4, 48000.0),
-            self._device(1, "Speakers", 0, 48000.0),
-            self._device(2, "Busy", 2, 16000.0),
-            self._device(3, "Plain", 1, 16000.0),
-            self._device(4, "Server", 32, 16000.0),
-        ]
-
-    def _device(self, index: int, name: str, channels: int, rate: float) -> dict[str, Any]:
-        return {
-            "index": index,
-            "name": name,
-            "hostapi": 0,
-            "max_input_channels": channels,
-            "default_samplerate": rate,
-        }
-
-    def RawInputStream(self, **settings: Any) -> FakeStream:  # noqa: N802
-        self.opened.append(FakeStream(**settings))
-        return self.opened[-1]
-
-    def query_hostapis(self) -> list[dict[str, str]]:
-        return [{"name": "Fake"}]
-
-    def query_devices(self, device: str | int | None = None, kind: str | None = None) -> Any:
-        if kind is None:
-            return self.devices
-        if device is None and self.devices:
-            return self.devices[self.default.device[0]]
-        for info in self.devices:
-            named = isinstance(device, str) and device.lower() in info["name"].lower()
-            if (named or info["index"] == device) and info["max_input_channels"]:
-                return info
-        raise ValueError(f"No input device matching {device!r}")
+from earmark.runtime.microphone import Microphone
+from earmark.runtime.ring import Ring
+from earmark.runtime.sources import Counters, DeviceBack, DeviceLost, Gap
+from fake_sounddevice import FakePortAudioError, FakeSoundDevice, FakeStream, device
 
 
 @pytest.fixture
@@ -92,11 +23,11 @@ def portaudio(monkeypatch: pytest.MonkeyPatch) -> FakeSoundDevice:
 
 
 def take(source: Iterator[Any], samples: int) -> np.ndarray:
-    """Audio of at least so many samples; a gap is an error."""
+    """Audio of at least so many samples; a notice is an error."""
     found = [np.zeros(0, np.float32)]
     while sum(map(len, found)) < samples:
         piece = next(source)
-        assert not isinstance(piece, Gap)
+        assert isinstance(piece, np.ndarray), piece
         found.append(piece)
     return np.concatenate(found)
 
@@ -119,7 +50,8 @@ def test_plain_device(portaudio: FakeSoundDevice) -> None:
 def test_channels_of_an_array(
     portaudio: FakeSoundDevice, channel: int | str, expected: float
 ) -> None:
-    portaudio.devices[0]["default_samplerate"] = 16000.0
+    portaudio.plugged[0] = device("Array", 4, 16000.0)
+    portaudio._list()
     with Microphone(None, channel) as mic:
         stream = portaudio.opened[0]
         frames = np.tile([0, 100, 200, 300], (50, 1))[:, : stream.settings["channels"]]
@@ -159,7 +91,7 @@ def test_an_overflow_is_counted_and_marked_where_it_happened(portaudio: FakeSoun
         assert next(source) == pytest.approx(np.full(10, 1) / 32768)
         assert next(source) == Gap(0)
         assert take(source, 20) == pytest.approx(np.repeat([2, 3], 10) / 32768)
-        assert mic.overflows == 1
+        assert mic.counters.overflows == 1
 
 
 def test_a_reader_held_up_loses_the_oldest_audio(portaudio: FakeSoundDevice) -> None:
@@ -170,109 +102,275 @@ def test_a_reader_held_up_loses_the_oldest_audio(portaudio: FakeSoundDevice) -> 
         source = iter(mic)
         assert next(source) == Gap(2 * 16000)
         assert take(source, 5 * 16000) == pytest.approx(np.repeat(np.arange(2, 7), 16000) / 32768)
-        assert (mic.overflows, mic.lost) == (1, 2.0)
+        assert mic.counters == Counters(overflows=1, dropped=2.0, queued=0.0)
 
 
-def test_a_device_that_falls_silent_ends_with_an_error(
+def test_overflows_of_both_kinds_are_counted(portaudio: FakeSoundDevice) -> None:
+    with Microphone(0) as mic:
+        stream = portaudio.opened[0]
+        stream.deliver(np.zeros((48000, 1)), overflow=True)
+        for _ in range(6):
+            stream.deliver(np.zeros((48000, 1)))
+        assert mic.counters == Counters(overflows=0, dropped=0.0, queued=5.0)
+        source = iter(mic)
+        assert next(source) == Gap(2 * 16000)
+        next(source)
+        assert mic.counters == Counters(overflows=1, dropped=2.0, queued=0.0)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits too short to notice, and a clock that goes on by a second whenever it is read."""
+    for name in ("POLL_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(microphone, name, 0.001)
+    monkeypatch.setattr(microphone, "LOST_SECONDS", 0.003)
+    monkeypatch.setattr(microphone, "START_SECONDS", 0.005)
+    monkeypatch.setattr(microphone, "monotonic", map(float, itertools.count()).__next__)
+
+
+def plays(value: int, frames: int = 400, overflow: bool = False) -> Callable[[FakeStream], None]:
+    """A stream that delivers audio as soon as it is started."""
+    return lambda stream: stream.deliver(
+        np.full((frames, stream.settings["channels"]), value), overflow
+    )
+
+
+def expect_back(source: Iterator[Any], name: str, queued: float = 0.025) -> None:
+    """The notices between the last audio before a loss and the first after it.
+
+    The clock is read at the last audio and at the return, a second each.
+    """
+    back, gap = next(source), next(source)
+    assert back == DeviceBack(name, pytest.approx(1 - queued))
+    assert gap == Gap(round(back.seconds * 16000))
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_device_that_delivers_nothing_is_opened_again(portaudio: FakeSoundDevice) -> None:
+    with Microphone("plain") as mic:
+        source = iter(mic)
+        for turn in range(3):
+            stream = portaudio.opened[-1]
+            stream.deliver(np.full((10, 1), turn))
+            take(source, 10)
+            assert next(source) == DeviceLost("Plain", "no audio for 0.003 s")
+            portaudio.on_start.append(plays(turn))
+            expect_back(source, "Plain")
+            assert take(source, 400) == pytest.approx(np.full(400, turn) / 32768)
+            assert stream.closed
+        assert portaudio.starts == 3
+    assert all(stream.closed for stream in portaudio.opened)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_device_that_never_delivers_is_lost_after_the_time_to_start(
+    portaudio: FakeSoundDevice,
+) -> None:
+    with Microphone("plain") as mic:
+        assert next(iter(mic)) == DeviceLost("Plain", "no audio for 0.005 s")
+
+
+@pytest.mark.usefixtures("patient")
+def test_zeros_are_audio(portaudio: FakeSoundDevice) -> None:
+    with Microphone("plain") as mic:
+        source = iter(mic)
+        for _ in range(20):
+            portaudio.opened[0].deliver(np.zeros((10, 1)))
+            assert not next(source).any()
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_came_before_the_end_of_a_stream_is_given_out(portaudio: FakeSoundDevice) -> None:
+    with Microphone("plain") as mic:
+        portaudio.opened[0].deliver(np.ones((10, 1)))
+        portaudio.opened[0].end()
+        source = iter(mic)
+        take(source, 10)
+        assert next(source) == DeviceLost("Plain", "the sound system ended it")
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_failed_callback_is_told_and_mended(
     portaudio: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(microphone, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(microphone, "TIMEOUT", 0.003)
-    monkeypatch.setattr(microphone, "FIRST_TIMEOUT", 0.005)
     with Microphone("plain") as mic:
+        stream = portaudio.opened[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(Ring, "write", lambda *_: 1 / 0)
+            stream.deliver(np.zeros((10, 1)))
+        source = iter(mic)
+        lost = next(source)
+        assert lost.device == "Plain"
+        assert "callback failed (ZeroDivisionError" in lost.reason
+        portaudio.on_start.append(plays(5))
+        expect_back(source, "Plain")
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_device_is_found_by_its_name_when_indices_move(portaudio: FakeSoundDevice) -> None:
+    portaudio.plugged[3] = device("Plain: USB (hw:2,0)", 1, 16000.0)
+    portaudio._list()
+    with Microphone(3) as mic:
+        source = iter(mic)
+        portaudio.opened[0].end()
+        assert next(source) == DeviceLost("Plain: USB (hw:2,0)", "the sound system ended it")
+        portaudio.plugged[3:4] = [
+            device("Other", 1, 16000.0),
+            device("Plain: USB (hw:2,0)", 1, 16000.0, host=1),
+            device("Plain: USB (hw:5,0)", 1, 16000.0),
+        ]
+        portaudio.on_start.append(plays(5))
+        expect_back(source, "Plain: USB (hw:5,0)")
+        assert portaudio.opened[-1].settings["device"] == 5
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_device_comes_back_at_another_rate(portaudio: FakeSoundDevice) -> None:
+    with Microphone("plain") as mic:
+        source = iter(mic)
+        portaudio.opened[0].end()
+        next(source)
+        portaudio.plugged[3] = device("Plain", 2, 48000.0)
+        portaudio.on_start.append(plays(1000, frames=9600))
+        expect_back(source, "Plain", queued=0.2)
+        stream = portaudio.opened[-1]
+        assert stream.settings["samplerate"] == mic.device_rate == 48000
+        stream.deliver(np.full((9600, 1), 1000))
+        found = take(source, 5000)
+        assert 6400 - 800 < len(found) <= 6400
+        assert found[-2000:] == pytest.approx(1000 / 32768, rel=1e-3)
+        for _ in range(7):
+            stream.deliver(np.zeros((48000, 1)))
+        assert mic.counters.queued == 5.0
+
+
+@pytest.mark.usefixtures("patient")
+def test_attempts_go_on_until_one_gives_audio(portaudio: FakeSoundDevice) -> None:
+    with Microphone("plain") as mic:
+        source = iter(mic)
         portaudio.opened[0].deliver(np.zeros((10, 1)))
+        take(source, 10)
+        portaudio.opened[0].end()
+        assert isinstance(next(source), DeviceLost)
+        plain = portaudio.plugged.pop(3)
+        # Away, away, there but refused, there but without audio, ending at once, well.
+        portaudio.refused.append(FakePortAudioError("Device unavailable", -9985))
+        portaudio.on_start.extend([lambda stream: None, FakeStream.end, plays(7)])
+        start = portaudio._initialize
+
+        def initialize() -> None:
+            if portaudio.starts == 2:
+                portaudio.plugged.insert(3, plain)
+            start()
+
+        portaudio._initialize = initialize
+        expect_back(source, "Plain")
+        assert take(source, 400) == pytest.approx(np.full(400, 7) / 32768)
+        assert portaudio.starts == 6
+    assert all(stream.closed for stream in portaudio.opened[-3:])
+
+
+@pytest.mark.usefixtures("patient")
+def test_portaudio_is_not_started_anew_while_another_stream_is_open(
+    portaudio: FakeSoundDevice,
+) -> None:
+    with Microphone("server") as other, Microphone("plain") as mic:
+        portaudio.opened[1].end()
         source = iter(mic)
         next(source)
-        with pytest.raises(EarmarkError, match="Plain: delivers no audio"):
+        portaudio.on_start.append(plays(7))
+        expect_back(source, "Plain")
+        assert portaudio.starts == 0
+        other_stream = portaudio.opened[0]
+        other_stream.deliver(np.zeros((10, 1)))
+        take(iter(other), 10)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_default_is_followed(portaudio: FakeSoundDevice) -> None:
+    with Microphone() as mic:
+        assert mic.name == "Array"
+        source = iter(mic)
+        portaudio.opened[0].end()
+        next(source)
+        portaudio.default.device[0] = 3
+        portaudio.on_start.append(plays(7))
+        expect_back(source, "Plain")
+        assert mic.name == "Plain"
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_error_of_ours_while_opening_again_is_raised(
+    portaudio: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Microphone("plain") as mic:
+        source = iter(mic)
+        portaudio.opened[0].end()
+        next(source)
+        monkeypatch.setattr(microphone, "refresh", lambda: {}["missing"])
+        with pytest.raises(KeyError, match="missing"):
             next(source)
 
 
+def test_close_ends_an_iteration_in_another_thread(portaudio: FakeSoundDevice) -> None:
+    seen: list[Any] = []
+    for lost in (False, True):
+        mic = Microphone("plain")
+        if lost:
+            portaudio.plugged.pop(3)
+            portaudio.opened[-1].end()
+        begun = threading.Event()
+
+        def listen(mic: Microphone = mic, begun: threading.Event = begun) -> None:
+            begun.set()
+            seen.extend(mic)
+
+        reader = threading.Thread(target=listen)
+        reader.start()
+        begun.wait()
+        while lost and not seen:
+            pass
+        mic.close()
+        reader.join(30)
+        assert not reader.is_alive()
+    assert seen == [DeviceLost("Plain", "the sound system ended it")]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_sound_server_that_hangs_holds_nobody_up(
+    portaudio: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Any] = []
+    monkeypatch.setattr(microphone, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(microphone.atexit, "unregister", left.append)
+    portaudio.answers.clear()
+    with Microphone("plain") as mic:
+        source = iter(mic)
+        assert isinstance(next(source), DeviceLost)
+        threading.Timer(0.02, mic.close).start()
+        assert list(source) == []
+    assert left[0] == portaudio._exit_handler
+    portaudio.answers.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("earmark-"):
+            thread.join(30)
+    assert portaudio.opened[0].closed
+
+
 @pytest.mark.parametrize(
-    ("device", "channel", "reason"),
+    ("wanted", "channel", "reason"),
     [
         ("nosuch", 0, r"'nosuch'.*--device from: 0 Array, 2 Busy"),
         (9, 0, "no single microphone 9"),
         (1, 0, "no single microphone 1"),
         ("plain", 1, "Plain: has channels 0 to 0"),
+        ("plain", -1, "Plain: has channels 0 to 0"),
         ("busy", 0, "Busy: cannot be opened .Device unavailable"),
     ],
 )
 def test_devices_that_cannot_be_opened(
-    portaudio: FakeSoundDevice, device: str | int, channel: int, reason: str
+    portaudio: FakeSoundDevice, wanted: str | int, channel: int, reason: str
 ) -> None:
+    portaudio.refused.append(FakePortAudioError("Device unavailable", -9985))
     with pytest.raises(EarmarkError, match=reason):
-        Microphone(device, channel)
-
-
-def test_no_microphone_at_all(portaudio: FakeSoundDevice) -> None:
-    portaudio.devices.clear()
-    with pytest.raises(EarmarkError, match="there is no microphone"):
-        Microphone()
-
-
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(EarmarkError, match=r'pip install "earmark\[mic\]"'):
-        Microphone()
-
-    class NoLibrary:
-        def find_spec(self, name: str, *rest: object) -> None:
-            if name == "sounddevice":
-                raise OSError("PortAudio library not found")
-
-    monkeypatch.delitem(sys.modules, "sounddevice")
-    monkeypatch.setattr(sys, "meta_path", [NoLibrary(), *sys.meta_path])
-    with pytest.raises(EarmarkError, match="apt install libportaudio2"):
-        Microphone()
-
-
-def test_devices_lists_inputs(portaudio: FakeSoundDevice) -> None:
-    found = microphone.devices()
-    assert [(d.index, d.default) for d in found] == [(0, True), (2, False), (3, False), (4, False)]
-
-
-@given(
-    st.integers(1, 30),
-    st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()), max_size=30),
-)
-def test_ring_gives_back_what_was_written_or_marks_the_loss(
-    frames: int, steps: list[tuple[int, bool, bool]]
-) -> None:
-    """Every frame is numbered: what is read goes up by one, but at a gap of the size it tells."""
-    ring, number, expected, marked = Ring(frames, 2), 0, 0, False
-    for count, overflow, reads in [*steps, (0, False, True)]:
-        data = np.arange(number, number + count, dtype="<u2").tobytes()
-        if count:
-            ring.write(data, overflow)
-            marked = marked or overflow
-        number += count
-        while reads:
-            got, gap = ring.read(timeout=0)
-            if gap is not None:
-                assert gap.samples or marked
-                expected += gap.samples
-            values = np.frombuffer(got, "<u2")
-            assert np.array_equal(values, np.arange(expected, expected + len(values)))
-            expected += len(values)
-            reads = len(got) > 0
-    assert expected == number
-
-
-def test_ring_between_threads() -> None:
-    ring, total = Ring(1000, 2), 200_000
-
-    def write() -> None:
-        for start in range(0, total, 100):
-            ring.write(np.arange(start, start + 100, dtype="<u4").astype("<u2").tobytes())
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen = 0
-    while seen < total:
-        data, gap = ring.read(timeout=5)
-        seen += gap.samples if gap else 0
-        values = np.frombuffer(data, "<u2")
-        assert np.array_equal(values, np.arange(seen, seen + len(values)) % 65536)
-        seen += len(values)
-    writer.join()
-    assert seen == total
+        Microphone(wanted, channel)
