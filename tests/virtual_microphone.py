@@ -6,6 +6,7 @@ finds through ALSA's pulse plug-in. Nothing of the user's own sound set-up is re
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ set-default-source virtual.monitor
 STARTED_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class VirtualMicrophone:
     """A running server."""
 
+    folder: Path
     environment: dict[str, str]
     """The environment in which programs find it."""
+    server: "subprocess.Popen[bytes] | None" = None
 
     def play(self, pcm: np.ndarray, rate: int = 16000) -> None:
         """Play int16 [samples] and wait for the end."""
@@ -42,6 +45,44 @@ class VirtualMicrophone:
             check=True,
             timeout=60,
         )
+
+    def start(self) -> None:
+        """Start the server, as at first or after :meth:`stop`."""
+        log = self.folder / "server.log"
+        with log.open("ab") as output:
+            self.server = subprocess.Popen(
+                [
+                    *("pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"),
+                    *("--disable-shm=yes", "--high-priority=no", "-n"),
+                    *("-F", str(self.folder / "server.pa")),
+                ],
+                stdout=output,
+                stderr=output,
+                env=self.environment,
+            )
+        _wait(self.server, self.environment, log)
+
+    def stop(self) -> None:
+        """End the server, and with it the microphone of whoever listens."""
+        server, self.server = self.server, None
+        if server is None:
+            return
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """A server that lives and answers nobody."""
+        assert self.server
+        self.server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.server.send_signal(signal.SIGCONT)
 
 
 def missing() -> str:
@@ -77,26 +118,12 @@ def virtual_microphone(folder: Path) -> Iterator[VirtualMicrophone]:
         "PULSE_SERVER": f"unix:{socket}",
         "ALSA_CONFIG_PATH": str(folder / "alsa.conf"),
     }
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                *("pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"),
-                *("--disable-shm=yes", "--high-priority=no", "-n", "-F", str(folder / "server.pa")),
-            ],
-            stdout=log,
-            stderr=log,
-            env=environment,
-        )
+    microphone = VirtualMicrophone(folder, environment)
+    microphone.start()
     try:
-        _wait(server, environment, folder / "server.log")
-        yield VirtualMicrophone(environment)
+        yield microphone
     finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        microphone.stop()
 
 
 def _wait(server: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
