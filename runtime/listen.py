@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .engine import Detection, Engine, Stream
-from .errors import EarmarkError
 from .events import write_event
 from .manifest import Decision, Manifest
 from .microphone import Microphone
-from .options import chosen_decision
+from .options import chosen_channel, chosen_decision, chosen_device
 from .sources import Gap
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def run(arguments: Namespace) -> int:
     try:
         with ExitStack() as stack:
             microphone = stack.enter_context(
-                Microphone(_device(arguments.device), _channel(arguments.channel), rate)
+                Microphone(chosen_device(arguments.device), chosen_channel(arguments.channel), rate)
             )
             display = None
             if not arguments.no_view and sys.stderr.isatty():
@@ -184,16 +183,3 @@ def _view() -> "View":
     from .view import View
 
     return View(Console(stderr=True))
-
-
-def _device(text: str | None) -> str | int | None:
-    """A device given by a number is meant by its index."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def _channel(text: str) -> int | str:
-    if text == "mix":
-        return text
-    if not text.isdecimal():
-        raise EarmarkError(f"--channel {text}: give a number from 0, or mix")
-    return int(text)

@@ -21,6 +21,30 @@ def add_model_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_device_options(parser: ArgumentParser) -> None:
+    """``--device`` and ``--channel``."""
+    parser.add_argument(
+        "--device", metavar="NAME|INDEX", help="input device (default: the system's)"
+    )
+    parser.add_argument(
+        "--channel", metavar="N|mix", default="0", help="channel to hear, from 0 (default: 0)"
+    )
+
+
+def chosen_device(text: str | None) -> str | int | None:
+    """A device given by a number is meant by its index."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def chosen_channel(text: str) -> int | str:
+    """Raises EarmarkError where ``text`` is no channel."""
+    if text == "mix":
+        return text
+    if not text.isdecimal():
+        raise EarmarkError(f"--channel {text}: give a number from 0, or mix")
+    return int(text)
+
+
 def chosen_decision(manifest: Manifest, thresholds: list[str]) -> Decision:
     """The manifest's decision settings with ``--threshold`` values applied in their order.
 

@@ -2,9 +2,11 @@
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
 
 from .command import Command
-from .options import add_model_options
+from .layout import SPLITS
+from .options import add_device_options, add_model_options
 
 
 def _configure_detect(parser: ArgumentParser) -> None:
@@ -25,12 +27,7 @@ def _detect(arguments: Namespace) -> int:
 
 def _configure_listen(parser: ArgumentParser) -> None:
     add_model_options(parser)
-    parser.add_argument(
-        "--device", metavar="NAME|INDEX", help="input device (default: the system's)"
-    )
-    parser.add_argument(
-        "--channel", metavar="N|mix", default="0", help="channel to hear, from 0 (default: 0)"
-    )
+    add_device_options(parser)
     parser.add_argument("--no-view", action="store_true", help="JSON lines only, no live view")
     parser.add_argument(
         "--seconds", type=_positive, metavar="N", help="stop after N seconds of audio"
@@ -39,6 +36,40 @@ def _configure_listen(parser: ArgumentParser) -> None:
 
 def _listen(arguments: Namespace) -> int:
     from .listen import run
+
+    return run(arguments)
+
+
+def _configure_record(parser: ArgumentParser) -> None:
+    parser.add_argument("word", nargs="?", metavar="WORD", help="what to say; quote a phrase")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="corpus folder"
+    )
+    parser.add_argument(
+        "--count", type=int, default=20, metavar="N", help="clips to record (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=_positive,
+        metavar="SECONDS",
+        help="first record so much of the room without speech",
+    )
+    add_device_options(parser)
+    speakers = parser.add_argument_group(
+        "speakers",
+        "A clip is WORD/SPEAKER_nohash_N.wav, and all clips of a speaker go to one split: what\n"
+        "--split says, or a hash of the name in a folder that has clips but no lists. If yours\n"
+        "is the only voice, record twice, best on two days: to train, and with --split\n"
+        "validation, which counts as a speaker of its own. Figures then hold for your voice only.",
+    )
+    speakers.add_argument(
+        "--speaker", default="me", metavar="NAME", help="who speaks (default: %(default)s)"
+    )
+    speakers.add_argument("--split", choices=SPLITS, help="what the clips are for (default: train)")
+
+
+def _record(arguments: Namespace) -> int:
+    from .record import run
 
     return run(arguments)
 
@@ -103,6 +134,17 @@ listen = Command(
     run=_listen,
     extra="mic",
     examples=("earmark listen", "earmark listen --device USB --channel mix --no-view"),
+)
+record = Command(
+    summary="record your own samples of a word into a corpus folder",
+    configure=_configure_record,
+    run=_record,
+    extra="mic",
+    examples=(
+        'earmark record "hey robot" -o data/mine --noise 60',
+        'earmark record "hey robot" -o data/mine --split validation --count 8',
+        "earmark record _unknown_ -o data/mine --speaker ann",
+    ),
 )
 devices = Command(
     summary="list the microphones",

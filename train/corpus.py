@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,16 +17,19 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
+from ..runtime.layout import (
+    LISTS,
+    NOISE_FOLDER,
+    SPEAKER_MARK,
+    SPLITS,
+    folder_name,
+    hashed_split,
+)
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 
 _LOG = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-NOISE_FOLDER = "_background_noise_"
 SOURCES_FILE = "sources.json"
-_LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-_SPEAKER_MARK = "_nohash_"
-_HASH_RANGE = 2**27 - 1
 # Suffixes of what libsndfile reads. Others are counted and reported, not tried one by one.
 AUDIO_SUFFIXES = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
@@ -141,29 +143,6 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     )
 
 
-def hashed_split(speaker: str) -> str:
-    """The split of a speaker in a corpus that has no lists: 80, 10 and 10 % of all names.
-
-    The formula that Speech Commands publishes (P. Warden, "Speech Commands: A Dataset for
-    Limited-Vocabulary Speech Recognition", 2018, arXiv 1804.03209, section 7): the SHA-1 of the
-    name, reduced to a percentage, so that a speaker stays in a split while a corpus grows.
-    """
-    number = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
-    percentage = number % (_HASH_RANGE + 1) * (100.0 / _HASH_RANGE)
-    if percentage < 10:
-        return "validation"
-    return "test" if percentage < 20 else "train"
-
-
-def folder_name(keyword: str) -> str:
-    """The class folder of a keyword: lower case, safe on any file system, words joined by ``_``."""
-    text = unicodedata.normalize("NFC", keyword).lower()
-    kept = "".join(
-        c if c.isalnum() or c in "-_'" or unicodedata.combining(c) else " " for c in text
-    )
-    return "_".join(kept.split())
-
-
 def wanted_name(word: str, wanted: Iterable[str]) -> str:
     """The class of a clip: its own folder name if ``wanted``, ``_silence_``, or ``_unknown_``."""
     name = folder_name(word)
@@ -219,14 +198,14 @@ def write_source(root: Path, source: Source) -> None:
 def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
     if not root.is_dir():
         raise EarmarkError(f"{root}: no such folder: name a folder with one subfolder per word")
-    listed = {split: _read_list(root / name) for split, name in _LISTS.items()}
+    listed = {split: _read_list(root / name) for split, name in LISTS.items()}
     has_lists = any(names is not None for names in listed.values())
     split_of: dict[str, str] = {}
     for split, names in listed.items():
         for name in names or ():
             if split_of.setdefault(name, split) != split:
                 raise EarmarkError(
-                    f"{root / _LISTS[split]}: {name} is also in {_LISTS[split_of[name]]}: "
+                    f"{root / LISTS[split]}: {name} is also in {LISTS[split_of[name]]}: "
                     "remove it from one of the two"
                 )
     clips: list[Clip] = []
@@ -244,14 +223,14 @@ def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
                 ignored.append(f"{word}/{name}")
                 continue
             stem = _stem(name)
-            speaker, mark, _ = stem.partition(_SPEAKER_MARK)
+            speaker, mark, _ = stem.partition(SPEAKER_MARK)
             if has_lists and not mark:
                 speaker = f"{root.name}/{word}/{stem}"
             split = split_of.get(f"{word}/{stem}", "train") if has_lists else hashed_split(speaker)
             clips.append(Clip(folder / name, word, speaker, split))
     if not clips:
         raise EarmarkError(
-            f"{root}: no class folders with audio: expected <word>/<speaker>{_SPEAKER_MARK}<n>.wav"
+            f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"
         )
     if ignored:
         _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), _some(ignored))

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ..runtime.audio import read_audio
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
+from ..runtime.layout import SPLITS, folder_name, hashed_split
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .corpus import SPLITS, Clip, Corpus, find_audio, folder_name, hashed_split, wanted_name
+from .corpus import Clip, Corpus, find_audio, wanted_name
 from .progress import progress
 
 _LOG = logging.getLogger(__name__)

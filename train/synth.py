@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path
+from ..runtime.layout import NOISE_FOLDER, folder_name, hashed_split
 from ..runtime.manifest import Source
 from .claim import claim
 from .common_words import COMMON_WORDS
-from .corpus import NOISE_FOLDER, folder_name, hashed_split, write_source
+from .corpus import write_source
 from .dataset import SAMPLE_RATE, label_set
 from .espeak import Synthesizer, synthesizer
 from .progress import progress
@@ -100,7 +101,7 @@ def synthesize(
     missing.
 
     Args:
-        keywords: any text; the class folder is :func:`earmark.train.corpus.folder_name` of it.
+        keywords: any text; the class folder is :func:`earmark.runtime.layout.folder_name` of it.
         folder: made if it is missing.
         other: words that are not keywords, or ``auto`` to choose them (:func:`confusable_words`).
         clips: per keyword.

@@ -1,0 +1,37 @@
+"""The layout of a corpus folder, shared by those who write one and those who read it.
+
+That of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suffix>``, lists of the clips that
+are held out beside the word folders, and recordings of noise in ``_background_noise_``.
+"""
+
+import hashlib
+import unicodedata
+
+NOISE_FOLDER = "_background_noise_"
+SPEAKER_MARK = "_nohash_"
+SPLITS = ("train", "validation", "test")
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+_HASH_RANGE = 2**27 - 1
+
+
+def folder_name(keyword: str) -> str:
+    """The class folder of a keyword: lower case, safe on any file system, words joined by ``_``."""
+    text = unicodedata.normalize("NFC", keyword).lower()
+    kept = "".join(
+        c if c.isalnum() or c in "-_'" or unicodedata.combining(c) else " " for c in text
+    )
+    return "_".join(kept.split())
+
+
+def hashed_split(speaker: str) -> str:
+    """The split of a speaker in a corpus that has no lists: 80, 10 and 10 % of all names.
+
+    The formula that Speech Commands publishes (P. Warden, "Speech Commands: A Dataset for
+    Limited-Vocabulary Speech Recognition", 2018, arXiv 1804.03209, section 7): the SHA-1 of the
+    name, reduced to a percentage, so that a speaker stays in a split while a corpus grows.
+    """
+    number = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    percentage = number % (_HASH_RANGE + 1) * (100.0 / _HASH_RANGE)
+    if percentage < 10:
+        return "validation"
+    return "test" if percentage < 20 else "train"
