@@ -13,6 +13,8 @@ from earmark.runtime.microphone import Microphone
 from earmark.runtime.ring import Ring
 from earmark.runtime.sources import Counters, DeviceBack, DeviceLost, Gap
 from fake_sounddevice import FakePortAudioError, FakeSoundDevice, FakeStream, device
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -118,14 +120,18 @@ def test_overflows_of_both_kinds_are_counted(portaudio: FakeSoundDevice) -> None
         assert mic.counters == Counters(overflows=1, dropped=2.0, queued=0.0)
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurry(patch: pytest.MonkeyPatch) -> None:
     """Waits too short to notice, and a clock that goes on by a second whenever it is read."""
     for name in ("POLL_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
-        monkeypatch.setattr(microphone, name, 0.001)
-    monkeypatch.setattr(microphone, "LOST_SECONDS", 0.003)
-    monkeypatch.setattr(microphone, "START_SECONDS", 0.005)
-    monkeypatch.setattr(microphone, "monotonic", map(float, itertools.count()).__next__)
+        patch.setattr(microphone, name, 0.001)
+    patch.setattr(microphone, "LOST_SECONDS", 0.003)
+    patch.setattr(microphone, "START_SECONDS", 0.005)
+    patch.setattr(microphone, "monotonic", map(float, itertools.count()).__next__)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
 
 
 def plays(value: int, frames: int = 400, overflow: bool = False) -> Callable[[FakeStream], None]:
@@ -310,6 +316,59 @@ def test_an_error_of_ours_while_opening_again_is_raised(
         monkeypatch.setattr(microphone, "refresh", lambda: {}["missing"])
         with pytest.raises(KeyError, match="missing"):
             next(source)
+
+
+LOSSES = ("ends", "falls silent", "callback fails", "changes its rate", "moves", "is refused")
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(["delivers", "overflows", "is held up", *LOSSES]), max_size=12))
+def test_faults_in_any_order_are_told_and_survived(steps: list[str]) -> None:
+    """After every fault comes its notice, then audio that begins after the fault."""
+    system, overflows, dropped = FakeSoundDevice(), 0, 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        patch.setitem(sys.modules, "sounddevice", system)
+        with Microphone("plain") as mic:
+            source = iter(mic)
+            for value, step in enumerate(steps, start=1):
+                stream, level = system.opened[-1], 1000 * value
+                block = np.full((round(mic.device_rate / 2), 1), level)
+                if step in LOSSES:
+                    if step == "callback fails":
+                        with pytest.MonkeyPatch.context() as broken:
+                            broken.setattr(Ring, "write", lambda *_: 1 / 0)
+                            stream.deliver(block)
+                    elif step != "falls silent":
+                        stream.end()
+                    here = next(i for i, d in enumerate(system.plugged) if d["name"] == "Plain")
+                    if step == "moves":
+                        system.plugged.insert(0, system.plugged.pop(here))
+                    if step == "changes its rate":
+                        rate = 48000.0 if mic.device_rate != 48000 else 16000.0
+                        system.plugged[here] = device("Plain", 1, rate)
+                    if step == "is refused":
+                        system.refused.append(FakePortAudioError("Device unavailable", -9985))
+                    system.on_start.append(
+                        lambda new, level=level: new.deliver(
+                            np.full((round(new.settings["samplerate"] / 2), 1), level)
+                        )
+                    )
+                    assert isinstance(next(source), DeviceLost)
+                    expect_back(source, "Plain", queued=0.5)
+                elif step == "is held up":
+                    for _ in range(12):
+                        stream.deliver(block)
+                    assert next(source) == Gap(16000)
+                    overflows, dropped = overflows + 1, dropped + 1
+                else:
+                    stream.deliver(block, overflow=step == "overflows")
+                    if step == "overflows":
+                        assert next(source) == Gap(0)
+                        overflows += 1
+                assert next(source)[-1] == pytest.approx(level / 32768, rel=0.01)
+            assert mic.counters == Counters(overflows, dropped, queued=0.0)
+    assert all(stream.closed for stream in system.opened)
 
 
 def test_close_ends_an_iteration_in_another_thread(portaudio: FakeSoundDevice) -> None:
