@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from .audio import read_blocks, read_pcm
-from .engine import Detection, Stream
 
 
 class Gap(NamedTuple):
@@ -35,6 +35,17 @@ class DeviceBack(NamedTuple):
 
 Piece = np.ndarray | Gap | DeviceLost | DeviceBack
 """Audio, int16 or float32 [samples] at the source's rate, or what happened to it."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a source that can lose audio counts, since its start."""
+
+    overflows: int
+    dropped: float
+    """Seconds of audio dropped because they were not taken in time."""
+    queued: float
+    """Seconds of audio that wait to be taken."""
 
 
 class Source(Protocol):
@@ -65,16 +76,3 @@ class RawSource:
     def __iter__(self) -> Iterator[Piece]:
         """Raises EarmarkError as :func:`earmark.runtime.audio.read_pcm`."""
         return read_pcm(self._stream)
-
-
-def spot(stream: Stream, source: Source, tail: float = 0.0) -> Iterator[Detection]:
-    """Run a source through a stream to the source's end and yield what is detected.
-
-    ``tail``: seconds of silence that follow the audio, for a word that ends with it.
-    """
-    for piece in source:
-        if isinstance(piece, Gap):
-            stream.gap(piece.samples)
-        elif isinstance(piece, np.ndarray):
-            yield from stream.push(piece)
-    yield from stream.flush(tail)
