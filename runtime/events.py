@@ -101,9 +101,7 @@ class EndedEvent(HeartbeatEvent):
     type: ClassVar[str] = "ended"
 
 
-Event = (
-    DetectionEvent | GapEvent | DeviceLostEvent | DeviceBackEvent | HeartbeatEvent | EndedEvent
-)
+Event = DetectionEvent | GapEvent | DeviceLostEvent | DeviceBackEvent | HeartbeatEvent | EndedEvent
 
 
 def timestamp() -> str:

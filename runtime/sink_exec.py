@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 from .errors import EarmarkError
 from .events import DetectionEvent, Event, to_json
@@ -63,7 +64,7 @@ class Exec(Sink):
         problem = self._run(event)
         if problem:
             with self._lock:
-                self.undelivered += 1
+                self._undelivered += 1
                 first = problem not in self._told
                 self._told.add(problem)
             if first:
@@ -115,8 +116,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         process.kill()
     else:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session, see start_new_session
-        except ProcessLookupError:
-            pass
     process.wait()

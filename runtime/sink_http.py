@@ -12,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from http import HTTPStatus
 
 from .errors import EarmarkError
@@ -72,7 +73,7 @@ class EventServer(Sink):
         self._run = secrets.token_hex(4)
         self._number = 0
         self._history: deque[tuple[int, bytes]] = deque(maxlen=HISTORY_EVENTS)
-        self._clients: set[asyncio.Queue[bytes]] = set()
+        self._clients: dict[asyncio.Queue[bytes], asyncio.Task[None]] = {}
         self._connections: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -103,10 +104,8 @@ class EventServer(Sink):
 
     def close(self) -> None:
         """Give clients what they are owed, as far as they take it at once, and end."""
-        try:
+        with suppress(FutureTimeoutError):
             asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(CLOSE_SECONDS)
-        except FutureTimeoutError:
-            pass
         self._end_loop()
 
     def _end_loop(self) -> None:
@@ -132,12 +131,12 @@ class EventServer(Sink):
         self._number += 1
         frame = b"id: %s-%d\ndata: %s\n\n" % (self._run.encode(), self._number, data)
         self._history.append((self._number, frame))
-        for client in list(self._clients):
+        for client, stream in self._clients.items():
             try:
                 client.put_nowait(frame)
             except asyncio.QueueFull:
-                self.undelivered += 1
-                self._clients.discard(client)  # its connection sees that and ends
+                self._undelivered += 1
+                stream.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one request."""
@@ -160,7 +159,10 @@ class EventServer(Sink):
             pass  # the client left, or is too slow
         finally:
             self._connections.discard(writer)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # it does not take what it was sent
+            else:
+                writer.close()
 
     async def _respond(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -174,8 +176,8 @@ class EventServer(Sink):
             return await _answer(writer, HTTPStatus.MISDIRECTED_REQUEST)
         if origin is not None and origin not in (f"http://{host}", *self._origins):
             return await _answer(writer, HTTPStatus.FORBIDDEN)
-        if method not in ("GET", "HEAD"):
-            return await _answer(writer, HTTPStatus.METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n")
+        if method != "GET":
+            return await _answer(writer, HTTPStatus.METHOD_NOT_ALLOWED, "Allow: GET\r\n")
         extra = ""
         if self._origins:
             extra = "Vary: Origin\r\n"
@@ -188,12 +190,10 @@ class EventServer(Sink):
                 "script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                 "frame-ancestors 'none'\r\n"
             )
-            return await _answer(writer, HTTPStatus.OK, extra, b"" if method == "HEAD" else PAGE)
+            return await _answer(writer, HTTPStatus.OK, extra, PAGE)
         if path != "/events":
             return await _answer(writer, HTTPStatus.NOT_FOUND)
         extra += "Content-Type: text/event-stream\r\n"
-        if method == "HEAD":
-            return await _answer(writer, HTTPStatus.OK, extra)
         writer.write(_head(HTTPStatus.OK, extra))
         # A client has nothing more to say: data and its leaving both end the connection.
         gone = asyncio.create_task(reader.read(1))
@@ -209,10 +209,12 @@ class EventServer(Sink):
     async def _stream(self, writer: asyncio.StreamWriter, last: str) -> None:
         client: asyncio.Queue[bytes] = asyncio.Queue(CLIENT_EVENTS)
         missed = b"".join(self._since(last))
-        self._clients.add(client)
+        task = asyncio.current_task()
+        assert task is not None  # there is one in every coroutine that runs
+        self._clients[client] = task
         try:
             await _write(writer, b"retry: %d\n\n" % RETRY_MS + missed)
-            while client in self._clients:
+            while True:
                 try:
                     async with asyncio.timeout(KEEPALIVE_SECONDS):
                         frame = await client.get()
@@ -220,7 +222,7 @@ class EventServer(Sink):
                     frame = b": still here\n\n"
                 await _write(writer, frame)
         finally:
-            self._clients.discard(client)
+            del self._clients[client]
 
     def _since(self, last: str) -> list[bytes]:
         """What a client missed that names the last event it had; nothing for a new client."""

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,10 @@ class Mqtt(Sink):
         if availability is None:
             availability = Template("earmark/{site}/availability", "").topic(self._common)
         for option, text in (("topic", topic), ("availability", availability)):
-            if not text or re.search(r"[+#\x00]", text) or len(_encoded(text)) > MAX_TOPIC_BYTES:
+            size = len(_clean(text).encode())
+            if not 0 < size <= MAX_TOPIC_BYTES or re.search(r"[+#\x00]", text):
                 raise EarmarkError(f"--mqtt-{option} {text}: is no topic (+ and # select topics)")
-        self._availability = availability
+        self._availability = _clean(availability)
         self._qos = qos
         self._available = True
         self._connected = False
@@ -171,7 +173,10 @@ class Mqtt(Sink):
         self._backlog: deque[tuple[float, DetectionEvent]] = deque()
         self._lock = threading.Lock()
         self._trouble = Trouble(f"MQTT broker {broker.host}:{broker.port}", tell)
-        self._client = self._start(broker)
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"earmark-{secrets.token_hex(6)}"
+        )
+        self._start(broker)
 
     def send(self, event: Event) -> None:
         if isinstance(event, DeviceLostEvent | DeviceBackEvent):
@@ -187,37 +192,33 @@ class Mqtt(Sink):
                 self._backlog[0][0] < now or len(self._backlog) > BACKLOG_EVENTS
             ):
                 self._backlog.popleft()
-                self.undelivered += 1
+                self._undelivered += 1
         self._publish()
 
     def close(self) -> None:
         end = time.monotonic() + CLOSE_SECONDS
         while self._backlog and time.monotonic() < end:
             time.sleep(0.02)
-        self.undelivered += len(self._backlog)
+        self._undelivered += len(self._backlog)
         self._available = False
         last = self._announce()
         if last is not None:
-            try:
+            with suppress(ValueError, RuntimeError):  # the connection broke meanwhile
                 last.wait_for_publish(max(0.0, end - time.monotonic()))
-            except (ValueError, RuntimeError):  # the connection broke meanwhile
-                pass
         self._client.disconnect()
         # The thread may be within an attempt to connect, which takes its time.
         stopper = threading.Thread(target=self._client.loop_stop, daemon=True)
         stopper.start()
         stopper.join(CLOSE_SECONDS)
 
-    def _start(self, broker: Broker) -> paho.Client:
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"earmark-{secrets.token_hex(6)}"
-        )
+    def _start(self, broker: Broker) -> None:
+        client = self._client
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.max_queued_messages_set(BACKLOG_EVENTS)
         client.reconnect_delay_set(1, MAX_RETRY_SECONDS)
-        client.will_set(_encoded(self._availability).decode(), "offline", qos=1, retain=True)
+        client.will_set(self._availability, "offline", qos=1, retain=True)
         if broker.username is not None:
             client.username_pw_set(broker.username, broker.password)
         if broker.tls:
@@ -229,15 +230,13 @@ class Mqtt(Sink):
                 ) from error
         client.connect_async(broker.host, broker.port, KEEPALIVE_SECONDS)
         client.loop_start()
-        return client
 
     def _announce(self) -> paho.MQTTMessageInfo | None:
         """Say whether there are ears, if there is a connection."""
         if not self._connected:
             return None
         state = "online" if self._available else "offline"
-        topic = _encoded(self._availability).decode()
-        return self._client.publish(topic, state, qos=1, retain=True)
+        return self._client.publish(self._availability, state, qos=1, retain=True)
 
     def _publish(self) -> None:
         """Send what waits, as long as there is a connection."""
@@ -247,7 +246,7 @@ class Mqtt(Sink):
                     return
                 expiry, event = self._backlog.popleft()
             if expiry < time.monotonic():
-                self.undelivered += 1
+                self._undelivered += 1
                 continue
             values = self._common | {
                 "keyword": event.keyword,
@@ -256,15 +255,14 @@ class Mqtt(Sink):
                 "at": event.at or timestamp(),
                 "source": event.source,
             }
-            topic = _encoded(self._topic.topic(values))
-            if not 0 < len(topic) <= MAX_TOPIC_BYTES:
-                self.undelivered += 1
+            topic = _clean(self._topic.topic(values))
+            if not 0 < len(topic.encode()) <= MAX_TOPIC_BYTES:
+                self._undelivered += 1
                 continue
-            sent = self._client.publish(
-                topic.decode(), _encoded(self._payload.payload(values)), qos=self._qos
-            )
+            payload = _clean(self._payload.payload(values))
+            sent = self._client.publish(topic, payload, qos=self._qos)
             if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                self.undelivered += 1
+                self._undelivered += 1
             elif sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and self._qos == 0:
                 with self._lock:
                     self._backlog.appendleft((expiry, event))
@@ -296,6 +294,6 @@ def _percent(match: re.Match[str]) -> str:
     return f"%{ord(match[0]):02X}"
 
 
-def _encoded(text: str) -> bytes:
-    """UTF-8; half a surrogate pair, which a manifest may hold, becomes a question mark."""
-    return text.encode("utf-8", "replace")
+def _clean(text: str) -> str:
+    """``text`` that UTF-8 can say: half a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,17 +24,19 @@ Tell = Callable[[str], None]
 
 def tell(text: str) -> None:
     """Say a line on standard error, wherever that leads: a full disk there stops nothing."""
-    try:
+    with suppress(OSError, ValueError):
         print(f"earmark: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
 
 
 class Sink:
     """Takes events. A sink of its own overrides ``send``, and the others where it needs to."""
 
-    undelivered: int = 0
-    """Events that got lost so far."""
+    _undelivered: int = 0
+
+    @property
+    def undelivered(self) -> int:
+        """Events that got lost so far."""
+        return self._undelivered
 
     def send(self, event: Event) -> None:
         """Deliver one event. Failures that may pass are told to people and counted."""
@@ -211,7 +214,7 @@ class LogFile(Sink):
         try:
             self._append(to_json(event).encode() + b"\n")
         except OSError as error:
-            self.undelivered += 1
+            self._undelivered += 1
             self._trouble.begin(
                 f"cannot be written ({error.strerror or error}): events are missing from it"
             )

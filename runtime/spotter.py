@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -107,9 +107,7 @@ class Spotter:
         elif isinstance(piece, DeviceLost):
             self._listening = False
             self._name = piece.device
-            events.append(
-                DeviceLostEvent(piece.device, self.seconds, piece.reason, at=self._now())
-            )
+            events.append(DeviceLostEvent(piece.device, self.seconds, piece.reason, at=self._now()))
         elif isinstance(piece, DeviceBack):
             self._listening = True
             self._name = piece.device
@@ -228,9 +226,7 @@ def spot(
     Raises:
         EarmarkError: the source cannot go on.
     """
-    spotter = Spotter(
-        stream, source, name, heartbeat=heartbeat, live=live, undelivered=undelivered
-    )
+    spotter = Spotter(stream, source, name, heartbeat=heartbeat, live=live, undelivered=undelivered)
     if heartbeat is None:
         for piece in source:
             yield from spotter.take(piece)
@@ -348,7 +344,7 @@ class _Until:
             yield piece
 
 
-def pieces_in_time(source: Source, seconds: float) -> Iterator[Piece | None]:
+def pieces_in_time(source: Source, seconds: float) -> Generator[Piece | None]:
     """Read a source in a thread of its own; yield None whenever it gave nothing for ``seconds``.
 
     Closing the iterator ends the thread as soon as the source gives its next piece.
@@ -359,10 +355,9 @@ def pieces_in_time(source: Source, seconds: float) -> Iterator[Piece | None]:
 
     def hand_over(item: Piece | BaseException | None) -> None:
         while not stop.is_set():
-            try:
-                return inbox.put(item, timeout=POLL_SECONDS)
-            except queue.Full:
-                continue
+            with suppress(queue.Full):
+                inbox.put(item, timeout=POLL_SECONDS)
+                return
 
     def read() -> None:
         try:

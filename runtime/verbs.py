@@ -1,10 +1,10 @@
 """The verbs of the runtime. What they do is imported only when they run."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 
 from .command import Command
-from .options import add_model_options
+from .options import add_event_options, add_model_options, positive
 
 
 def _configure_detect(parser: ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def _configure_detect(parser: ArgumentParser) -> None:
         help="audio files; - for raw 16-bit little-endian mono audio at 16 kHz on standard input",
     )
     add_model_options(parser)
+    add_event_options(parser)
 
 
 def _detect(arguments: Namespace) -> int:
@@ -33,8 +34,9 @@ def _configure_listen(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--no-view", action="store_true", help="JSON lines only, no live view")
     parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help="stop after N seconds of audio"
+        "--seconds", type=positive, metavar="N", help="stop after N seconds of audio"
     )
+    add_event_options(parser)
 
 
 def _listen(arguments: Namespace) -> int:
@@ -83,13 +85,6 @@ def _info(arguments: Namespace) -> int:
     return run(arguments)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError("a number above 0 is needed")
-    return value
-
-
 detect = Command(
     summary="find keywords in audio files or a raw stream and print them as JSON lines",
     configure=_configure_detect,
@@ -105,7 +100,12 @@ listen = Command(
     configure=_configure_listen,
     run=_listen,
     extra="mic",
-    examples=("earmark listen", "earmark listen --device USB --channel mix --no-view"),
+    examples=(
+        "earmark listen",
+        "earmark listen --device USB --channel mix --no-view --heartbeat 60",
+        "earmark listen --mqtt mqtts://me@broker.lan --http 8080",
+        "earmark listen --exec 'notify-send heard'",
+    ),
 )
 devices = Command(
     summary="list the microphones",

@@ -4,7 +4,7 @@ import io
 from collections import deque
 
 import pytest
-from earmark.runtime import Detection
+from earmark.runtime import DetectionEvent
 from earmark.runtime.view import Status, render
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,12 @@ def status(keywords: int = 8) -> Status:
         scores=[i / keywords for i in range(keywords)],
         seconds=3661.2,
         level=0.1,
-        recent=deque([Detection("word3", 3661.0, 0.91), Detection("word1", 3000.0, 0.5)]),
+        recent=deque(
+            [
+                DetectionEvent("mic", "word1", 3000.0, 0.5),
+                DetectionEvent("mic", "word3", 3661.0, 0.91),
+            ]
+        ),
     )
 
 
