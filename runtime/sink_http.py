@@ -11,6 +11,7 @@ import secrets
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http import HTTPStatus
@@ -116,16 +117,14 @@ class EventServer(Sink):
 
     async def _end(self) -> None:
         self._server.close()
-        for _ in range(10):  # at most 0.1 s
-            if all(client.empty() for client in self._clients):
-                break
-            await asyncio.sleep(0.01)
-        for writer in list(self._connections):
-            writer.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _for_a_moment(lambda: any(not client.empty() for client in self._clients))
+        # The connections end by themselves then. Cancelling them instead would be logged as errors.
+        for stream in self._clients.values():
+            stream.cancel()
+        await _for_a_moment(lambda: bool(self._connections))
+        for writer in self._connections:
+            writer.transport.abort()
+        await _for_a_moment(lambda: bool(self._connections))
 
     def _publish(self, data: bytes) -> None:
         self._number += 1
@@ -293,6 +292,14 @@ async def _answer(
     writer: asyncio.StreamWriter, status: HTTPStatus, extra: str = "", body: bytes = b""
 ) -> None:
     await _write(writer, _head(status, extra, len(body)) + body)
+
+
+async def _for_a_moment(condition: Callable[[], bool]) -> None:
+    """Wait while ``condition`` holds, 0.1 s at most."""
+    for _ in range(10):
+        if not condition():
+            return
+        await asyncio.sleep(0.01)
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

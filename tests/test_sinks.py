@@ -183,7 +183,7 @@ def test_a_line_cut_by_a_full_disk_spoils_only_itself(
 
 
 def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EarmarkError, match="--log .*: cannot be written"):
+    with pytest.raises(EarmarkError, match=r"--log .*: cannot be written"):
         LogFile(tmp_path / "nosuch" / "events.jsonl")
 
 
