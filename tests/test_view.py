@@ -54,6 +54,18 @@ def test_80_columns_and_24_lines_show_eight_keywords() -> None:
     assert "overflows 0" in text
 
 
+def test_a_lost_device_takes_the_place_of_the_level() -> None:
+    state = status()
+    state.lost = "no audio for 1 s"
+    state.note = "microphone x is lost (no audio for 1 s): trying to reopen it"
+    shown = lines(state, 80, 24)
+    assert "device lost, reopening (no audio for 1 s)" in shown[1]
+    assert "dB" not in "\n".join(shown)
+    assert shown[2].startswith("microphone x is lost")
+    state.lost = state.note = "a long reason " * 20
+    assert all(len(line) < 80 for line in lines(state, 80, 24))
+
+
 def test_a_new_detection_is_marked_for_a_moment() -> None:
     marked = [line for line in lines(status(), 80, 24) if line.endswith("detected")]
     assert [line.split()[0] for line in marked] == ["word3"]
