@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from .errors import EarmarkError
 from .events import DetectionEvent, Event, to_json
-from .sinks import Sink, Tell, tell
+from .sinks import MQTT_PASSWORD, Sink, Tell, tell
 
 MAX_PROCESSES = 4
 """Commands that run at the same time; further detections wait for their turn."""
@@ -80,7 +80,8 @@ class Exec(Sink):
 
     def _run(self, event: DetectionEvent) -> str | None:
         """Run the command and say what went wrong, if anything."""
-        environment = os.environ | {
+        inherited = {name: text for name, text in os.environ.items() if name != MQTT_PASSWORD}
+        environment = inherited | {
             "EARMARK_KEYWORD": event.keyword,
             "EARMARK_SCORE": f"{event.score:.4f}",
             "EARMARK_TIME": f"{event.time:.4f}",

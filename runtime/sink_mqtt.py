@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +23,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from .errors import EarmarkError
 from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
-from .sinks import CLOSE_SECONDS, Sink, Tell, Trouble, tell
+from .sinks import CLOSE_SECONDS, MQTT_PASSWORD, Sink, Tell, Trouble, tell
 
-PASSWORD_VARIABLE = "EARMARK_MQTT_PASSWORD"
 TOPIC = "hermes/hotword/{keyword}/detected"
 # Hermes has a sensitivity, which a threshold is not: its default is sent.
 PAYLOAD = (
@@ -55,7 +54,7 @@ class Broker:
     port: int
     tls: bool = False
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     """PEM file of the authority that signed the broker's certificate, in place of the system's."""
 
@@ -80,14 +79,14 @@ class Broker:
         if parts.password is not None:
             raise EarmarkError(
                 "--mqtt: no password on the command line, where everybody can read it: "
-                f"put it into {PASSWORD_VARIABLE} or use --mqtt-password-file"
+                f"put it into {MQTT_PASSWORD} or use --mqtt-password-file"
             )
         if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path.strip("/"):
             raise EarmarkError(f"--mqtt {url}: give mqtt://[USER@]HOST[:PORT], or mqtts:// for TLS")
         tls = parts.scheme == "mqtts"
         if ca_file and not tls:
             raise EarmarkError("--mqtt-ca: belongs to a broker with TLS: give mqtts://...")
-        password = os.environ.get(PASSWORD_VARIABLE)
+        password = os.environ.get(MQTT_PASSWORD)
         if password_file:
             try:
                 password = Path(password_file).read_text(encoding="utf-8").rstrip("\r\n")
@@ -246,7 +245,7 @@ class Mqtt(Sink):
                     return
                 expiry, event = self._backlog.popleft()
             if expiry < time.monotonic():
-                self._undelivered += 1
+                self._lose()
                 continue
             values = self._common | {
                 "keyword": event.keyword,
@@ -257,16 +256,20 @@ class Mqtt(Sink):
             }
             topic = _clean(self._topic.topic(values))
             if not 0 < len(topic.encode()) <= MAX_TOPIC_BYTES:
-                self._undelivered += 1
+                self._lose()
                 continue
             payload = _clean(self._payload.payload(values))
             sent = self._client.publish(topic, payload, qos=self._qos)
             if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                self._undelivered += 1
+                self._lose()
             elif sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and self._qos == 0:
                 with self._lock:
                     self._backlog.appendleft((expiry, event))
                 return
+
+    def _lose(self) -> None:
+        with self._lock:
+            self._undelivered += 1
 
     def _on_connect(
         self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any

@@ -17,6 +17,8 @@ QUEUE_EVENTS = 1000
 """Events that a sink may be behind."""
 CLOSE_SECONDS = 2.0
 """How long a sink is waited for at the end."""
+MQTT_PASSWORD = "EARMARK_MQTT_PASSWORD"
+"""Environment variable that the MQTT sink reads and that no command is given."""
 
 Tell = Callable[[str], None]
 """Says one line to people."""

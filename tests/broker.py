@@ -5,25 +5,15 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from waiting import WAIT_SECONDS, wait_until
 
 # Debian puts it where the PATH of users does not look.
 PROGRAM = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
-WAIT_SECONDS = 20.0
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Fail where ``condition`` does not come true."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def free_port() -> int:

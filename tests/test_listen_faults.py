@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import toy_model
+from waiting import wait_until
 
 FAKE = [sys.executable, str(Path(__file__).parent / "fake_microphone.py")]
 
@@ -99,7 +100,7 @@ def test_signals_end_cleanly_however_often(model: str, number: signal.Signals, t
 
 def test_seconds_are_of_audio(model: str) -> None:
     process = listen("endless", "--model", model, "--seconds", "11", "--heartbeat", "5")
-    out, err = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     found = events(out)
     assert [event["time"] for event in found if event["type"] == "heartbeat"] == [5, 10]
@@ -144,10 +145,7 @@ def test_a_reader_that_hangs_holds_up_neither_the_audio_nor_the_end(
     log = tmp_path / "log"
     process = listen("endless", "--model", model, "--log", str(log), "--heartbeat", "0.1")
     # Nobody reads. A pipe holds 64 KiB, which is fewer than 400 of these events.
-    for _ in range(60_000):
-        if log.exists() and log.read_text().count("\n") > 1500:
-            break
-        assert process.poll() is None
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 1500)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert process.stderr and process.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import toy_model
-from broker import PROGRAM, Broker, Subscriber, free_port, wait_until
+from broker import PROGRAM, Broker, Subscriber, free_port
 from earmark.runtime import (
     DetectionEvent,
     DeviceBackEvent,
@@ -28,6 +28,7 @@ from earmark.runtime.sink_mqtt import Broker as Address
 from earmark.runtime.sink_mqtt import Mqtt, Template
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 COMMAND = [
     *(sys.executable, "-c"),

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shlex
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from earmark.runtime import DetectionEvent, EarmarkError, Event, GapEvent
 from earmark.runtime.sink_exec import Exec
 from earmark.runtime.sinks import FanOut, JsonLines, LogFile, Queued, Sink
+from waiting import wait_until
 
 GAP = GapEvent("mic", 1.0, 0.5, "lost")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
@@ -21,13 +22,6 @@ full_device = pytest.mark.skipif(
 
 def detection(keyword: str = "yes", at: float = 1.5) -> DetectionEvent:
     return DetectionEvent("mic", keyword, at, 0.9, "2030-01-01T00:00:00.000Z")
-
-
-def wait_until(condition: object, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 class Gate(Sink):
@@ -197,8 +191,6 @@ with open(sys.argv[1], "a") as file:
 
 
 def python(code: str, *arguments: object) -> str:
-    import shlex
-
     return shlex.join([sys.executable, "-c", code, *map(str, arguments)])
 
 
@@ -214,6 +206,17 @@ def test_a_command_gets_the_event(tmp_path: Path) -> None:
     assert arguments == ["two words", "$HOME;ls"]
     assert environment == ["a'b; $(x)", "0.9000", "1.5000"]
     assert (command.undelivered, told) == (0, [])
+
+
+def test_a_command_is_not_given_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARMARK_MQTT_PASSWORD", "secret")
+    out = tmp_path / "out"
+    code = "import os, sys; open(sys.argv[1], 'w').write(repr(dict(os.environ)))"
+    Exec(python(code, out)).send(detection())
+    assert "EARMARK_KEYWORD" in out.read_text()
+    assert "secret" not in out.read_text()
 
 
 def test_a_failing_command_is_told_once_per_kind(tmp_path: Path) -> None:
