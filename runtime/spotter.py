@@ -137,6 +137,9 @@ class Spotter:
         if not len(pcm):
             return []
         self._heard = time.monotonic()
+        if not self._chunks:
+            # Before it, sound servers take processor time to start.
+            self._start = self._before = self._marks()
         self._chunks += 1
         try:
             detections = self._stream.push(pcm)
