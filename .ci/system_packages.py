@@ -1,6 +1,7 @@
 """Says which system packages the tests would use and do not find, and how to install them."""
 
 import ctypes.util
+import os
 import shutil
 import sys
 
@@ -11,5 +12,11 @@ if missing and sys.platform == "linux":
     print(
         f"not found: {', '.join(missing)}; the tests of the microphone will be skipped. Install "
         "them with: apt-get install libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins",
+        file=sys.stderr,
+    )
+if not shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"):
+    print(
+        "not found: mosquitto; the tests of MQTT will be skipped. Install it with: "
+        "apt-get install mosquitto",
         file=sys.stderr,
     )

@@ -7,31 +7,72 @@ from .errors import EarmarkError
 if TYPE_CHECKING:
     from .audio import read_audio, read_blocks
     from .engine import Detection, Engine, Scorer, Stream
+    from .events import (
+        DetectionEvent,
+        DeviceBackEvent,
+        DeviceLostEvent,
+        EndedEvent,
+        Event,
+        GapEvent,
+        HeartbeatEvent,
+        to_json,
+    )
     from .manifest import Decision, Geometry, Manifest
+    from .microphone import Microphone
+    from .sources import FileSource, RawSource
+    from .spotter import spot, spot_async, spotting
 
 __all__ = [
     "Decision",
     "Detection",
+    "DetectionEvent",
+    "DeviceBackEvent",
+    "DeviceLostEvent",
     "EarmarkError",
+    "EndedEvent",
     "Engine",
+    "Event",
+    "FileSource",
+    "GapEvent",
     "Geometry",
+    "HeartbeatEvent",
     "Manifest",
+    "Microphone",
+    "RawSource",
     "Scorer",
     "Stream",
     "read_audio",
     "read_blocks",
+    "spot",
+    "spot_async",
+    "spotting",
+    "to_json",
 ]
 
 _MODULES = {
     "Decision": "manifest",
     "Detection": "engine",
+    "DetectionEvent": "events",
+    "DeviceBackEvent": "events",
+    "DeviceLostEvent": "events",
+    "EndedEvent": "events",
     "Engine": "engine",
+    "Event": "events",
+    "FileSource": "sources",
+    "GapEvent": "events",
     "Geometry": "manifest",
+    "HeartbeatEvent": "events",
     "Manifest": "manifest",
+    "Microphone": "microphone",
+    "RawSource": "sources",
     "Scorer": "engine",
     "Stream": "engine",
     "read_audio": "audio",
     "read_blocks": "audio",
+    "spot": "spotter",
+    "spot_async": "spotter",
+    "spotting": "spotter",
+    "to_json": "events",
 }
 
 

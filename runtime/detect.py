@@ -1,14 +1,17 @@
-"""``earmark detect``: files or standard input to JSON lines."""
+"""``earmark detect``: files or standard input to JSON lines, and to other sinks."""
 
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
+from typing import BinaryIO
 
-from .engine import Engine, Stream
+from .engine import Engine
 from .errors import EarmarkError
-from .events import write_event
-from .options import chosen_decision
-from .sources import FileSource, RawSource, Source, spot
+from .options import chosen_decision, open_sinks
+from .sinks import FanOut, JsonLines, tell
+from .sources import FileSource, RawSource, Source
+from .spotter import spot
 
 TAIL_SECONDS = 0.5
 """Silence after the end of a file, so that a word that ends with it is decided."""
@@ -19,16 +22,30 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     stream = engine.stream(chosen_decision(engine.manifest, arguments.threshold))
     files: Sequence[str] = arguments.files
+    live = "-" in files
+    others = open_sinks(arguments, engine.manifest.name, tell, live=live)
     failed = 0
-    for file in files:
-        try:
-            _detect(stream, _source(file, engine.manifest.geometry.sample_rate), file)
-        except EarmarkError as error:
-            print(f"earmark: {error}", file=sys.stderr)
-            stream.reset()
-            failed += 1
+    with closing(FanOut([JsonLines(sys.stdout.buffer), *others])) as sinks:
+        for file in files:
+            try:
+                source = _source(file, engine.manifest.geometry.sample_rate)
+                for event in spot(
+                    stream,
+                    source,
+                    file,
+                    tail=TAIL_SECONDS,
+                    heartbeat=arguments.heartbeat,
+                    live=live or bool(others),
+                    undelivered=lambda: sinks.undelivered,
+                ):
+                    sinks.send(event)
+                    sinks.check()
+            except EarmarkError as error:
+                tell(str(error))
+                stream.reset()
+                failed += 1
     if failed and len(files) > 1:
-        print(f"earmark: {failed} of {len(files)} files could not be read", file=sys.stderr)
+        tell(f"{failed} of {len(files)} files could not be read")
     return 1 if failed else 0
 
 
@@ -39,9 +56,9 @@ def _source(file: str, rate: int) -> Source:
         raise EarmarkError(
             f"standard input: is a terminal: pipe raw 16-bit mono audio at {rate} Hz into it"
         )
-    return RawSource(sys.stdin.buffer)
+    return RawSource(_unbuffered(sys.stdin.buffer))
 
 
-def _detect(stream: Stream, source: Source, file: str) -> None:
-    for keyword, time, score in spot(stream, source, TAIL_SECONDS):
-        write_event("detection", file=file, keyword=keyword, time=time, score=score)
+def _unbuffered(file: BinaryIO) -> BinaryIO:
+    """The same input without a lock: a thread that waits for it must not hold up the end."""
+    return open(file.fileno(), "rb", buffering=0, closefd=False)

@@ -209,6 +209,11 @@ class Stream:
         return self._decider.smoothed
 
     @property
+    def rate(self) -> int:
+        """Samples per second of the audio to push."""
+        return self._rate
+
+    @property
     def seconds(self) -> float:
         """Audio time: seconds of audio taken, losses told to :meth:`gap` included."""
         return (self._origin + self._scorer.samples) / self._rate

@@ -1,13 +1,131 @@
-"""What machines read: one JSON object per line on standard output, flushed as it happens."""
+"""What a spotter tells: one small class per event, and its JSON form."""
 
+import dataclasses
 import json
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class DetectionEvent:
+    """A keyword was detected."""
+
+    type: ClassVar[str] = "detection"
+    source: str
+    """File, device or client that was heard; in every event."""
+    keyword: str
+    time: float
+    """Seconds of audio, from the start of the source."""
+    score: float
+    """Smoothed posterior in [0, 1]."""
+    at: str | None = None
+    """When it was told, ISO 8601 in UTC; in every event of live audio."""
+
+
+@dataclass(frozen=True)
+class GapEvent:
+    """Audio is missing. The model's state restarted; audio time went on."""
+
+    type: ClassVar[str] = "gap"
+    source: str
+    time: float
+    """Audio time at the start of the gap."""
+    seconds: float
+    """How much is missing, 0 where that is not known."""
+    reason: str
+    """``lost``: the source told of it. ``invalid``: it gave NaN, infinity or absurd values."""
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class DeviceLostEvent:
+    """The device delivers nothing any more; it is being reopened."""
+
+    type: ClassVar[str] = "device_lost"
+    source: str
+    time: float
+    reason: str
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class DeviceBackEvent:
+    """The device delivers again."""
+
+    type: ClassVar[str] = "device_back"
+    source: str
+    time: float
+    seconds: float
+    """How long it was away."""
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class HeartbeatEvent:
+    """The spotter is alive. Counters are totals since the start unless they say otherwise."""
+
+    type: ClassVar[str] = "heartbeat"
+    source: str
+    time: float
+    """Audio time, losses included."""
+    audio_seconds: float
+    """Audio that was heard, losses not included."""
+    chunks: int
+    """Pieces of audio taken from the source."""
+    detections: int
+    gaps: int
+    invalid: int
+    """Pieces that held NaN, infinity or absurd values and were passed over."""
+    overflows: int
+    dropped_ms: float
+    """Audio that was dropped because it was not taken in time."""
+    queued_ms: float
+    """Audio that waits to be heard now."""
+    undelivered: int
+    """Events that a sink could not deliver, summed over the sinks."""
+    listening: bool
+    """Whether the device is there."""
+    cpu_ms: float | None
+    """Processor time of this process per second of audio, since the heartbeat before; none where
+    no audio was heard."""
+    resident_bytes: int | None
+    """Memory of this process, where the system tells it."""
+    at: str | None = None
+
+
+@dataclass(frozen=True)
+class EndedEvent(HeartbeatEvent):
+    """Listening ended. The counters are of the whole run, ``cpu_ms`` too."""
+
+    type: ClassVar[str] = "ended"
+
+
+Event = DetectionEvent | GapEvent | DeviceLostEvent | DeviceBackEvent | HeartbeatEvent | EndedEvent
+
+
+def timestamp() -> str:
+    """Now, ISO 8601 in UTC to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def to_json(event: Event) -> str:
+    """One JSON object without line breaks, ``type`` first. Floats are rounded to 4 digits.
+
+    A missing ``at`` is left out. Non-ASCII text is escaped, so that any file name passes through
+    any locale.
+    """
+    values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    if values["at"] is None:
+        del values["at"]
+    return _line(event.type, values)
 
 
 def write_event(kind: str, **fields: Any) -> None:
-    """Print ``{"type": kind, ...fields}``. Times are rounded to 0.1 ms, other floats likewise.
+    """Print what is told outside of a spotter's own events, in the form of :func:`to_json`."""
+    print(_line(kind, fields), flush=True)
 
-    Non-ASCII text is escaped, so that any file name passes through any locale.
-    """
+
+def _line(kind: str, fields: dict[str, Any]) -> str:
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in fields.items()}
-    print(json.dumps({"type": kind, **rounded}), flush=True)
+    return json.dumps({"type": kind, **rounded})

@@ -1,145 +1,206 @@
-"""``earmark listen``: the microphone to JSON lines and a live view."""
+"""``earmark listen``: the microphone to events and a live view."""
 
 import signal
 import sys
 import time
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import deque
+from contextlib import ExitStack, closing
+from types import FrameType
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
-from .engine import Detection, Engine, Stream
-from .events import write_event
+from .engine import Engine, Stream
+from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event
 from .manifest import Decision, Manifest
 from .microphone import Microphone
-from .options import chosen_channel, chosen_decision, chosen_device
-from .sources import Gap
+from .options import chosen_channel, chosen_decision, chosen_device, open_sinks
+from .sinks import FanOut, JsonLines, Queued, Sink, tell
+from .sources import Piece
+from .spotter import POLL_SECONDS, Spotter, pieces_in_time
 
 if TYPE_CHECKING:
     from .view import View
 
 REFRESH_SECONDS = 0.1
 CPU_SECONDS = 1.0
+MAX_NOTES = 20
 
 
 def run(arguments: Namespace) -> int:
     """Listen until Ctrl-C, SIGTERM or ``--seconds``, each of which is a clean end."""
     engine = Engine(arguments.model)
     decision = chosen_decision(engine.manifest, arguments.threshold)
-    rate = engine.manifest.geometry.sample_rate
-    tally = _Tally()
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with ExitStack() as stack:
-            microphone = stack.enter_context(
-                Microphone(chosen_device(arguments.device), chosen_channel(arguments.channel), rate)
+    stream = engine.stream(decision)
+    channel = chosen_channel(arguments.channel)
+    visible = not arguments.no_view and sys.stderr.isatty()
+    notes = _Notes(hold=visible)
+    with ExitStack() as stack:
+        stack.callback(notes.release)
+        stop = stack.enter_context(_Stop())
+        sinks = stack.enter_context(
+            closing(_sinks(arguments, engine.manifest.name, notes, visible))
+        )
+        rate = engine.manifest.geometry.sample_rate
+        microphone = stack.enter_context(Microphone(chosen_device(arguments.device), channel, rate))
+        spotter = Spotter(
+            stream,
+            microphone,
+            microphone.name,
+            heartbeat=arguments.heartbeat,
+            live=True,
+            undelivered=lambda: sinks.undelivered,
+        )
+        stack.callback(lambda: notes.tell(_summary(spotter)))
+        display = None
+        if visible:
+            display = _Display(
+                stack.enter_context(_view()), engine.manifest, decision, spotter, microphone, notes
             )
-            display = None
-            if not arguments.no_view and sys.stderr.isatty():
-                view = stack.enter_context(_view())
-                display = _Display(view, engine.manifest, decision, microphone)
-            else:
-                print(
-                    f"earmark: listening on {microphone.name} at {microphone.device_rate:g} Hz",
-                    file=sys.stderr,
-                )
-            json_lines = display is None or not sys.stdout.isatty()
-            with suppress(KeyboardInterrupt):
-                _listen(
-                    microphone,
-                    engine.stream(decision),
-                    arguments.seconds,
-                    json_lines,
-                    display,
-                    tally,
-                )
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    print(f"earmark: {tally.summary(microphone.counters.overflows)}", file=sys.stderr)
+        else:
+            notes.tell(f"listening on {microphone.name} at {microphone.device_rate:g} Hz")
+        try:
+            _listen(stream, microphone, spotter, arguments.seconds, sinks, display, stop, notes)
+        finally:
+            for event in [*spotter.finish(), spotter.ended()]:
+                sinks.send(event)
+    sinks.check()
     return 0
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _listen(
-    microphone: Microphone,
     stream: Stream,
+    microphone: Microphone,
+    spotter: Spotter,
     seconds: float | None,
-    json_lines: bool,
+    sinks: Sink,
     display: "_Display | None",
-    tally: "_Tally",
+    stop: "_Stop",
+    notes: "_Notes",
 ) -> None:
-    """Take audio until ``seconds`` of it were heard, and tell what happens."""
-    for piece in microphone:
-        tally.begin()
-        if isinstance(piece, Gap):
-            if json_lines:
-                write_event("gap", device=microphone.name, time=stream.seconds)
-            stream.gap(piece.samples)
-            continue
-        if not isinstance(piece, np.ndarray):
-            continue
-        detections = stream.push(piece)
-        posteriors = stream.posteriors
-        heard = stream.seconds
-        ended = seconds is not None and heard >= seconds
-        if ended:
-            detections += stream.flush()
-        tally.count(detections)
-        if json_lines:
-            for keyword, at, score in detections:
-                write_event(
-                    "detection", device=microphone.name, keyword=keyword, time=at, score=score
-                )
-        if display is not None:
-            display.update(piece, detections, posteriors, heard)
-        if ended:
-            return
+    """Take audio until ``seconds`` of it were heard or a signal came, and tell what happens."""
+    patience = POLL_SECONDS if display is None else REFRESH_SECONDS
+    with closing(pieces_in_time(microphone, patience)) as pieces:
+        for piece in pieces:
+            if stop.requested:
+                return
+            events = spotter.take(piece)
+            for event in events:
+                sinks.send(event)
+                notes.mention(event)
+            sinks.check()
+            if display is not None:
+                display.update(piece, events, stream.posteriors)
+            if seconds is not None and spotter.seconds >= seconds:
+                return
 
 
-@dataclass
-class _Tally:
-    """What the last line tells."""
+def _sinks(arguments: Namespace, model: str, notes: "_Notes", visible: bool) -> FanOut:
+    """Standard output, unless the view is drawn on the same terminal, and what options ask for."""
+    others = open_sinks(arguments, model, notes.tell, live=True, quiet=visible)
+    if visible and sys.stdout.isatty():
+        return FanOut(others)
+    return FanOut([Queued(JsonLines(_unbuffered_output()), live=True), *others])
 
-    found: Counter[str] = field(default_factory=Counter)
-    start: tuple[float, float] | None = None
-    """Wall and processor time at the first audio: before it, sound servers take both to start."""
 
-    def begin(self) -> None:
-        if self.start is None:
-            self.start = time.monotonic(), time.process_time()
+def _unbuffered_output() -> BinaryIO:
+    """Standard output without a buffer and its lock, which a thread that hangs in it would keep."""
+    sys.stdout.flush()
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
 
-    def count(self, detections: Iterable[Detection]) -> None:
-        self.found.update(detection.keyword for detection in detections)
 
-    def summary(self, overflows: int) -> str:
-        if self.start is None:
-            return "no audio heard"
-        wall = time.monotonic() - self.start[0]
-        share = (time.process_time() - self.start[1]) / max(wall, 1e-9)
-        each = ", ".join(f"{keyword} {count}" for keyword, count in self.found.most_common())
-        return (
-            f"listened for {wall:.1f} s, {self.found.total()} detections"
-            f"{f' ({each})' if each else ''}, {overflows} overflows, {100 * share:.1f} % CPU"
-        )
+class _Stop:
+    """Within the block, the first Ctrl-C or SIGTERM sets ``requested``.
+
+    The second is taken for impatience and changes nothing; with the third, signals do again what
+    they do by default.
+    """
+
+    requested: bool = False
+
+    def __enter__(self) -> Self:
+        self._again = False
+        self._before = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._again:
+            for known in self._before:
+                signal.signal(known, signal.SIG_DFL)
+        self._again = self.requested
+        self.requested = True
+
+
+class _Notes:
+    """Lines for people: on standard error, or in the view while there is one and after it."""
+
+    newest: str = ""
+
+    def __init__(self, hold: bool) -> None:
+        self._held: deque[str] | None = deque(maxlen=MAX_NOTES) if hold else None
+
+    def tell(self, text: str) -> None:
+        """Say a line; sinks do so from their threads."""
+        self.newest = text
+        held = self._held
+        if held is None:
+            tell(text)
+        else:
+            held.append(text)
+
+    def mention(self, event: Event) -> None:
+        """Say what people need to know of an event."""
+        if isinstance(event, DeviceLostEvent):
+            self.tell(f"microphone {event.source} is lost ({event.reason}): trying to reopen it")
+        elif isinstance(event, DeviceBackEvent):
+            self.tell(f"microphone {event.source} is back after {event.seconds:.1f} s")
+
+    def release(self) -> None:
+        """Say what was held."""
+        held, self._held = self._held, None
+        for text in held or ():
+            tell(text)
+
+
+def _summary(spotter: Spotter) -> str:
+    total = spotter.ended()
+    if not total.audio_seconds:
+        return "no audio heard"
+    each = ", ".join(f"{keyword} {count}" for keyword, count in spotter.found.most_common())
+    trouble = f", {total.undelivered} events not delivered" if total.undelivered else ""
+    share = (total.cpu_ms or 0.0) / 10
+    return (
+        f"listened for {total.audio_seconds:.1f} s, {total.detections} detections"
+        f"{f' ({each})' if each else ''}, {total.gaps} gaps, {total.overflows} overflows, "
+        f"{share:.1f} % CPU{trouble}"
+    )
 
 
 class _Display:
     """Keeps what the view shows up to date and draws it a few times a second."""
 
     def __init__(
-        self, view: "View", manifest: Manifest, decision: Decision, microphone: Microphone
+        self,
+        view: "View",
+        manifest: Manifest,
+        decision: Decision,
+        spotter: Spotter,
+        microphone: Microphone,
+        notes: _Notes,
     ) -> None:
         from .view import Status
 
         self._view = view
-        self._microphone = microphone
+        self._spotter = spotter
+        self._notes = notes
         self._columns = [manifest.labels.index(keyword) for keyword in manifest.keywords]
         self._status = Status(
             model=manifest.name,
@@ -152,14 +213,19 @@ class _Display:
         self._busy = time.process_time()
         view.show(self._status)
 
-    def update(
-        self, piece: np.ndarray, detections: list[Detection], posteriors: np.ndarray, heard: float
-    ) -> None:
+    def update(self, piece: Piece | None, events: list[Event], posteriors: np.ndarray) -> None:
         """Take the newest audio and what came of it."""
         status = self._status
-        status.recent.extend(detections)
-        status.peak = max(status.peak, float(np.abs(piece).max()))
-        status.level = max(status.level, float(np.dot(piece, piece) / len(piece)) ** 0.5)
+        for event in events:
+            if isinstance(event, DetectionEvent):
+                status.recent.append(event)
+            elif isinstance(event, DeviceLostEvent):
+                status.lost = event.reason
+            elif isinstance(event, DeviceBackEvent):
+                status.lost, status.device = None, event.source
+        if isinstance(piece, np.ndarray) and len(piece) and np.isfinite(piece).all():
+            status.peak = max(status.peak, float(np.abs(piece).max()))
+            status.level = max(status.level, float(np.dot(piece, piece) / len(piece)) ** 0.5)
         now = time.monotonic()
         if now - self._measured >= CPU_SECONDS:
             busy = time.process_time()
@@ -168,11 +234,12 @@ class _Display:
         if now - self._drawn < REFRESH_SECONDS:
             return
         self._drawn = now
+        counters = self._spotter.counters
         status.scores = posteriors[self._columns].tolist()
-        status.seconds = heard
-        counters = self._microphone.counters
+        status.seconds = self._spotter.seconds
         status.overflows = counters.overflows
-        status.lost = counters.dropped
+        status.dropped = counters.dropped
+        status.note = self._notes.newest
         self._view.show(status)
         status.level = status.peak = 0.0
 

@@ -1,10 +1,14 @@
 """Options that several verbs share."""
 
 import dataclasses
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 from .errors import EarmarkError
 from .manifest import Decision, Manifest
+
+if TYPE_CHECKING:
+    from .sinks import Sink, Tell
 
 
 def add_model_options(parser: ArgumentParser) -> None:
@@ -71,3 +75,135 @@ def chosen_decision(manifest: Manifest, thresholds: list[str]) -> Decision:
                 f"--threshold {text}: the model's keywords are {', '.join(manifest.keywords)}"
             )
     return dataclasses.replace(manifest.decision, thresholds=chosen)
+
+
+def add_event_options(parser: ArgumentParser) -> None:
+    """``--heartbeat``, and where events go besides standard output."""
+    events = parser.add_argument_group("events out")
+    events.add_argument(
+        "--heartbeat",
+        type=positive,
+        metavar="SECONDS",
+        help="an event with counters every so often, to see that all is well",
+    )
+    events.add_argument("--log", metavar="FILE", help="append events to a file as JSON lines")
+    events.add_argument(
+        "--exec",
+        metavar="CMD",
+        help="run a command for each detection: the event comes as JSON on its standard input, "
+        "EARMARK_KEYWORD, EARMARK_SCORE and EARMARK_TIME in its environment; no shell",
+    )
+    mqtt = parser.add_argument_group("MQTT")
+    mqtt.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="publish detections: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS; "
+        "the password comes from the environment, EARMARK_MQTT_PASSWORD",
+    )
+    mqtt.add_argument("--mqtt-password-file", metavar="FILE", help="or from the one line of a file")
+    mqtt.add_argument("--mqtt-ca", metavar="FILE", help="certificate authority of the broker, PEM")
+    mqtt.add_argument(
+        "--mqtt-topic",
+        metavar="TEMPLATE",
+        help="default: hermes/hotword/{keyword}/detected; also {source}, {site}, {model}",
+    )
+    mqtt.add_argument(
+        "--mqtt-payload",
+        metavar="TEMPLATE",
+        help="default: the Hermes JSON; fields as in topics, and {score}, {time}, {at}",
+    )
+    mqtt.add_argument(
+        "--mqtt-site", metavar="ID", default="default", help="Hermes site id (default: default)"
+    )
+    mqtt.add_argument(
+        "--mqtt-availability",
+        metavar="TOPIC",
+        help="where online and offline are retained (default: earmark/SITE/availability)",
+    )
+    mqtt.add_argument(
+        "--mqtt-qos",
+        type=int,
+        choices=(0, 1, 2),
+        default=0,
+        help="0: what the broker misses for 10 s is given up; 1 and 2: the newest 100 wait for it",
+    )
+    http = parser.add_argument_group("HTTP")
+    http.add_argument(
+        "--http",
+        metavar="[HOST:]PORT",
+        help="serve events as they happen: /events (server-sent events) and a page that shows "
+        "them; on this machine alone unless HOST says otherwise",
+    )
+    http.add_argument(
+        "--http-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="let pages from there read the events, such as http://tablet:3000; may be repeated",
+    )
+
+
+def open_sinks(
+    arguments: Namespace, model: str, tell: "Tell", *, live: bool, quiet: bool = False
+) -> list["Sink"]:
+    """The sinks that :func:`add_event_options` asks for, each behind a queue of its own.
+
+    Args:
+        model: its name.
+        tell: hears of troubles.
+        live: see :class:`earmark.runtime.sinks.Queued`.
+        quiet: see :class:`earmark.runtime.sink_exec.Exec`.
+
+    Raises:
+        EarmarkError: an option is wrong, or a package is not installed.
+    """
+    from .sinks import LogFile, Queued
+
+    sinks: list[Sink] = []
+    try:
+        if arguments.log is not None:
+            sinks.append(Queued(LogFile(arguments.log, tell), live=live))
+        if arguments.exec is not None:
+            from .sink_exec import MAX_PROCESSES, Exec
+
+            command = Exec(arguments.exec, tell, quiet=quiet)
+            sinks.append(Queued(command, live=live, threads=MAX_PROCESSES))
+        if arguments.mqtt is not None:
+            sinks.append(Queued(_mqtt(arguments, model, tell), live=live))
+        if arguments.http is not None:
+            from .sink_http import EventServer, address
+
+            server = EventServer(*address(arguments.http), tuple(arguments.http_origin))
+            tell(f"events are served at {server.url}")
+            sinks.append(server)
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def positive(text: str) -> float:
+    """A type of argparse: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError("a number above 0 is needed")
+    return value
+
+
+def _mqtt(arguments: Namespace, model: str, tell: "Tell") -> "Sink":
+    try:
+        from .sink_mqtt import PAYLOAD, TOPIC, Broker, Mqtt
+    except ModuleNotFoundError as error:
+        raise EarmarkError('--mqtt needs paho-mqtt: pip install "earmark[mqtt]"') from error
+    broker = Broker.from_options(arguments.mqtt, arguments.mqtt_password_file, arguments.mqtt_ca)
+    return Mqtt(
+        broker,
+        tell,
+        topic=TOPIC if arguments.mqtt_topic is None else arguments.mqtt_topic,
+        payload=PAYLOAD if arguments.mqtt_payload is None else arguments.mqtt_payload,
+        site=arguments.mqtt_site,
+        availability=arguments.mqtt_availability,
+        qos=arguments.mqtt_qos,
+        model=model,
+    )

@@ -8,7 +8,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from .audio import read_blocks, read_pcm
-from .engine import Detection, Stream
 
 
 class Gap(NamedTuple):
@@ -78,16 +77,3 @@ class RawSource:
     def __iter__(self) -> Iterator[Piece]:
         """Raises EarmarkError as :func:`earmark.runtime.audio.read_pcm`."""
         return read_pcm(self._stream)
-
-
-def spot(stream: Stream, source: Source, tail: float = 0.0) -> Iterator[Detection]:
-    """Run a source through a stream to the source's end and yield what is detected.
-
-    ``tail``: seconds of silence that follow the audio, for a word that ends with it.
-    """
-    for piece in source:
-        if isinstance(piece, Gap):
-            stream.gap(piece.samples)
-        elif isinstance(piece, np.ndarray):
-            yield from stream.push(piece)
-    yield from stream.flush(tail)

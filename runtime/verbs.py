@@ -1,12 +1,12 @@
 """The verbs of the runtime. What they do is imported only when they run."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .command import Command
 from .layout import SPLITS
-from .options import add_device_options, add_model_options
+from .options import add_device_options, add_event_options, add_model_options, positive
 
 
 def _configure_detect(parser: ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def _configure_detect(parser: ArgumentParser) -> None:
         help="audio files; - for raw 16-bit little-endian mono audio at 16 kHz on standard input",
     )
     add_model_options(parser)
+    add_event_options(parser)
 
 
 def _detect(arguments: Namespace) -> int:
@@ -30,8 +31,9 @@ def _configure_listen(parser: ArgumentParser) -> None:
     add_device_options(parser)
     parser.add_argument("--no-view", action="store_true", help="JSON lines only, no live view")
     parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help="stop after N seconds of audio"
+        "--seconds", type=positive, metavar="N", help="stop after N seconds of audio"
     )
+    add_event_options(parser)
 
 
 def _listen(arguments: Namespace) -> int:
@@ -50,7 +52,7 @@ def _configure_record(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--noise",
-        type=_positive,
+        type=positive,
         metavar="SECONDS",
         help="first record so much of the room without speech",
     )
@@ -111,13 +113,6 @@ def _info(arguments: Namespace) -> int:
     return run(arguments)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError("a number above 0 is needed")
-    return value
-
-
 detect = Command(
     summary="find keywords in audio files or a raw stream and print them as JSON lines",
     configure=_configure_detect,
@@ -133,7 +128,12 @@ listen = Command(
     configure=_configure_listen,
     run=_listen,
     extra="mic",
-    examples=("earmark listen", "earmark listen --device USB --channel mix --no-view"),
+    examples=(
+        "earmark listen",
+        "earmark listen --device USB --channel mix --no-view --heartbeat 60",
+        "earmark listen --mqtt mqtts://me@broker.lan --http 8080",
+        "earmark listen --exec 'notify-send heard'",
+    ),
 )
 record = Command(
     summary="record your own samples of a word into a corpus folder",

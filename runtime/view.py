@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .engine import Detection
+from .events import DetectionEvent
 
 RECENT = 5
 """Detections that the view lists."""
@@ -40,8 +40,13 @@ class Status:
     cpu: float = 0.0
     """Processor time over wall time of this process."""
     overflows: int = 0
-    lost: float = 0.0
-    recent: deque[Detection] = field(default_factory=lambda: deque(maxlen=RECENT))
+    dropped: float = 0.0
+    """Seconds of audio that this process dropped."""
+    lost: str | None = None
+    """Why the device is lost, None while it is there."""
+    note: str = ""
+    """The newest line for people."""
+    recent: deque[DetectionEvent] = field(default_factory=lambda: deque(maxlen=RECENT))
     """Newest last."""
 
 
@@ -98,14 +103,8 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
         Text(title[:room_for_title].ljust(room_for_title + 1), "bold").append(clock, "dim")
     )
 
-    decibels = 20 * math.log10(max(status.level, 1e-9))
-    line = _label("level", names)
-    style = "red" if status.peak >= 0.999 else "blue"
-    line.append_text(_bar((decibels - FLOOR_DB) / -FLOOR_DB, bar, style, fancy))
-    line.append(f" {max(decibels, FLOOR_DB):4.0f} dB")
-    line.append(" CLIP" if status.peak >= 0.999 else "", "bold red")
-    grid.add_row(line)
-    grid.add_row("")
+    grid.add_row(_level(status, names, bar, width, fancy))
+    grid.add_row(Text(status.note[:width], "yellow"))
 
     flashing = {d.keyword for d in status.recent if status.seconds - d.time < FLASH_SECONDS}
     for i in order:
@@ -128,16 +127,33 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
         elif i == 0:
             text = "no detections yet"
         grid.add_row(Text(text[:width], "dim" if i else ""))
-    trouble = status.overflows > 0
+    trouble = status.overflows > 0 or status.dropped > 0
     line = Text(f"CPU {100 * status.cpu:.1f} %   ")
     line.append(
-        f"overflows {status.overflows} ({status.lost:.1f} s lost)",
+        f"overflows {status.overflows} ({status.dropped:.1f} s lost)",
         "bold yellow" if trouble else "",
     )
     line.append("   Ctrl-C ends", "dim")
     line.truncate(width)
     grid.add_row(line)
     return grid
+
+
+def _level(status: Status, names: int, bar: int, width: int, fancy: bool) -> Text:
+    """How loud it is, or why nothing can be heard."""
+    line = _label("level", names)
+    if status.lost is not None:
+        line.append(f"device lost, reopening ({status.lost})", "bold red")
+        line.truncate(width)
+        return line
+    decibels = 20 * math.log10(max(status.level, 1e-9))
+    clipped = status.peak >= 0.999
+    line.append_text(
+        _bar((decibels - FLOOR_DB) / -FLOOR_DB, bar, "red" if clipped else "blue", fancy)
+    )
+    line.append(f" {max(decibels, FLOOR_DB):4.0f} dB")
+    line.append(" CLIP" if clipped else "", "bold red")
+    return line
 
 
 def _label(name: str, width: int, style: str = "") -> Text:

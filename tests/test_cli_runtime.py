@@ -47,7 +47,7 @@ def test_detect_prints_json_lines(
     assert main(["detect", "--model", model, str(scene)]) == 0
     out, err = capsys.readouterr()
     assert events(out) == EXPECTED
-    assert all(json.loads(line)["file"] == str(scene) for line in out.splitlines())
+    assert all(json.loads(line)["source"] == str(scene) for line in out.splitlines())
     assert err == ""
 
 

@@ -13,7 +13,7 @@ import toy_model
 ROOT = Path(__file__).parents[1]
 OTHERS = (
     *("torch", "torchaudio", "lightning", "onnx", "scipy", "sklearn", "matplotlib"),
-    *("soundfile", "soxr", "sounddevice", "rich"),
+    *("soundfile", "soxr", "sounddevice", "rich", "paho"),
 )
 
 
@@ -133,6 +133,10 @@ def test_the_public_names_import_no_other_stage(device: Path, tmp_path: Path) ->
     ("command", "hint"),
     [
         (("detect", "--model", "toy.onnx", "song.mp3"), 'pip install "earmark[audio]"'),
+        (
+            ("detect", "--model", "toy.onnx", "--mqtt", "localhost", "x.wav"),
+            'pip install "earmark[mqtt]"',
+        ),
         (("listen", "--model", "toy.onnx"), 'pip install "earmark[mic]"'),
     ],
 )

@@ -97,7 +97,7 @@ def test_played_keywords_are_detected(
     count = len(keywords)
     found = play_until(process, lambda: microphone.play(pcm), 2 * count)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=30)
     heard = [event["keyword"] for event in found if event["type"] == "detection"]
     # The playing that was under way when the stream began may lack its first keywords.
     turns = [keywords[i:] + keywords[:i] for i in range(count)]
@@ -105,6 +105,9 @@ def test_played_keywords_are_detected(
     times = [event["time"] for event in found]
     assert times == sorted(times)
     assert process.returncode == 0
+    ended = json.loads(out.splitlines()[-1])
+    assert ended["type"] == "ended"
+    assert ended["detections"] >= len(heard)
     assert "detections" in err.splitlines()[-1]
     assert "overflows" in err.splitlines()[-1]
 
@@ -114,7 +117,8 @@ def test_ends_by_itself_after_the_seconds_asked_for(
 ) -> None:
     process = listen(microphone, "--model", str(model), "--seconds", "0.5", "--channel", "mix")
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "")
+    assert process.returncode == 0
+    assert [json.loads(line)["type"] for line in out.splitlines()] == ["ended"]
     assert "0 detections" in err
 
 

@@ -4,7 +4,7 @@ import io
 from collections import deque
 
 import pytest
-from earmark.runtime import Detection
+from earmark.runtime import DetectionEvent
 from earmark.runtime.view import Status, render
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,12 @@ def status(keywords: int = 8) -> Status:
         scores=[i / keywords for i in range(keywords)],
         seconds=3661.2,
         level=0.1,
-        recent=deque([Detection("word3", 3661.0, 0.91), Detection("word1", 3000.0, 0.5)]),
+        recent=deque(
+            [
+                DetectionEvent("mic", "word1", 3000.0, 0.5),
+                DetectionEvent("mic", "word3", 3661.0, 0.91),
+            ]
+        ),
     )
 
 
@@ -47,6 +52,18 @@ def test_80_columns_and_24_lines_show_eight_keywords() -> None:
     assert "3661.00 s  word3  0.91" in text
     assert "0 overflows" not in text
     assert "overflows 0" in text
+
+
+def test_a_lost_device_takes_the_place_of_the_level() -> None:
+    state = status()
+    state.lost = "no audio for 1 s"
+    state.note = "microphone x is lost (no audio for 1 s): trying to reopen it"
+    shown = lines(state, 80, 24)
+    assert "device lost, reopening (no audio for 1 s)" in shown[1]
+    assert "dB" not in "\n".join(shown)
+    assert shown[2].startswith("microphone x is lost")
+    state.lost = state.note = "a long reason " * 20
+    assert all(len(line) < 80 for line in lines(state, 80, 24))
 
 
 def test_a_new_detection_is_marked_for_a_moment() -> None:
