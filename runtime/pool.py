@@ -1,9 +1,8 @@
 """Many streams of one engine, whose chunks are run together.
 
 The batch axis of the graph is free, and most of what a call costs, it costs once for all rows: a
-chunk in a batch of 16 takes about half the time that it takes alone. Nobody waits for a batch to
-fill: a run takes the chunks that are there, so that under a light load they run one by one and the
-batches grow with the load.
+chunk in a batch of 16 takes about half the time that it takes alone. A run takes the chunks that
+are there: few streams run one by one and without delay, and the batches grow with the load.
 """
 
 import dataclasses
@@ -19,6 +18,12 @@ from .manifest import Decision
 
 BATCH = 32
 """Most chunks in one run: more gain nothing, and a run must not hold up other work for long."""
+
+
+LINGER = 0.1
+"""Chunks may wait for others for this share of a chunk's length."""
+CROWD = 8
+"""With fewer streams than these the wait would bring too seldom another chunk."""
 
 
 class StreamPool:
@@ -84,6 +89,14 @@ class StreamPool:
     def pending(self) -> int:
         """Chunks that wait for a run."""
         return len(self._ready)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it is worth to wait for further chunks, now that one is there."""
+        opened = len(self._filled) - len(self._free)
+        if opened < CROWD or len(self._ready) >= min(self._batch, opened):
+            return 0.0
+        return LINGER * self._chunk / self._rate
 
     def open(self) -> int:
         """Start a stream and return its number.

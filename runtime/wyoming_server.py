@@ -81,17 +81,18 @@ class Model:
         self.pool.close(stream)
 
     async def run(self) -> None:
-        """Run what waits, all that is there together, and let others have a turn."""
+        """Run what waits, as much as there is together, and let others have a turn."""
         while True:
             await self._work.wait()
-            streams, detections = self.pool.run()
-            for stream in streams:
-                future = self._waiting.pop(stream)
-                if not future.done():
-                    future.set_result([found for place, found in detections if place == stream])
-            if not self.pool.pending:
-                self._work.clear()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pool.patience)
+            while self.pool.pending:
+                streams, detections = self.pool.run()
+                for stream in streams:
+                    future = self._waiting.pop(stream)
+                    if not future.done():
+                        future.set_result([found for place, found in detections if place == stream])
+                await asyncio.sleep(0)
+            self._work.clear()
 
 
 class Server:

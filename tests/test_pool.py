@@ -8,7 +8,7 @@ import toy_model
 from earmark.runtime.engine import Detection, Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Decision
-from earmark.runtime.pool import StreamPool
+from earmark.runtime.pool import CROWD, StreamPool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +100,20 @@ def test_a_batch_takes_those_that_waited_longest(engine: Engine) -> None:
     assert pool.push(second, chunk) == 1280
     assert pool.run() == ([first, second], [])
     assert pool.run() == ([], [])
+
+
+def test_only_a_crowd_is_waited_for(engine: Engine) -> None:
+    pool = StreamPool(engine, streams=20, batch=12)
+    chunk = np.zeros(1280, np.int16)
+    streams = [pool.open() for _ in range(CROWD - 1)]
+    pool.push(streams[0], chunk)
+    assert pool.patience == 0.0
+    streams += [pool.open() for _ in range(CROWD)]
+    assert pool.patience == pytest.approx(0.008)
+    for stream in streams[1:12]:
+        assert pool.patience
+        pool.push(stream, chunk)
+    assert pool.patience == 0.0  # the batch is full
 
 
 def test_a_number_given_again_begins_at_the_start(engine: Engine) -> None:
