@@ -88,7 +88,6 @@ def _bench_streams(arguments: Namespace) -> int:
     batches = arguments.batch or BATCHES
     seconds = SECONDS if arguments.seconds is None else arguments.seconds
     rounds = ROUNDS if arguments.rounds is None else arguments.rounds
-    # Before anything else is taken and given back.
     taken = memory(engine)
     with progress("streams", count_runs(streams, batches, rounds)) as advance:
         loads = measure(engine, streams, batches, seconds, rounds, advance=advance)

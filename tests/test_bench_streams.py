@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import toy_model
+from earmark.benchmarks import streams
 from earmark.benchmarks.streams import count_runs, measure, memory
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine, Stream
@@ -110,7 +111,10 @@ def test_memory_of_a_stream(engine: Engine) -> None:
         assert 0 <= found["pool"] < found["single"]
 
 
-def test_the_verb(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streams, "memory", lambda engine: {"single": 2.0, "pool": 1.0})
     options = ["--streams", "1", "3", "--batch", "2", "--seconds", "0.2", "--rounds", "1"]
     assert main(["bench-streams", str(engine.path), *options, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
