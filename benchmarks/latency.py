@@ -91,7 +91,7 @@ def measure(
             cpu[index, turn] = spent / 1e6 / takes[index].audio_seconds
     timings = []
     for engine, take, shares, spent in zip(engines, takes, percentiles, cpu, strict=True):
-        p50, p95, p99 = (_spread(column) for column in shares.T)
+        p50, p95, p99 = (spread(column) for column in shares.T)
         timings.append(
             Timing(
                 model=str(engine.path),
@@ -101,7 +101,7 @@ def measure(
                 p50_us=p50,
                 p95_us=p95,
                 p99_us=p99,
-                cpu_ms_per_second=_spread(spent),
+                cpu_ms_per_second=spread(spent),
             )
         )
     return timings
@@ -133,7 +133,7 @@ class _Take:
                 f"{self.chunk / self.rate:g} s"
             )
         self.audio_seconds = self.count * self.chunk / self.rate
-        audio = _speech_like(self.rate) if pcm is None else pcm
+        audio = speech_like(self.rate) if pcm is None else pcm
         # Whole chunks cut beforehand, so that the loop measures the runtime alone.
         whole = np.resize(audio, -(-len(audio) // self.chunk) * self.chunk)
         self._chunks = whole.reshape(-1, self.chunk)
@@ -152,7 +152,7 @@ class _Take:
         return times, cpu_clock() - spent
 
 
-def _speech_like(rate: int) -> NDArray[np.int16]:
+def speech_like(rate: int) -> NDArray[np.int16]:
     """Ten seconds of noise that swells about four times a second, as syllables do."""
     samples = 10 * rate
     swell = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * np.arange(samples) / rate)
@@ -160,5 +160,6 @@ def _speech_like(rate: int) -> NDArray[np.int16]:
     return np.clip(np.round(2000 * swell * noise), -32768, 32767).astype(np.int16)
 
 
-def _spread(values: NDArray[np.float64]) -> Spread:
+def spread(values: NDArray[np.float64]) -> Spread:
+    """A figure over the rounds, of its values float [rounds]."""
     return Spread(float(np.median(values)), float(values.min()), float(values.max()))

@@ -188,7 +188,7 @@ def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder 
                 raise EarmarkError(f"{path}: is truncated: copy or record it again")
             remaining -= wanted
         count = len(data) // width
-        return _samples(data[: count * width], tag, bits).reshape(count, channels)
+        return decode_samples(data[: count * width], tag, bits).reshape(count, channels)
 
     return _Decoder(rate, read)
 
@@ -222,8 +222,8 @@ def _data_length(
     return length
 
 
-def _samples(data: bytes, tag: int, bits: int) -> np.ndarray:
-    """Decode WAV samples to float32 [-1, 1)."""
+def decode_samples(data: bytes, tag: int, bits: int) -> np.ndarray:
+    """Decode samples of a format in ``WAV_TYPES`` to float32 in [-1, 1)."""
     raw = np.frombuffer(data, WAV_TYPES[tag, bits])
     if tag == FLOAT:
         with np.errstate(over="ignore"):  # infinity is refused later

@@ -69,6 +69,11 @@ class Engine:
         """
         return Stream(self, decision)
 
+    @property
+    def batches(self) -> bool:
+        """Whether the graph takes several streams in one call."""
+        return self._session.get_inputs()[0].shape[0] != 1
+
     def scorer(self) -> "Scorer":
         """Start a stream that gives logits and decides nothing."""
         return Scorer(self)
@@ -148,15 +153,10 @@ class Scorer:
         chunk, buffer = self._chunk, self._pcm[0]
         start, total = 0, len(pcm)
         self.samples += total
-        integer = pcm.dtype == np.int16
         while start < total:
             filled = self._filled
             count = min(chunk - filled, total - start)
-            part, target = pcm[start : start + count], buffer[filled : filled + count]
-            if integer:
-                np.multiply(part, INT16_SCALE, out=target)
-            else:
-                target[:] = part
+            copy_pcm(pcm[start : start + count], buffer[filled : filled + count])
             start += count
             if filled + count < chunk:
                 self._filled = filled + count
@@ -316,6 +316,14 @@ def as_pcm(pcm: np.ndarray) -> np.ndarray:
             f"audio reaches {np.abs(pcm).max():g}: scale floats to [-1, 1), or give int16"
         )
     return pcm
+
+
+def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
+    """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
+    if pcm.dtype == np.int16:
+        np.multiply(pcm, INT16_SCALE, out=out)
+    else:
+        out[:] = pcm
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from .sinks import Sink, Tell
 
 
-def add_model_options(parser: ArgumentParser) -> None:
-    """``--model`` and ``--threshold``."""
+def add_model_options(parser: ArgumentParser, several: bool = False) -> None:
+    """``--model`` and ``--threshold``. ``several``: ``--model`` may be repeated, and is a list."""
+    repeated = "; may be repeated" if several else ""
     parser.add_argument(
-        "--model", metavar="FILE", help="model file (default: the one that is shipped)"
+        "--model",
+        metavar="FILE",
+        action="append" if several else "store",
+        help=f"model file (default: the one that is shipped){repeated}",
     )
     parser.add_argument(
         "--threshold",

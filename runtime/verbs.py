@@ -1,7 +1,7 @@
 """The verbs of the runtime. What they do is imported only when they run."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from .command import Command
@@ -113,6 +113,44 @@ def _info(arguments: Namespace) -> int:
     return run(arguments)
 
 
+def _configure_wyoming(parser: ArgumentParser) -> None:
+    add_model_options(parser, several=True)
+    parser.add_argument(
+        "--uri",
+        default="tcp://127.0.0.1:10400",
+        metavar="URI",
+        help="tcp://HOST:PORT (0.0.0.0 for all networks), unix:///PATH or stdio:// "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clients",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="most clients at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--idle",
+        type=positive,
+        default=600.0,
+        metavar="SECONDS",
+        help="end a connection that sends nothing for so long (default: %(default)g)",
+    )
+
+
+def _wyoming(arguments: Namespace) -> int:
+    from .wyoming_server import run
+
+    return run(arguments)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise ArgumentTypeError("a number from 1 to 10000 is needed")
+    return value
+
+
 detect = Command(
     summary="find keywords in audio files or a raw stream and print them as JSON lines",
     configure=_configure_detect,
@@ -157,4 +195,15 @@ info = Command(
     configure=_configure_info,
     run=_info,
     examples=("earmark info", "earmark info model.onnx --json"),
+)
+wyoming = Command(
+    summary="serve models as wake words for Home Assistant, by the Wyoming protocol",
+    configure=_configure_wyoming,
+    run=_wyoming,
+    extra="wyoming",
+    examples=(
+        "earmark wyoming --model mine.onnx",
+        "earmark wyoming --uri tcp://0.0.0.0:10400    # for other machines",
+        "earmark wyoming --uri stdio://",
+    ),
 )

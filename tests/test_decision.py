@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from earmark.runtime.decision import Decider, Firing
+from earmark.runtime.decision import BatchDecider, Decider, Firing
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Decision
 from hypothesis import given
@@ -208,3 +208,42 @@ def test_a_gap_forgets_the_mean_but_not_the_refractory_period() -> None:
 def test_an_unreasonable_window_is_refused() -> None:
     with pytest.raises(EarmarkError, match="smoothing"):
         Decider(settings(smoothing=60.0), LABELS, 1e-6)
+
+
+@given(decisions(), st.lists(posteriors(), min_size=1, max_size=4), st.data())
+def test_streams_of_a_batch_fire_as_each_would_alone(
+    decision: Decision, signals: list[np.ndarray], data: st.DataObject
+) -> None:
+    steps = data.draw(st.integers(1, 5))
+    batch = BatchDecider(decision, LABELS, STEP, len(signals), steps)
+    alone = [Decider(decision, LABELS, STEP) for _ in signals]
+    rest = list(signals)
+    expected: list[list[Firing]] = [[] for _ in signals]
+    found: list[list[Firing]] = [[] for _ in signals]
+    order = st.permutations(range(len(signals)))
+    while True:
+        # Any of the streams that have enough steps, in any order, some after a loss or anew.
+        chosen = [i for i in data.draw(order) if len(rest[i]) >= steps and data.draw(st.booleans())]
+        if not chosen:
+            break
+        for i in chosen:
+            action = data.draw(st.sampled_from(["", "", "", "gap", "reset"]))
+            if action == "gap":
+                lost = data.draw(st.integers(0, 30))
+                batch.gap(i, lost)
+                alone[i].gap(lost)
+            elif action == "reset":
+                batch.reset(i)
+                alone[i].reset()
+            expected[i] += alone[i].update(rest[i][:steps])
+        rows = np.stack([rest[i][:steps] for i in chosen])
+        for place, firing in batch.update(np.array(chosen, np.intp), rows):
+            found[chosen[place]].append(firing)
+        for i in chosen:
+            rest[i] = rest[i][steps:]
+    assert found == expected
+
+
+def test_a_batch_without_bound_is_refused() -> None:
+    with pytest.raises(EarmarkError, match="MiB, which is too much"):
+        BatchDecider(settings(smoothing=60.0), LABELS, STEP, 100_000, 4)

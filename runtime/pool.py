@@ -1,0 +1,214 @@
+"""Many streams of one engine, whose chunks are run together.
+
+The batch axis of the graph is free, and most of what a call costs, it costs once for all rows: a
+chunk in a batch of 16 takes about half the time that it takes alone. A run takes the chunks that
+are there: few streams run one by one and without delay, and the batches grow with the load.
+"""
+
+import dataclasses
+from collections import deque
+
+import numpy as np
+import onnxruntime
+
+from .decision import BatchDecider
+from .engine import Detection, Engine, as_pcm, copy_pcm, softmax
+from .errors import EarmarkError
+from .manifest import Decision
+
+BATCH = 32
+"""Most chunks in one run: more gain nothing, and a run must not hold up other work for long."""
+
+
+LINGER = 0.1
+"""Chunks may wait for others for this share of a chunk's length."""
+CROWD = 8
+"""With fewer streams than these the wait would bring too seldom another chunk."""
+
+
+class StreamPool:
+    """Streams that share their runs, each known by its number.
+
+    Each gives the detections that a :class:`~earmark.runtime.engine.Stream` of its own would give.
+    The memory for all streams is taken at the start. One thread may use a pool at a time.
+    """
+
+    def __init__(
+        self, engine: Engine, decision: Decision | None = None, *, streams: int, batch: int = BATCH
+    ) -> None:
+        """
+        Args:
+            engine: the model.
+            decision: thresholds and times in place of those in the manifest.
+            streams: most streams at once.
+            batch: most chunks in one run; 1 where the graph takes no more.
+
+        Raises:
+            EarmarkError: a value of ``decision`` is out of range, a keyword is not the model's, or
+                the streams would take unreasonable memory.
+        """
+        manifest = engine.manifest
+        if decision is not None:
+            # The manifest checks its fields when it is made.
+            manifest = dataclasses.replace(manifest, decision=decision)
+        geometry = manifest.geometry
+        self._labels = manifest.labels
+        self._rate, self._step, self._chunk = geometry.sample_rate, geometry.step, geometry.chunk
+        self._session = engine._session
+        self._batch = min(batch, streams) if engine.batches else 1
+        self._decider = BatchDecider(
+            manifest.decision,
+            manifest.labels,
+            geometry.step / geometry.sample_rate,
+            streams,
+            geometry.steps,
+        )
+        self._pcm = np.zeros((streams, geometry.chunk), np.float32)
+        self._cache = np.zeros((streams, geometry.cache), np.float32)
+        self._free = list(range(streams - 1, -1, -1))
+        self._filled = [0] * streams
+        self._scored = [0] * streams
+        self._origin = [0] * streams
+        self._ready: deque[int] = deque()
+
+        # What a run reads and writes: row i is the i-th stream of the batch.
+        rows = self._batch
+        self._inputs = (
+            np.zeros((rows, geometry.chunk), np.float32),
+            np.zeros((rows, geometry.cache), np.float32),
+        )
+        self._outputs = (
+            np.zeros((rows, geometry.steps, len(manifest.labels)), np.float32),
+            np.zeros((rows, geometry.cache), np.float32),
+        )
+        self._posteriors = np.zeros((rows * geometry.steps, len(manifest.labels)), np.float32)
+        self._column = np.zeros((rows * geometry.steps, 1), np.float32)
+        self._bindings = [self._bind(count) for count in range(1, rows + 1)]
+
+    @property
+    def pending(self) -> int:
+        """Chunks that wait for a run."""
+        return len(self._ready)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it is worth to wait for further chunks, now that one is there."""
+        opened = len(self._filled) - len(self._free)
+        if opened < CROWD or len(self._ready) >= min(self._batch, opened):
+            return 0.0
+        return LINGER * self._chunk / self._rate
+
+    def open(self) -> int:
+        """Start a stream and return its number.
+
+        Raises:
+            EarmarkError: all streams are in use.
+        """
+        if not self._free:
+            raise EarmarkError(f"all {len(self._filled)} streams are in use: close one first")
+        return self._free.pop()
+
+    def close(self, stream: int) -> None:
+        """End a stream: what it still holds is dropped and its number is given to another."""
+        self.reset(stream)
+        self._free.append(stream)
+
+    def reset(self, stream: int) -> None:
+        """Return a stream to its start, at audio time 0."""
+        self._restart(stream)
+        self._decider.reset(stream)
+        self._origin[stream] = 0
+
+    def gap(self, stream: int, samples: int = 0) -> None:
+        """As :meth:`Stream.gap <earmark.runtime.engine.Stream.gap>`.
+
+        A chunk that waits for a run is dropped with the rest of the audio before the loss.
+        """
+        lost = self._filled[stream] + samples
+        self._origin[stream] += self._scored[stream] + lost
+        self._decider.gap(stream, lost // self._step)
+        self._restart(stream)
+
+    def seconds(self, stream: int) -> float:
+        """Audio time of a stream, losses told to :meth:`gap` included."""
+        samples = self._origin[stream] + self._scored[stream] + self._filled[stream]
+        return samples / self._rate
+
+    def waiting(self, stream: int) -> bool:
+        """Whether a stream has a full chunk and takes no more audio before it was run."""
+        return self._filled[stream] == self._chunk
+
+    def push(self, stream: int, pcm: np.ndarray) -> int:
+        """Take audio up to the end of the stream's chunk.
+
+        Args:
+            stream: its number.
+            pcm: [samples] at the model's sample rate; int16, or float32/float64 in [-1, 1).
+
+        Returns:
+            How many samples were taken. The others are for after the next run.
+
+        Raises:
+            EarmarkError: as :meth:`Stream.push <earmark.runtime.engine.Stream.push>`.
+        """
+        pcm = as_pcm(pcm)
+        filled = self._filled[stream]
+        count = min(self._chunk - filled, len(pcm))
+        if count:
+            copy_pcm(pcm[:count], self._pcm[stream, filled : filled + count])
+            self._filled[stream] = filled + count
+            if filled + count == self._chunk:
+                self._ready.append(stream)
+        return count
+
+    def run(self) -> tuple[list[int], list[tuple[int, Detection]]]:
+        """Run the chunks that have waited longest, at most ``batch`` of them.
+
+        Returns:
+            The streams that were run, and what was detected in which of them.
+        """
+        count = min(len(self._ready), self._batch)
+        if not count:
+            return [], []
+        streams = [self._ready.popleft() for _ in range(count)]
+        chosen = np.array(streams, np.intp)
+        pcm, cache = self._inputs
+        logits, cache_out = self._outputs
+        np.take(self._pcm, chosen, axis=0, out=pcm[:count], mode="clip")
+        np.take(self._cache, chosen, axis=0, out=cache[:count], mode="clip")
+        self._session.run_with_iobinding(self._bindings[count - 1])
+        self._cache[chosen] = cache_out[:count]
+        _, steps, labels = logits.shape
+        rows = count * steps
+        posteriors = softmax(
+            logits[:count].reshape(rows, labels), self._posteriors[:rows], self._column[:rows]
+        )
+        firings = self._decider.update(chosen, posteriors.reshape(count, steps, labels))
+        detections = []
+        for place, firing in firings:
+            stream = streams[place]
+            end = self._origin[stream] + self._scored[stream] + (firing.row + 1) * self._step
+            detections.append(
+                (stream, Detection(self._labels[firing.label], end / self._rate, firing.score))
+            )
+        for stream in streams:
+            self._filled[stream] = 0
+            self._scored[stream] += self._chunk
+        return streams, detections
+
+    def _restart(self, stream: int) -> None:
+        if self.waiting(stream):
+            self._ready.remove(stream)
+        self._cache[stream] = 0
+        self._filled[stream] = 0
+        self._scored[stream] = 0
+
+    def _bind(self, count: int) -> onnxruntime.IOBinding:
+        """A run of the first ``count`` rows; numpy arrays back the values."""
+        value = onnxruntime.OrtValue.ortvalue_from_numpy
+        binding = self._session.io_binding()
+        for name, rows in zip(("pcm", "cache"), self._inputs, strict=True):
+            binding.bind_ortvalue_input(name, value(rows[:count]))
+        for name, rows in zip(("logits", "cache_out"), self._outputs, strict=True):
+            binding.bind_ortvalue_output(name, value(rows[:count]))
+        return binding
