@@ -48,6 +48,9 @@ class Decider:
     zeros before the start. Results do not depend on how the steps are spread over calls.
     """
 
+    window: int
+    """Steps of the moving average."""
+
     def __init__(self, decision: Decision, labels: Sequence[str], step_seconds: float) -> None:
         """
         Args:
@@ -64,7 +67,7 @@ class Decider:
                 f"decision.smoothing: {decision.smoothing:g} s is {window} steps of "
                 f"{step_seconds:g} s for {len(labels)} labels, which is too much: choose less"
             )
-        self._window = window
+        self.window = window
         self._refractory = math.ceil(decision.refractory / step_seconds - 1e-9)
         self._full = window * UNIT
         self._fire = np.full(len(labels), NEVER)
@@ -94,6 +97,11 @@ class Decider:
         """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
         return self._total / self._full
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether every keyword is armed, so that no step but one that fires changes anything."""
+        return self._all_armed
+
     def update(self, posteriors: np.ndarray) -> list[Firing]:
         """Take the next steps and return what fires, in the order of the steps.
 
@@ -101,7 +109,7 @@ class Decider:
             posteriors: float [steps, labels], each in [0, 1].
         """
         steps = len(posteriors)
-        if steps <= len(self._rows) - self._window:
+        if steps <= len(self._rows) - self.window:
             return self._advance(posteriors) if steps else []
         firings = []
         for start in range(0, steps, BLOCK):
@@ -109,30 +117,49 @@ class Decider:
                 firings.append(firing._replace(row=firing.row + start))
         return firings
 
+    def restore(self, posteriors: np.ndarray) -> None:
+        """Put the steps that the last gap skipped into the moving average, deciding nothing.
+
+        Args:
+            posteriors: float [steps, labels] of the end of the gap, at most 1024 rows.
+        """
+        self._shift(posteriors)
+
     def reset(self) -> None:
         """Return to the state of a new stream."""
-        self._reset_window()
-        self._armed = [True] * len(self._armed)
+        self.gap()
         self._ready = [0] * len(self._ready)
-        self._all_armed = True
         self._clock = 0
 
     def gap(self, steps: int = 0) -> None:
         """Forget the audio before a loss of about ``steps`` steps.
 
-        The moving average restarts from zeros. Refractory periods run on over the loss, so that a
-        word cut by it does not fire twice.
+        The moving average restarts from zeros, which arms every keyword. Refractory periods run on
+        over the loss, so that a word cut by it does not fire twice. A gap as long as the moving
+        average is the same as so many steps of zeros.
         """
         self._reset_window()
+        self._armed = [True] * len(self._armed)
+        self._all_armed = True
         self._clock += steps
 
     def _reset_window(self) -> None:
-        self._rows[: self._window] = 0
-        self._end = self._window
+        self._rows[: self.window] = 0
+        self._end = self.window
         self._total = np.zeros(self._rows.shape[1], np.int64)
 
     def _advance(self, posteriors: np.ndarray) -> list[Firing]:
-        steps, window, rows = len(posteriors), self._window, self._rows
+        totals = self._shift(posteriors)
+        clock = self._clock
+        self._clock += len(totals)
+        above = totals >= self._fire
+        if self._all_armed and not np.count_nonzero(above):
+            return []
+        return self._decide(totals, above, clock)
+
+    def _shift(self, posteriors: np.ndarray) -> np.ndarray:
+        """Move the window over the next steps and return its sums, int64 [steps, labels]."""
+        steps, window, rows = len(posteriors), self.window, self._rows
         end = self._end
         if end + steps > len(rows):
             rows[:window] = rows[end - window : end]
@@ -144,12 +171,7 @@ class Decider:
         totals += self._total
         self._end = end + steps
         self._total = totals[-1].copy()
-        clock = self._clock
-        self._clock += steps
-        above = totals >= self._fire
-        if self._all_armed and not np.count_nonzero(above):
-            return []
-        return self._decide(totals, above, clock)
+        return totals
 
     def _decide(self, totals: np.ndarray, above: np.ndarray, clock: int) -> list[Firing]:
         """The rare case: some keyword is at its threshold or waits to be re-armed."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import onnxruntime
 from .audio import MAX_AMPLITUDE
 from .decision import Decider
 from .errors import EarmarkError
+from .gate import Gate
 from .manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Decision, Manifest
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
@@ -58,16 +59,20 @@ class Engine:
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
 
-    def stream(self, decision: Decision | None = None) -> "Stream":
+    def stream(self, decision: Decision | None = None, gate: float | None = None) -> "Stream":
         """Start a stream.
 
         Args:
             decision: thresholds and times in place of those in the manifest.
+            gate: level in dB of full scale below which the network is skipped, once all that a
+                decision depends on is below it (see :mod:`earmark.runtime.gate`); None to run it
+                always.
 
         Raises:
-            EarmarkError: a value of ``decision`` is out of range or a keyword is not the model's.
+            EarmarkError: a value of ``decision`` is out of range, a keyword is not the model's, or
+                ``gate`` is out of range.
         """
-        return Stream(self, decision)
+        return Stream(self, decision, gate)
 
     def scorer(self) -> "Scorer":
         """Start a stream that gives logits and decides nothing."""
@@ -131,19 +136,19 @@ class Scorer:
         complete = (self._filled + len(pcm)) // self._chunk
         steps, labels = self._logits.shape[1:]
         if complete <= 1:
-            for _ in self.chunks(pcm):
-                pass
+            for _ in self.fill(pcm):
+                self.score()
             return self._logits[0, : complete * steps]
         rows = np.empty((complete, steps, labels), np.float32)
-        for index, logits in enumerate(self.chunks(pcm)):
-            rows[index] = logits
+        for index, _ in enumerate(self.fill(pcm)):
+            rows[index] = self.score()
         return rows.reshape(-1, labels)
 
-    def chunks(self, pcm: np.ndarray) -> Iterator[np.ndarray]:
-        """As :meth:`feed`, but yield the logits of each chunk, float32 [steps, labels], in turn.
+    def fill(self, pcm: np.ndarray) -> Iterator[np.ndarray]:
+        """Take audio and yield every chunk that it completes, float32 [chunk], in turn.
 
-        Each is valid until the next. ``pcm`` must have come from :func:`as_pcm`, and the iterator
-        must be run to its end: samples are taken as it goes.
+        Each is valid until the next; :meth:`score` runs the model on it. ``pcm`` must have come
+        from :func:`as_pcm`, and the iterator must be run to its end: samples are taken as it goes.
         """
         chunk, buffer = self._chunk, self._pcm[0]
         start, total = 0, len(pcm)
@@ -161,10 +166,28 @@ class Scorer:
             if filled + count < chunk:
                 self._filled = filled + count
                 return
-            self._session.run_with_iobinding(self._bindings[self._turn])
-            self._turn = 1 - self._turn
             self._filled = 0
-            yield self._logits[0]
+            yield buffer
+
+    def score(self) -> np.ndarray:
+        """Run the model on the chunk that :meth:`fill` gave: its logits, float32 [steps, labels].
+
+        A view that the next call overwrites.
+        """
+        self._session.run_with_iobinding(self._bindings[self._turn])
+        self._turn = 1 - self._turn
+        return self._logits[0]
+
+    def replay(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Run the model on ``chunks``, float32 [chunk] each, from the start of a signal, and yield
+        the logits of each. The chunk that :meth:`fill` gave is kept."""
+        buffer = self._pcm[0]
+        current = buffer.copy()
+        self._restart()
+        for chunk in chunks:
+            buffer[:] = chunk
+            yield self.score()
+        buffer[:] = current
 
     def flush(self) -> np.ndarray:
         """Finish the chunk with zeros and return its logits, float32 [steps, labels].
@@ -175,16 +198,21 @@ class Scorer:
 
     def reset(self) -> None:
         """Return to the start of a stream."""
-        self._caches[0][:] = 0
-        self._turn = 0
+        self._restart()
         self._filled = 0
         self.samples = 0
+
+    def _restart(self) -> None:
+        self._caches[0][:] = 0
+        self._turn = 0
 
 
 class Stream:
     """Audio in, detections out. What it returns does not depend on how the audio is cut."""
 
-    def __init__(self, engine: Engine, decision: Decision | None = None) -> None:
+    def __init__(
+        self, engine: Engine, decision: Decision | None = None, gate: float | None = None
+    ) -> None:
         """See :meth:`Engine.stream`."""
         manifest = engine.manifest
         if decision is not None:
@@ -200,12 +228,14 @@ class Stream:
         )
         self._posteriors = np.empty((geometry.steps, len(manifest.labels)), np.float32)
         self._column = np.empty((geometry.steps, 1), np.float32)
+        self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
         self._origin = 0
         self._scored = 0
 
     @property
     def posteriors(self) -> np.ndarray:
-        """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
+        """Smoothed posteriors of the last step: float64 [labels], zero at the start and while the
+        gate is closed."""
         return self._decider.smoothed
 
     @property
@@ -225,17 +255,35 @@ class Stream:
                 as before.
         """
         detections = []
-        posteriors = self._posteriors
+        gate = self._gate
         # Chunk by chunk, so that every array operation has one shape: results are bitwise the same
         # however the audio arrives, and a long push takes no more memory than a short one.
-        for logits in self._scorer.chunks(as_pcm(pcm)):
-            softmax(logits, posteriors, self._column)
-            for firing in self._decider.update(posteriors):
-                end = self._origin + self._scored + (firing.row + 1) * self._step
-                detections.append(
-                    Detection(self._labels[firing.label], end / self._rate, firing.score)
-                )
-            self._scored += len(logits) * self._step
+        for chunk in self._scorer.fill(as_pcm(pcm)):
+            if gate is not None:
+                if gate.skips(chunk, self._decider.at_rest):
+                    self._decider.gap(len(self._posteriors))
+                    self._scored += len(chunk)
+                    continue
+                if gate.closed:
+                    self._open(gate)
+            detections += self._decide(self._scorer.score())
+        return detections
+
+    def _open(self, gate: Gate) -> None:
+        """Bring the network and the moving average to where they were without the gate."""
+        for index, logits in enumerate(self._scorer.replay(gate.reopen())):
+            if index >= gate.warm_up:
+                self._decider.restore(softmax(logits, self._posteriors, self._column))
+
+    def _decide(self, logits: np.ndarray) -> list[Detection]:
+        """Take the logits of the next chunk."""
+        posteriors = self._posteriors
+        softmax(logits, posteriors, self._column)
+        detections = []
+        for firing in self._decider.update(posteriors):
+            end = self._origin + self._scored + (firing.row + 1) * self._step
+            detections.append(Detection(self._labels[firing.label], end / self._rate, firing.score))
+        self._scored += len(logits) * self._step
         return detections
 
     def flush(self, tail: float = 0.0) -> list[Detection]:
@@ -261,6 +309,8 @@ class Stream:
         """Return to the state of a new stream, at audio time 0."""
         self._scorer.reset()
         self._decider.reset()
+        if self._gate is not None:
+            self._gate.reset()
         self._origin = 0
         self._scored = 0
 
@@ -272,6 +322,8 @@ class Stream:
         self._origin += self._scorer.samples + samples
         self._decider.gap((self._scorer.samples - self._scored + samples) // self._step)
         self._scorer.reset()
+        if self._gate is not None:
+            self._gate.reset()
         self._scored = 0
 
 

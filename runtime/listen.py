@@ -31,6 +31,7 @@ def run(arguments: Namespace) -> int:
     """Listen until Ctrl-C, SIGTERM or ``--seconds``, each of which is a clean end."""
     engine = Engine(arguments.model)
     decision = chosen_decision(engine.manifest, arguments.threshold)
+    stream = engine.stream(decision, arguments.gate)
     rate = engine.manifest.geometry.sample_rate
     tally = _Tally()
     before = signal.signal(signal.SIGTERM, _interrupt)
@@ -52,7 +53,7 @@ def run(arguments: Namespace) -> int:
             with suppress(KeyboardInterrupt):
                 _listen(
                     microphone,
-                    engine.stream(decision),
+                    stream,
                     arguments.seconds,
                     json_lines,
                     display,

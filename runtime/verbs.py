@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from .command import Command
-from .options import add_model_options
+from .options import add_gate_option, add_model_options
 
 
 def _configure_detect(parser: ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def _configure_detect(parser: ArgumentParser) -> None:
         help="audio files; - for raw 16-bit little-endian mono audio at 16 kHz on standard input",
     )
     add_model_options(parser)
+    add_gate_option(parser)
 
 
 def _detect(arguments: Namespace) -> int:
@@ -25,6 +26,7 @@ def _detect(arguments: Namespace) -> int:
 
 def _configure_listen(parser: ArgumentParser) -> None:
     add_model_options(parser)
+    add_gate_option(parser)
     parser.add_argument(
         "--device", metavar="NAME|INDEX", help="input device (default: the system's)"
     )
