@@ -1,4 +1,4 @@
-"""The verbs ``bench`` and ``demo``. What they do is imported only when they run."""
+"""The verbs ``bench``, ``demo`` and ``gate``. What they do is imported only when they run."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -72,6 +72,35 @@ def _demo(arguments: Namespace) -> int:
     return 0
 
 
+def _configure_gate(parser: ArgumentParser) -> None:
+    parser.add_argument("audio", nargs="+", metavar="FILE|DIR", help="recordings to push")
+    parser.add_argument("--model", metavar="FILE", help="model (default: the shipped one)")
+    parser.add_argument(
+        "--level",
+        type=float,
+        action="append",
+        metavar="DB",
+        help="level of the gate; may be repeated (default: -90, -80, -70 and -60)",
+    )
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="quiet after each recording (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--bed", type=float, metavar="DB", help="white noise under it all (default: none)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _gate(arguments: Namespace) -> int:
+    from .gate import run
+
+    return run(arguments)
+
+
 bench = Command(
     summary="time models on this machine: microseconds per chunk, CPU per second of audio",
     configure=_configure_bench,
@@ -88,4 +117,11 @@ demo = Command(
     run=_demo,
     extra="bench",
     examples=("earmark demo", 'earmark demo -o trial --keywords "open door" "close door"'),
+)
+gate = Command(
+    summary="measure on recordings what the energy gate saves and which detections it costs",
+    configure=_configure_gate,
+    run=_gate,
+    extra="bench",
+    examples=("earmark gate recordings/ --level -70 --pause 10 --bed -75",),
 )

@@ -210,6 +210,9 @@ class Scorer:
 class Stream:
     """Audio in, detections out. What it returns does not depend on how the audio is cut."""
 
+    skipped: int
+    """Samples that the gate kept from the network since the start or the last reset."""
+
     def __init__(
         self, engine: Engine, decision: Decision | None = None, gate: float | None = None
     ) -> None:
@@ -231,6 +234,7 @@ class Stream:
         self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
         self._origin = 0
         self._scored = 0
+        self.skipped = 0
 
     @property
     def posteriors(self) -> np.ndarray:
@@ -263,6 +267,7 @@ class Stream:
                 if gate.skips(chunk, self._decider.at_rest):
                     self._decider.gap(len(self._posteriors))
                     self._scored += len(chunk)
+                    self.skipped += len(chunk)
                     continue
                 if gate.closed:
                     self._open(gate)
@@ -313,6 +318,7 @@ class Stream:
             self._gate.reset()
         self._origin = 0
         self._scored = 0
+        self.skipped = 0
 
     def gap(self, samples: int = 0) -> None:
         """Audio was lost here: about ``samples`` samples, 0 where that is not known.

@@ -15,8 +15,8 @@ import numpy as np
 from .errors import EarmarkError
 from .manifest import Geometry
 
-LEAST_DB, MOST_DB = -120.0, -30.0
-"""Levels that make sense: above the most, speech at arm's length would be skipped."""
+LEAST_DB, MOST_DB = -120.0, -20.0
+"""Levels that make sense: at the most, ordinary speech would be skipped."""
 MAX_CHUNKS = 1024
 """Most chunks that opening replays."""
 

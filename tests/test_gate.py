@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
+from earmark.benchmarks.gate import compare
 from earmark.runtime import Detection, EarmarkError, Engine
 from earmark.runtime.engine import Scorer, Stream
 from hypothesis import assume, given, settings
@@ -139,11 +140,23 @@ def test_refractory_periods_run_on_while_the_gate_is_closed(toy: Engine) -> None
 
 
 def test_a_sound_below_the_level_is_what_is_lost(toy: Engine) -> None:
-    soft = np.concatenate([np.zeros(RATE, np.int16), toy_model.tone(440, 0.5, 0.002)])
-    loudness = 20 * np.log10(0.002 / np.sqrt(2))
+    soft = np.concatenate([np.zeros(RATE, np.int16), toy_model.tone(440, 0.5, 0.06)])
+    loudness = 20 * np.log10(0.06 / np.sqrt(2))
     lower, upper = toy.stream(gate=loudness - 1), toy.stream(gate=loudness + 1)
-    assert lower.push(soft) == toy.stream().push(soft)
+    assert len(lower.push(soft)) == 1
     assert upper.push(soft) == []
+
+
+def test_the_comparison_counts_what_a_level_costs(toy: Engine) -> None:
+    soft, loud = (toy_model.tone(440, 0.5, amplitude) for amplitude in (0.06, 0.3))
+    ungated, lower, upper = compare(toy, [loud, soft], [-70.0, -25.0], pause=2.0)
+    assert ungated.level is None and ungated.skipped == 0
+    assert (ungated.detections, lower.detections, upper.detections) == (2, 2, 1)
+    assert (lower.lost, lower.added, upper.lost, upper.added) == (0, 0, 1, 0)
+    assert 0.5 < lower.skipped < upper.skipped < 1
+    assert ungated.seconds == pytest.approx(5)
+    (_, bedded) = compare(toy, [loud, soft], [-70.0], pause=2.0, bed=-60.0)
+    assert bedded.skipped == 0
 
 
 def test_reset_gap_and_flush_open_the_gate(toy: Engine) -> None:
