@@ -13,7 +13,9 @@ from .audio import MAX_AMPLITUDE
 from .decision import Decider
 from .errors import EarmarkError
 from .gate import Gate
-from .manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Decision, Manifest
+from .graph_check import check_graph
+from .manifest import METADATA_KEY, Decision, Manifest
+from .onnx_file import OnnxFile, read_onnx
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
@@ -48,13 +50,17 @@ class Engine:
 
         Raises:
             EarmarkError: there is no such file, it is no ONNX file, it has no manifest or a newer
-                one, or the manifest does not describe the graph.
+                one, the manifest does not describe the graph, or the graph would take unreasonable
+                memory or time.
         """
         self.path = DEFAULT_MODEL if path is None else Path(path)
-        self._session = _open(self.path)
+        data = _read(self.path)
         try:
-            self.manifest = _manifest(self._session)
-            _check_graph(self._session, self.manifest)
+            # onnxruntime sees the bytes only after all that it would do with them is known.
+            file = read_onnx(data)
+            self.manifest = _manifest(file)
+            check_graph(file, self.manifest)
+            self._session = _session(data)
             self._try()
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
@@ -79,13 +85,17 @@ class Engine:
         return Scorer(self)
 
     def _try(self) -> None:
-        """One call on silence, so that a graph that cannot run is refused here."""
+        """Calls on silence and on the loudest sound, to refuse here a graph that cannot run."""
+        chunk = self.manifest.geometry.chunk
+        pcm = np.full(3 * chunk, MAX_AMPLITUDE, np.float32)
+        pcm[:chunk] = 0
+        pcm[chunk::3] *= -1
         try:
-            logits = Scorer(self).feed(np.zeros(self.manifest.geometry.chunk, np.int16))
+            logits = Scorer(self).feed(pcm)
         except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
             raise EarmarkError(f"the graph does not run ({_brief(error)})") from error
         if not np.isfinite(logits).all():
-            raise EarmarkError("the graph gives NaN or infinity for silence: export it again")
+            raise EarmarkError("the graph gives NaN or infinity for sound: export it again")
 
 
 class Scorer:
@@ -371,7 +381,7 @@ def as_pcm(pcm: np.ndarray) -> np.ndarray:
     return pcm
 
 
-def _open(path: Path) -> onnxruntime.InferenceSession:
+def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -392,6 +402,10 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(data) > MAX_MODEL_BYTES:
         raise EarmarkError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes")
+    return data
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -404,8 +418,7 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
         raise EarmarkError(
-            f"{path}: onnxruntime {onnxruntime.__version__} cannot load it as an ONNX model "
-            f"({_brief(error)})"
+            f"onnxruntime {onnxruntime.__version__} cannot load the graph ({_brief(error)})"
         ) from error
 
 
@@ -415,40 +428,10 @@ def _brief(error: Exception) -> str:
     return lines[0][:200]
 
 
-def _manifest(session: onnxruntime.InferenceSession) -> Manifest:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+def _manifest(file: OnnxFile) -> Manifest:
+    text = file.metadata.get(METADATA_KEY)
     if text is None:
         raise EarmarkError(
             "is an ONNX model without Earmark's manifest: use a file that earmark export wrote"
         )
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise EarmarkError(f"its manifest is larger than {MAX_MANIFEST_BYTES} bytes")
     return Manifest.from_json(text)
-
-
-def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
-    """Check the graph's inputs and outputs against the manifest."""
-    geometry = manifest.geometry
-    expected = (
-        ("input", "pcm", "tensor(float)", (geometry.chunk,)),
-        ("input", "cache", "tensor(float)", (geometry.cache,)),
-        ("output", "logits", "tensor(float)", (geometry.steps, len(manifest.labels))),
-        ("output", "cache_out", "tensor(float)", (geometry.cache,)),
-    )
-    found = {("input", node.name): node for node in session.get_inputs()}
-    found |= {("output", node.name): node for node in session.get_outputs()}
-    for side, name, kind, shape in expected:
-        node = found.pop((side, name), None)
-        if node is None:
-            raise EarmarkError(f"the graph has no {side} {name}: export it again")
-        if node.type != kind:
-            raise EarmarkError(f"{side} {name} of the graph is {node.type}, expected {kind}")
-        batch, *rest = node.shape or [0]
-        if tuple(rest) != shape or not (isinstance(batch, str | None) or batch == 1):
-            raise EarmarkError(
-                f"{side} {name} of the graph has shape {node.shape}, the manifest says "
-                f"{['batch', *shape]}: export it again"
-            )
-    if found:
-        (side, name), _ = next(iter(found.items()))
-        raise EarmarkError(f"the graph has an {side} {name} that the manifest does not describe")

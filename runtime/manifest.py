@@ -12,6 +12,8 @@ METADATA_KEY = "earmark"
 SCHEMA_VERSION = 1
 """Version of the fields below. A reader refuses a newer one; a change of meaning raises it."""
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_LOGITS = 1 << 20
+"""Most numbers that the graph gives for a chunk."""
 UNKNOWN = "_unknown_"
 SILENCE = "_silence_"
 
@@ -223,6 +225,11 @@ def _check(m: Manifest) -> None:
             f"a number from 1 to {limit}",
         )
     need(g.chunk % g.step == 0, "geometry.chunk", "a multiple of geometry.step")
+    need(
+        g.steps * len(labels) <= MAX_LOGITS,
+        "geometry.step",
+        f"at most {MAX_LOGITS} logits in a chunk",
+    )
 
     d = m.decision
     need(isinstance(d.thresholds, dict), "decision.thresholds", "an object")
