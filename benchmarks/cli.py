@@ -1,4 +1,4 @@
-"""The verbs ``bench``, ``demo`` and ``gate``. What they do is imported only when they run."""
+"""The verbs of the benchmarks. What they do is imported only when they run."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -101,6 +101,24 @@ def _gate(arguments: Namespace) -> int:
     return run(arguments)
 
 
+def _configure_fuzz(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases", type=int, default=1000, metavar="N", help="of each target (default: %(default)d)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all cases")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="may be repeated (default: all)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once")
+    parser.add_argument("--case", type=int, metavar="N", help="only this case, with its traceback")
+
+
+def _fuzz(arguments: Namespace) -> int:
+    from .fuzz import run
+
+    return run(arguments)
+
+
 bench = Command(
     summary="time models on this machine: microseconds per chunk, CPU per second of audio",
     configure=_configure_bench,
@@ -124,4 +142,14 @@ gate = Command(
     run=_gate,
     extra="bench",
     examples=("earmark gate recordings/ --level -70 --pause 10 --bed -75",),
+)
+fuzz = Command(
+    summary="feed mutated audio, models, recipes and lists to every reader; exit 1 on findings",
+    configure=_configure_fuzz,
+    run=_fuzz,
+    extra="bench",
+    examples=(
+        "earmark fuzz --cases 15000 --jobs 2 >fuzz.json",
+        "earmark fuzz --target model --case 7",
+    ),
 )
