@@ -128,7 +128,8 @@ def fuzz(
                     if finding:
                         outcome.findings.append(finding)
                         deaths += 1
-                        if deaths < MAX_DEATHS:
+                        # A process that does not even begin would not do so the next time.
+                        if finding["case"] >= 0 and deaths < MAX_DEATHS:
                             worker.resume()
                 total = sum(worker.ended for worker in watched)
                 done(total - told)
@@ -183,6 +184,7 @@ class _Worker:
         self._folder = folder
         self._work = work
         self._cases = cases
+        self._lost = 0
         self._context = multiprocessing.get_context("spawn")
         # The case at hand, counts of refused and accepted ones: they outlive a crash.
         self.shared = self._context.Array("q", [-1, 0, 0], lock=False)
@@ -223,9 +225,8 @@ class _Worker:
     def resume(self) -> None:
         """Go on after the case that ended the process."""
         last = self.shared[0]
-        self._lost += last >= 0
-        first = last + self._cases.step if last >= 0 else self._cases.start
-        self._cases = range(first, self._cases.stop, self._cases.step)
+        self._lost += 1
+        self._cases = range(last + self._cases.step, self._cases.stop, self._cases.step)
         self._start()
 
     def stop(self) -> None:
@@ -233,8 +234,6 @@ class _Worker:
             self._process.kill()
             self._process.join()
             self._process = None
-
-    _lost = 0
 
     def _start(self) -> None:
         self._folder.mkdir(exist_ok=True)

@@ -23,7 +23,6 @@ from ..runtime.info import describe
 from ..runtime.manifest import METADATA_KEY, Manifest
 from ..runtime.sources import RawSource, spot
 from ..train.corpus import scan
-from ..train.recipe import load_recipe, recipe_toml
 from .mutate import mutate_bytes, mutate_value
 
 
@@ -177,8 +176,10 @@ def _mutate_graph(random: Random, model: Any) -> None:
             grown = [f"{name}_{step}" for step in range(40)]
             for before, after in zip([name, *grown], grown, strict=False):
                 op = random.choice(("Concat", "MatMul", "Add"))
-                more = {"axis": 0} if op == "Concat" else {}
-                graph.node.append(helper.make_node(op, [before, before], [after], **more))
+                grow = helper.make_node(op, [before, before], [after])
+                if op == "Concat":
+                    grow.attribute.append(helper.make_attribute("axis", 0))
+                graph.node.append(grow)
         case 9:
             node.domain = random.choice(("com.microsoft", "ai.onnx.ml", "x"))
         case 10:
@@ -231,7 +232,10 @@ def _read_manifest(data: bytes, folder: Path) -> None:
             raise AssertionError("unprintable text for people")
 
 
+# Recipes and runs are read with torch at hand, which takes seconds to import: not before it is due.
 def _recipe_seeds(folder: Path) -> list[bytes]:
+    from ..train.recipe import load_recipe, recipe_toml
+
     text = (Path(scan.__code__.co_filename).parent / "recipes" / "commands.toml").read_text()
     (folder / "recipe.toml").write_text(text)
     return [text.encode(), recipe_toml(load_recipe(folder / "recipe.toml")).encode()]
@@ -250,6 +254,8 @@ def _mutate_toml(random: Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def _read_recipe(data: bytes, folder: Path) -> None:
+    from ..train.recipe import load_recipe, recipe_toml
+
     path = folder / "recipe.toml"
     path.write_bytes(data)
     recipe = load_recipe(path)
