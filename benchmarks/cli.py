@@ -137,6 +137,53 @@ def _demo(arguments: Namespace) -> int:
     return 0
 
 
+def _configure_gate(parser: ArgumentParser) -> None:
+    parser.add_argument("audio", nargs="+", metavar="FILE|DIR", help="recordings to push")
+    parser.add_argument("--model", metavar="FILE", help="model (default: the shipped one)")
+    parser.add_argument(
+        "--level",
+        type=float,
+        action="append",
+        metavar="DB",
+        help="level of the gate; may be repeated (default: -90, -80, -70 and -60)",
+    )
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="quiet after each recording (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--bed", type=float, metavar="DB", help="white noise under it all (default: none)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _gate(arguments: Namespace) -> int:
+    from .gate import run
+
+    return run(arguments)
+
+
+def _configure_fuzz(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases", type=int, default=1000, metavar="N", help="of each target (default: %(default)d)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all cases")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="may be repeated (default: all)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once")
+    parser.add_argument("--case", type=int, metavar="N", help="only this case, with its traceback")
+
+
+def _fuzz(arguments: Namespace) -> int:
+    from .fuzz import run
+
+    return run(arguments)
+
+
 bench = Command(
     summary="time models on this machine: microseconds per chunk, CPU per second of audio",
     configure=_configure_bench,
@@ -163,4 +210,21 @@ demo = Command(
     run=_demo,
     extra="bench",
     examples=("earmark demo", 'earmark demo -o trial --keywords "open door" "close door"'),
+)
+gate = Command(
+    summary="measure on recordings what the energy gate saves and which detections it costs",
+    configure=_configure_gate,
+    run=_gate,
+    extra="bench",
+    examples=("earmark gate recordings/ --level -70 --pause 10 --bed -75",),
+)
+fuzz = Command(
+    summary="feed mutated audio, models, recipes and lists to every reader; exit 1 on findings",
+    configure=_configure_fuzz,
+    run=_fuzz,
+    extra="bench",
+    examples=(
+        "earmark fuzz --cases 15000 --jobs 2 >fuzz.json",
+        "earmark fuzz --target model --case 7",
+    ),
 )

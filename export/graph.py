@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..runtime.errors import EarmarkError
+from ..runtime.graph_check import OPSET
 from ..train.student import Student
 
-OPSET = 17
 IR_VERSION = 8
 WEIGHT_PEAK = 63
 """Weights use 7 of 8 bits. x86 processors without VNNI add two products of 8-bit numbers in 16

@@ -21,7 +21,7 @@ from .errors import EarmarkError
 MAX_AMPLITUDE = 100.0
 """Float samples beyond this are no audio in [-1, 1), whatever the gain."""
 MAX_CHANNELS = 64
-MAX_RATE = 768_000
+MIN_RATE, MAX_RATE = 1000, 768_000
 MAX_BLOCK = 1 << 16
 """Most frames that are decoded at once."""
 UNKNOWN_SIZE = 0x7FFF0000
@@ -162,7 +162,7 @@ def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder 
             layout = (tag, channels, rate, bits)
             if (tag, bits) not in WAV_TYPES:
                 return None
-            if not (1 <= channels <= MAX_CHANNELS and 1 <= rate <= MAX_RATE) or (
+            if not (1 <= channels <= MAX_CHANNELS and MIN_RATE <= rate <= MAX_RATE) or (
                 frame != channels * bits // 8
             ):
                 raise EarmarkError(
@@ -226,7 +226,7 @@ def decode_samples(data: bytes, tag: int, bits: int) -> np.ndarray:
     """Decode samples of a format in ``WAV_TYPES`` to float32 in [-1, 1)."""
     raw = np.frombuffer(data, WAV_TYPES[tag, bits])
     if tag == FLOAT:
-        with np.errstate(over="ignore"):  # infinity is refused later
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused later
             return raw.astype(np.float32)
     if bits == 24:
         # Into the upper bytes of 32-bit integers, which keeps the sign.
@@ -255,6 +255,11 @@ def _soundfile(path: Path) -> Iterator[_Decoder]:
                 raise EarmarkError(
                     f"{path}: has {file.channels} channels, more than {MAX_CHANNELS}: mix it down"
                 )
+            if not MIN_RATE <= file.samplerate <= MAX_RATE:
+                raise EarmarkError(
+                    f"{path}: is at {file.samplerate} Hz: convert it to one of {MIN_RATE} to "
+                    f"{MAX_RATE} Hz"
+                )
             promised, decoded = file.frames, 0
 
             def read(frames: int) -> np.ndarray:
@@ -279,7 +284,8 @@ def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]
     """Decode to the end: mono, finite, and of a possible level."""
     done = 0
     while len(block := decoder.read(frames)):
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             bad = (done + int(np.argmin(np.isfinite(mono)))) / decoder.rate
             raise EarmarkError(

@@ -155,6 +155,16 @@ class Decider:
         """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
         return self._total / self._rule.full
 
+    @property
+    def window(self) -> int:
+        """Steps of the moving average."""
+        return self._rule.window
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every keyword is armed, so that no step but one that fires changes anything."""
+        return self._all_armed
+
     def update(self, posteriors: np.ndarray) -> list[Firing]:
         """Take the next steps and return what fires, in the order of the steps.
 
@@ -170,21 +180,30 @@ class Decider:
                 firings.append(firing._replace(row=firing.row + start))
         return firings
 
+    def restore(self, posteriors: np.ndarray) -> None:
+        """Put the steps that the last gap skipped into the moving average, deciding nothing.
+
+        Args:
+            posteriors: float [steps, labels] of the end of the gap, at most 1024 rows.
+        """
+        self._shift(posteriors)
+
     def reset(self) -> None:
         """Return to the state of a new stream."""
-        self._reset_window()
-        self._armed = [True] * len(self._armed)
+        self.gap()
         self._ready = [0] * len(self._ready)
-        self._all_armed = True
         self._clock = 0
 
     def gap(self, steps: int = 0) -> None:
         """Forget the audio before a loss of about ``steps`` steps.
 
-        The moving average restarts from zeros. Refractory periods run on over the loss, so that a
-        word cut by it does not fire twice.
+        The moving average restarts from zeros, which arms every keyword. Refractory periods run on
+        over the loss, so that a word cut by it does not fire twice. A gap as long as the moving
+        average is the same as so many steps of zeros.
         """
         self._reset_window()
+        self._armed = [True] * len(self._armed)
+        self._all_armed = True
         self._clock += steps
 
     def _reset_window(self) -> None:
@@ -193,6 +212,18 @@ class Decider:
         self._total = np.zeros(self._rows.shape[1], np.int64)
 
     def _advance(self, posteriors: np.ndarray) -> list[Firing]:
+        totals = self._shift(posteriors)
+        clock = self._clock
+        self._clock += len(totals)
+        above = totals >= self._rule.fire
+        if self._all_armed and not np.count_nonzero(above):
+            return []
+        firings = self._rule.firings(totals, above, self._armed, self._ready, clock)
+        self._all_armed = all(self._armed)
+        return firings
+
+    def _shift(self, posteriors: np.ndarray) -> np.ndarray:
+        """Move the window over the next steps and return its sums, int64 [steps, labels]."""
         steps, window, rows = len(posteriors), self._rule.window, self._rows
         end = self._end
         if end + steps > len(rows):
@@ -205,14 +236,7 @@ class Decider:
         totals += self._total
         self._end = end + steps
         self._total = totals[-1].copy()
-        clock = self._clock
-        self._clock += steps
-        above = totals >= self._rule.fire
-        if self._all_armed and not np.count_nonzero(above):
-            return []
-        firings = self._rule.firings(totals, above, self._armed, self._ready, clock)
-        self._all_armed = all(self._armed)
-        return firings
+        return totals
 
 
 class BatchDecider:
@@ -296,7 +320,6 @@ class BatchDecider:
     def reset(self, stream: int) -> None:
         """Return a stream to its start."""
         self.gap(stream)
-        self._armed[stream] = True
         self._ready[stream] = 0
         self._clock[stream] = 0
 
@@ -304,6 +327,7 @@ class BatchDecider:
         """As :meth:`Decider.gap`, for one stream."""
         self._rows[stream] = 0
         self._total[stream] = 0
+        self._armed[stream] = True
         self._clock[stream] += steps
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,10 @@ import onnxruntime
 from .audio import MAX_AMPLITUDE
 from .decision import Decider
 from .errors import EarmarkError
-from .manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Decision, Manifest
+from .gate import Gate
+from .graph_check import check_graph
+from .manifest import METADATA_KEY, Decision, Manifest
+from .onnx_file import OnnxFile, read_onnx
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
@@ -47,27 +50,35 @@ class Engine:
 
         Raises:
             EarmarkError: there is no such file, it is no ONNX file, it has no manifest or a newer
-                one, or the manifest does not describe the graph.
+                one, the manifest does not describe the graph, or the graph would take unreasonable
+                memory or time.
         """
         self.path = DEFAULT_MODEL if path is None else Path(path)
-        self._session = _open(self.path)
+        data = _read(self.path)
         try:
-            self.manifest = _manifest(self._session)
-            _check_graph(self._session, self.manifest)
+            # onnxruntime sees the bytes only after all that it would do with them is known.
+            file = read_onnx(data)
+            self.manifest = _manifest(file)
+            check_graph(file, self.manifest)
+            self._session = _session(data)
             self._try()
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
 
-    def stream(self, decision: Decision | None = None) -> "Stream":
+    def stream(self, decision: Decision | None = None, gate: float | None = None) -> "Stream":
         """Start a stream.
 
         Args:
             decision: thresholds and times in place of those in the manifest.
+            gate: level in dB of full scale below which the network is skipped, once all that a
+                decision depends on is below it (see :mod:`earmark.runtime.gate`); None to run it
+                always.
 
         Raises:
-            EarmarkError: a value of ``decision`` is out of range or a keyword is not the model's.
+            EarmarkError: a value of ``decision`` is out of range, a keyword is not the model's, or
+                ``gate`` is out of range.
         """
-        return Stream(self, decision)
+        return Stream(self, decision, gate)
 
     @property
     def batches(self) -> bool:
@@ -79,13 +90,17 @@ class Engine:
         return Scorer(self)
 
     def _try(self) -> None:
-        """One call on silence, so that a graph that cannot run is refused here."""
+        """Calls on silence and on the loudest sound, to refuse here a graph that cannot run."""
+        chunk = self.manifest.geometry.chunk
+        pcm = np.full(3 * chunk, MAX_AMPLITUDE, np.float32)
+        pcm[:chunk] = 0
+        pcm[chunk::3] *= -1
         try:
-            logits = Scorer(self).feed(np.zeros(self.manifest.geometry.chunk, np.int16))
+            logits = Scorer(self).feed(pcm)
         except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
             raise EarmarkError(f"the graph does not run ({_brief(error)})") from error
         if not np.isfinite(logits).all():
-            raise EarmarkError("the graph gives NaN or infinity for silence: export it again")
+            raise EarmarkError("the graph gives NaN or infinity for sound: export it again")
 
 
 class Scorer:
@@ -136,19 +151,19 @@ class Scorer:
         complete = (self._filled + len(pcm)) // self._chunk
         steps, labels = self._logits.shape[1:]
         if complete <= 1:
-            for _ in self.chunks(pcm):
-                pass
+            for _ in self.fill(pcm):
+                self.score()
             return self._logits[0, : complete * steps]
         rows = np.empty((complete, steps, labels), np.float32)
-        for index, logits in enumerate(self.chunks(pcm)):
-            rows[index] = logits
+        for index, _ in enumerate(self.fill(pcm)):
+            rows[index] = self.score()
         return rows.reshape(-1, labels)
 
-    def chunks(self, pcm: np.ndarray) -> Iterator[np.ndarray]:
-        """As :meth:`feed`, but yield the logits of each chunk, float32 [steps, labels], in turn.
+    def fill(self, pcm: np.ndarray) -> Iterator[np.ndarray]:
+        """Take audio and yield every chunk that it completes, float32 [chunk], in turn.
 
-        Each is valid until the next. ``pcm`` must have come from :func:`as_pcm`, and the iterator
-        must be run to its end: samples are taken as it goes.
+        Each is valid until the next; :meth:`score` runs the model on it. ``pcm`` must have come
+        from :func:`as_pcm`, and the iterator must be run to its end: samples are taken as it goes.
         """
         chunk, buffer = self._chunk, self._pcm[0]
         start, total = 0, len(pcm)
@@ -161,10 +176,28 @@ class Scorer:
             if filled + count < chunk:
                 self._filled = filled + count
                 return
-            self._session.run_with_iobinding(self._bindings[self._turn])
-            self._turn = 1 - self._turn
             self._filled = 0
-            yield self._logits[0]
+            yield buffer
+
+    def score(self) -> np.ndarray:
+        """Run the model on the chunk that :meth:`fill` gave: its logits, float32 [steps, labels].
+
+        A view that the next call overwrites.
+        """
+        self._session.run_with_iobinding(self._bindings[self._turn])
+        self._turn = 1 - self._turn
+        return self._logits[0]
+
+    def replay(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Run the model on ``chunks``, float32 [chunk] each, from the start of a signal, and yield
+        the logits of each. The chunk that :meth:`fill` gave is kept."""
+        buffer = self._pcm[0]
+        current = buffer.copy()
+        self._restart()
+        for chunk in chunks:
+            buffer[:] = chunk
+            yield self.score()
+        buffer[:] = current
 
     def flush(self) -> np.ndarray:
         """Finish the chunk with zeros and return its logits, float32 [steps, labels].
@@ -175,16 +208,24 @@ class Scorer:
 
     def reset(self) -> None:
         """Return to the start of a stream."""
-        self._caches[0][:] = 0
-        self._turn = 0
+        self._restart()
         self._filled = 0
         self.samples = 0
+
+    def _restart(self) -> None:
+        self._caches[0][:] = 0
+        self._turn = 0
 
 
 class Stream:
     """Audio in, detections out. What it returns does not depend on how the audio is cut."""
 
-    def __init__(self, engine: Engine, decision: Decision | None = None) -> None:
+    skipped: int
+    """Samples that the gate kept from the network since the start or the last reset."""
+
+    def __init__(
+        self, engine: Engine, decision: Decision | None = None, gate: float | None = None
+    ) -> None:
         """See :meth:`Engine.stream`."""
         manifest = engine.manifest
         if decision is not None:
@@ -200,12 +241,15 @@ class Stream:
         )
         self._posteriors = np.empty((geometry.steps, len(manifest.labels)), np.float32)
         self._column = np.empty((geometry.steps, 1), np.float32)
+        self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
         self._origin = 0
         self._scored = 0
+        self.skipped = 0
 
     @property
     def posteriors(self) -> np.ndarray:
-        """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
+        """Smoothed posteriors of the last step: float64 [labels], zero at the start and while the
+        gate is closed."""
         return self._decider.smoothed
 
     @property
@@ -230,17 +274,36 @@ class Stream:
                 as before.
         """
         detections = []
-        posteriors = self._posteriors
+        gate = self._gate
         # Chunk by chunk, so that every array operation has one shape: results are bitwise the same
         # however the audio arrives, and a long push takes no more memory than a short one.
-        for logits in self._scorer.chunks(as_pcm(pcm)):
-            softmax(logits, posteriors, self._column)
-            for firing in self._decider.update(posteriors):
-                end = self._origin + self._scored + (firing.row + 1) * self._step
-                detections.append(
-                    Detection(self._labels[firing.label], end / self._rate, firing.score)
-                )
-            self._scored += len(logits) * self._step
+        for chunk in self._scorer.fill(as_pcm(pcm)):
+            if gate is not None:
+                if gate.skips(chunk, self._decider.at_rest):
+                    self._decider.gap(len(self._posteriors))
+                    self._scored += len(chunk)
+                    self.skipped += len(chunk)
+                    continue
+                if gate.closed:
+                    self._open(gate)
+            detections += self._decide(self._scorer.score())
+        return detections
+
+    def _open(self, gate: Gate) -> None:
+        """Bring the network and the moving average to where they were without the gate."""
+        for index, logits in enumerate(self._scorer.replay(gate.reopen())):
+            if index >= gate.warm_up:
+                self._decider.restore(softmax(logits, self._posteriors, self._column))
+
+    def _decide(self, logits: np.ndarray) -> list[Detection]:
+        """Take the logits of the next chunk."""
+        posteriors = self._posteriors
+        softmax(logits, posteriors, self._column)
+        detections = []
+        for firing in self._decider.update(posteriors):
+            end = self._origin + self._scored + (firing.row + 1) * self._step
+            detections.append(Detection(self._labels[firing.label], end / self._rate, firing.score))
+        self._scored += len(logits) * self._step
         return detections
 
     def flush(self, tail: float = 0.0) -> list[Detection]:
@@ -266,8 +329,11 @@ class Stream:
         """Return to the state of a new stream, at audio time 0."""
         self._scorer.reset()
         self._decider.reset()
+        if self._gate is not None:
+            self._gate.reset()
         self._origin = 0
         self._scored = 0
+        self.skipped = 0
 
     def gap(self, samples: int = 0) -> None:
         """Audio was lost here: about ``samples`` samples, 0 where that is not known.
@@ -277,6 +343,8 @@ class Stream:
         self._origin += self._scorer.samples + samples
         self._decider.gap((self._scorer.samples - self._scored + samples) // self._step)
         self._scorer.reset()
+        if self._gate is not None:
+            self._gate.reset()
         self._scored = 0
 
 
@@ -326,7 +394,7 @@ def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
         out[:] = pcm
 
 
-def _open(path: Path) -> onnxruntime.InferenceSession:
+def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -347,6 +415,10 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(data) > MAX_MODEL_BYTES:
         raise EarmarkError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes")
+    return data
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -359,8 +431,7 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
         raise EarmarkError(
-            f"{path}: onnxruntime {onnxruntime.__version__} cannot load it as an ONNX model "
-            f"({_brief(error)})"
+            f"onnxruntime {onnxruntime.__version__} cannot load the graph ({_brief(error)})"
         ) from error
 
 
@@ -370,40 +441,10 @@ def _brief(error: Exception) -> str:
     return lines[0][:200]
 
 
-def _manifest(session: onnxruntime.InferenceSession) -> Manifest:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+def _manifest(file: OnnxFile) -> Manifest:
+    text = file.metadata.get(METADATA_KEY)
     if text is None:
         raise EarmarkError(
             "is an ONNX model without Earmark's manifest: use a file that earmark export wrote"
         )
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise EarmarkError(f"its manifest is larger than {MAX_MANIFEST_BYTES} bytes")
     return Manifest.from_json(text)
-
-
-def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
-    """Check the graph's inputs and outputs against the manifest."""
-    geometry = manifest.geometry
-    expected = (
-        ("input", "pcm", "tensor(float)", (geometry.chunk,)),
-        ("input", "cache", "tensor(float)", (geometry.cache,)),
-        ("output", "logits", "tensor(float)", (geometry.steps, len(manifest.labels))),
-        ("output", "cache_out", "tensor(float)", (geometry.cache,)),
-    )
-    found = {("input", node.name): node for node in session.get_inputs()}
-    found |= {("output", node.name): node for node in session.get_outputs()}
-    for side, name, kind, shape in expected:
-        node = found.pop((side, name), None)
-        if node is None:
-            raise EarmarkError(f"the graph has no {side} {name}: export it again")
-        if node.type != kind:
-            raise EarmarkError(f"{side} {name} of the graph is {node.type}, expected {kind}")
-        batch, *rest = node.shape or [0]
-        if tuple(rest) != shape or not (isinstance(batch, str | None) or batch == 1):
-            raise EarmarkError(
-                f"{side} {name} of the graph has shape {node.shape}, the manifest says "
-                f"{['batch', *shape]}: export it again"
-            )
-    if found:
-        (side, name), _ = next(iter(found.items()))
-        raise EarmarkError(f"the graph has an {side} {name} that the manifest does not describe")

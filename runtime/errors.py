@@ -1,9 +1,25 @@
 """The one exception that Earmark raises for what a user can put right."""
 
+MAX_MESSAGE = 1000
+
 
 class EarmarkError(Exception):
     """A problem with the input, the machine or the settings.
 
     The message is one line that names the file or field and the remedy; the command line prints it
-    as it is and exits with a non-zero status.
+    as it is and exits with a non-zero status. What a message quotes may come from a hostile file:
+    see :func:`one_line`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """``text`` that is safe to print: on one line, of a readable length, and without characters
+    that a terminal would obey; those are written as escapes."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

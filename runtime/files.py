@@ -1,4 +1,5 @@
-"""Whole files or none: output is written under a temporary name and renamed when complete."""
+"""Whole files or none: output is written under a temporary name and renamed when complete, and
+text is read up to a limit."""
 
 import os
 import tempfile
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import EarmarkError
+
+MAX_TEXT_BYTES = 64 << 20
+"""Largest text that is read: a list of a million clips."""
 
 
 @contextmanager
@@ -45,6 +49,24 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise EarmarkError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: str | os.PathLike[str], limit: int = MAX_TEXT_BYTES) -> str:
+    """Read a file as UTF-8, if it is no larger than ``limit`` bytes.
+
+    Raises:
+        EarmarkError: it cannot be read, is larger or no UTF-8 text.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise EarmarkError(f"{path}: cannot be read (larger than {limit} bytes)")
+        return str(data, "utf-8")
+    except OSError as error:
+        raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise EarmarkError(f"{path}: cannot be read (no UTF-8 text: {error})") from error
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

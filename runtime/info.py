@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .engine import Engine
+from .errors import one_line
 from .manifest import Manifest
 
 
@@ -18,11 +19,17 @@ def run(arguments: Namespace) -> int:
         print(json.dumps({"file": str(engine.path), "bytes": size, **asdict(engine.manifest)}))
         return 0
     print(f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes")
-    rows = list(_rows(engine.manifest))
+    for line in describe(engine.manifest):
+        print(f"  {line}")
+    return 0
+
+
+def describe(manifest: Manifest) -> Iterator[str]:
+    """The manifest as lines for people, a field and its value on each."""
+    rows = list(_rows(manifest))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"  {name:{width}}  {value}".rstrip())
-    return 0
+        yield one_line(f"{name:{width}}  {value}".rstrip())
 
 
 def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,9 @@ METADATA_KEY = "earmark"
 SCHEMA_VERSION = 1
 """Version of the fields below. A reader refuses a newer one; a change of meaning raises it."""
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_LOGITS = 1 << 20
+"""Most numbers that the graph gives for a chunk."""
 UNKNOWN = "_unknown_"
 SILENCE = "_silence_"
 
@@ -116,11 +119,13 @@ class Manifest:
         if len(text) > MAX_MANIFEST_BYTES:
             raise EarmarkError(f"manifest is larger than {MAX_MANIFEST_BYTES} bytes")
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise EarmarkError(f"manifest is not JSON ({error})") from error
         if not isinstance(raw, dict):
             raise EarmarkError("manifest is not a JSON object")
+        if _depth(raw) > MAX_DEPTH:
+            raise EarmarkError(f"manifest has more than {MAX_DEPTH} levels of lists and objects")
         schema = raw.get("schema")
         if not _is_int(schema) or schema < 1:
             raise EarmarkError("manifest field schema: expected a version number")
@@ -142,6 +147,19 @@ class Manifest:
             if f.default is MISSING and f.default_factory is MISSING and f.name not in known:
                 raise EarmarkError(f"manifest field {f.name}: is missing")
         return cls(**known)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _depth(value: object) -> int:
+    """Levels of lists and objects in a value of JSON."""
+    depth, level = 0, [value]
+    while level := [x for x in level if isinstance(x, list | dict)]:
+        depth += 1
+        level = [x for v in level for x in (v.values() if isinstance(v, dict) else v)]
+    return depth
 
 
 def _is_int(value: object) -> TypeGuard[int]:
@@ -223,6 +241,11 @@ def _check(m: Manifest) -> None:
             f"a number from 1 to {limit}",
         )
     need(g.chunk % g.step == 0, "geometry.chunk", "a multiple of geometry.step")
+    need(
+        g.steps * len(labels) <= MAX_LOGITS,
+        "geometry.step",
+        f"at most {MAX_LOGITS} logits in a chunk",
+    )
 
     d = m.decision
     need(isinstance(d.thresholds, dict), "decision.thresholds", "an object")

@@ -53,6 +53,17 @@ def chosen_channel(text: str) -> int | str:
     return int(text)
 
 
+def add_gate_option(parser: ArgumentParser) -> None:
+    """``--gate``."""
+    parser.add_argument(
+        "--gate",
+        type=float,
+        metavar="DB",
+        help="skip the network while the audio stays below this level, in dB of full scale: saves "
+        "CPU, and words that are softer are not heard (default: off)",
+    )
+
+
 def chosen_decision(manifest: Manifest, thresholds: list[str]) -> Decision:
     """The manifest's decision settings with ``--threshold`` values applied in their order.
 

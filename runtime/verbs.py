@@ -6,7 +6,13 @@ from pathlib import Path
 
 from .command import Command
 from .layout import SPLITS
-from .options import add_device_options, add_event_options, add_model_options, positive
+from .options import (
+    add_device_options,
+    add_event_options,
+    add_gate_option,
+    add_model_options,
+    positive,
+)
 
 
 def _configure_detect(parser: ArgumentParser) -> None:
@@ -18,6 +24,7 @@ def _configure_detect(parser: ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_event_options(parser)
+    add_gate_option(parser)
 
 
 def _detect(arguments: Namespace) -> int:
@@ -28,6 +35,7 @@ def _detect(arguments: Namespace) -> int:
 
 def _configure_listen(parser: ArgumentParser) -> None:
     add_model_options(parser)
+    add_gate_option(parser)
     add_device_options(parser)
     parser.add_argument("--no-view", action="store_true", help="JSON lines only, no live view")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """Laws of the decision rule."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,11 +80,16 @@ def reference(decision: Decision, rows: np.ndarray) -> list[Firing]:
     return firings
 
 
-def near_release(decision: Decision, rows: np.ndarray) -> bool:
-    """A mean lies within the arithmetic's resolution of a level where the rule changes."""
+def smoothed(decision: Decision, rows: np.ndarray) -> np.ndarray:
+    """The causal mean of each step, float64 [steps, 3]."""
     window = max(1, round(decision.smoothing / STEP))
     padded = np.concatenate([np.zeros((window - 1, 3)), rows.astype(np.float64)])
-    means = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0).mean(axis=-1)
+    return np.lib.stride_tricks.sliding_window_view(padded, window, axis=0).mean(axis=-1)
+
+
+def near_release(decision: Decision, rows: np.ndarray) -> bool:
+    """A mean lies within the arithmetic's resolution of a level where the rule changes."""
+    means = smoothed(decision, rows)
     levels = [
         level
         for label, column in (("yes", 0), ("no", 2))
@@ -113,6 +119,28 @@ def test_nothing_fires_below_the_threshold(decision: Decision, rows: np.ndarray)
     for label, column in (("yes", 0), ("no", 2)):
         rows[:, column] = np.minimum(rows[:, column], decision.thresholds[label] - 1e-6)
     assert fire(Decider(decision, LABELS, STEP), rows) == []
+
+
+@given(decisions(), posteriors())
+def test_no_smoothed_posterior_below_the_threshold_fires(
+    decision: Decision, rows: np.ndarray
+) -> None:
+    means = smoothed(decision, rows)
+    for label, row, score in fire(Decider(decision, LABELS, STEP), rows):
+        assert score == pytest.approx(means[row, label], abs=2 * QUANTUM)
+        assert means[row, label] >= decision.thresholds[LABELS[label]] - 2 * QUANTUM
+
+
+@given(decisions(), posteriors())
+def test_one_excursion_fires_at_most_once(decision: Decision, rows: np.ndarray) -> None:
+    """Between two firings of a keyword its smoothed posterior has been below the release level."""
+    means = smoothed(decision, rows)
+    firings = fire(Decider(decision, LABELS, STEP), rows)
+    for column in (0, 2):
+        release = decision.release * decision.thresholds[LABELS[column]]
+        at = [firing.row for firing in firings if firing.label == column]
+        for first, second in pairwise(at):
+            assert means[first + 1 : second, column].min() <= release + 2 * QUANTUM
 
 
 @given(decisions(), posteriors())
@@ -203,6 +231,48 @@ def test_a_gap_forgets_the_mean_but_not_the_refractory_period() -> None:
     assert decider.update(word) == []
     decider.gap(steps=100)
     assert len(decider.update(word)) == 1
+
+
+@given(decisions(), posteriors(), posteriors(), st.integers(0, 40))
+def test_a_gap_is_zeros_for_as_long_as_the_mean(
+    decision: Decision, before: np.ndarray, after: np.ndarray, more: int
+) -> None:
+    lost, heard = Decider(decision, LABELS, STEP), Decider(decision, LABELS, STEP)
+    lost.update(before)
+    heard.update(before)
+    lost.gap(lost.window + more)
+    heard.update(np.zeros((heard.window + more, 3)))
+    assert lost.update(after) == heard.update(after)
+    assert np.array_equal(lost.smoothed, heard.smoothed)
+
+
+def test_after_a_gap_of_unknown_length_a_keyword_is_armed() -> None:
+    decider = Decider(settings(smoothing=0.0, refractory=0.0), LABELS, STEP)
+    word = np.tile([0.0, 0.0, 0.9], (5, 1))
+    assert len(decider.update(word)) == 1
+    assert not decider.at_rest
+    decider.gap()
+    assert decider.at_rest
+    assert [firing.row for firing in decider.update(word)] == [0]
+
+
+@given(decisions(), posteriors(), posteriors(), posteriors())
+def test_a_restored_gap_leaves_no_trace(
+    decision: Decision, before: np.ndarray, skipped: np.ndarray, after: np.ndarray
+) -> None:
+    for label, column in (("yes", 0), ("no", 2)):
+        # As quiet audio is: nothing in the gap fires, and the keywords are armed before it.
+        skipped[:, column] *= decision.thresholds[label] * 0.99
+    gated, whole = Decider(decision, LABELS, STEP), Decider(decision, LABELS, STEP)
+    for decider in (gated, whole):
+        decider.update(before)
+        decider.update(np.zeros((decider.window, 3)))
+        assert decider.at_rest
+    whole.update(skipped)
+    gated.gap(len(skipped))
+    gated.restore(skipped[-gated.window :])
+    if not near_release(decision, skipped):
+        assert gated.update(after) == whole.update(after)
 
 
 def test_an_unreasonable_window_is_refused() -> None:

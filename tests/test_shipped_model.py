@@ -119,6 +119,29 @@ def test_accuracy_on_recorded_speech_is_the_one_in_the_manifest(
     assert measured["top1"] == pytest.approx(expected, abs=0.03)
 
 
+def test_after_silence_the_state_is_that_of_a_stream_that_heard_only_silence(
+    engine: Engine, spoken: np.ndarray
+) -> None:
+    """Whatever came before: the model's memory is finite, and the decision rests."""
+    geometry = engine.manifest.geometry
+    smoothing = round(engine.manifest.decision.smoothing * geometry.sample_rate)
+    chunks = -(-(geometry.receptive_field + smoothing) // geometry.chunk)
+    silence = np.zeros(chunks * geometry.chunk, np.int16)
+    used, fresh = engine.stream(), engine.stream()
+    used.push(np.resize(LIVELY, 70 * geometry.chunk))
+    used.push(np.resize(spoken, 50 * geometry.chunk))
+    # 0.8 s of refractory period are over long before the silence is.
+    start, origin = used.seconds, fresh.seconds
+    assert used.push(silence) == fresh.push(silence) == []
+    assert np.array_equal(used.posteriors, fresh.posteriors)
+    for at in range(0, len(spoken), geometry.chunk):
+        chunk = spoken[at : at + geometry.chunk]
+        found, expected = used.push(chunk), fresh.push(chunk)
+        assert [(d.keyword, d.score) for d in found] == [(d.keyword, d.score) for d in expected]
+        assert [d.time - start for d in found] == pytest.approx([d.time - origin for d in expected])
+        assert np.array_equal(used.posteriors, fresh.posteriors)
+
+
 def test_a_quiet_room_and_digital_silence_stay_silent(engine: Engine) -> None:
     quiet = np.random.default_rng(1).normal(0, 20, 20 * RATE).astype(np.int16)
     assert in_pieces(engine, quiet, [1280]) == []

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_text
+from ..runtime.errors import EarmarkError, one_line
+from ..runtime.files import read_text, write_text
 from ..runtime.layout import (
     LISTS,
     NOISE_FOLDER,
@@ -176,11 +176,12 @@ def read_sources(root: Path) -> list[Source]:
     if not path.is_file():
         return [Source(name=root.resolve().name, licence="unknown")]
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
         sources = [Source(**item) for item in raw]
-        if any(not isinstance(value, str) for source in sources for value in vars(source).values()):
-            raise TypeError("a field is not text")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        values = [value for source in sources for value in vars(source).values()]
+        if not all(isinstance(value, str) and value.isprintable() for value in values):
+            raise TypeError("a field is not printable text")
+    except (ValueError, TypeError, RecursionError) as error:
         raise EarmarkError(
             f"{path}: not a list of objects with name and licence ({error}): mend or remove it"
         ) from error
@@ -245,10 +246,7 @@ def _read_list(path: Path) -> list[str] | None:
     """Clips named in a list as ``word/stem``: a corpus may be re-encoded to another format."""
     if not path.is_file():
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EarmarkError(f"{path}: cannot be read ({error}): one clip path per line") from error
+    lines = read_text(path).splitlines()
     entries = [PurePosixPath(line.strip().replace("\\", "/")) for line in lines if line.strip()]
     return [str(entry.with_name(_stem(entry.name))) for entry in entries if entry.name]
 
@@ -295,7 +293,7 @@ def _stem(name: str) -> str:
 
 def _some(names: Iterable[str], limit: int = 5) -> str:
     ordered = sorted(names)
-    return ", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else "")
+    return one_line(", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else ""))
 
 
 def _raise(error: OSError) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -12,13 +11,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
+from ..runtime.files import read_text
 from ..runtime.manifest import Source
 from .augment import AugmentSettings
 from .dataset import SAMPLE_RATE
 from .mfcc import MfccSettings
 from .student import StudentSettings
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+MAX_RECIPE_BYTES = 1 << 20
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -105,10 +106,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             value. The message names the file or the override, and the field.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(read_text(path, MAX_RECIPE_BYTES))
+    except (ValueError, RecursionError) as error:
         raise EarmarkError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
         _override(table, override)

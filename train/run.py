@@ -25,7 +25,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import write_bytes, write_text
+from ..runtime.files import read_text, write_bytes, write_text
 from ..runtime.manifest import Source
 from .recipe import Recipe, load_recipe, recipe_toml
 from .student import Student
@@ -178,15 +178,12 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 def _read_info(path: Path) -> RunInfo:
     file = path / INFO
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        info = TypeAdapter(RunInfo).validate_python(raw)
-    except OSError as error:
-        raise EarmarkError(f"{file}: cannot be read ({error.strerror or error})") from error
+        info = TypeAdapter(RunInfo).validate_python(json.loads(read_text(file)))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise EarmarkError(f"{file}: field {name}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EarmarkError(f"{file}: not JSON ({error})") from error
     if info.schema > SCHEMA_VERSION:
         raise EarmarkError(f"{file}: schema {info.schema} is newer than this Earmark: upgrade it")
