@@ -17,7 +17,8 @@ TAIL_SECONDS = 0.5
 def run(arguments: Namespace) -> int:
     """Exit status 1 where a file could not be read; the others are done all the same."""
     engine = Engine(arguments.model)
-    stream = engine.stream(chosen_decision(engine.manifest, arguments.threshold))
+    decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
+    stream = engine.stream(decision)
     files: Sequence[str] = arguments.files
     failed = 0
     for file in files:

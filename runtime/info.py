@@ -3,7 +3,6 @@
 import json
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from .engine import Engine
@@ -15,7 +14,7 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     size = engine.path.stat().st_size
     if arguments.json:
-        print(json.dumps({"file": str(engine.path), "bytes": size, **asdict(engine.manifest)}))
+        print(json.dumps({"file": str(engine.path), "bytes": size, **engine.manifest.to_dict()}))
         return 0
     print(f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes")
     rows = list(_rows(engine.manifest))
@@ -37,6 +36,10 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
         f"mean over {decision.smoothing:g} s, re-arms below {decision.release:g} of the threshold, "
         f"{decision.refractory:g} s between detections",
     )
+    for name, point in manifest.operating_points.items():
+        thresholds = ", ".join(f"{keyword} {t:g}" for keyword, t in point.thresholds.items())
+        default = ", the default" if point == decision else ""
+        yield "operating point", f"{name}{default}: mean over {point.smoothing:g} s; {thresholds}"
     yield (
         "audio",
         f"{rate} Hz, chunks of {1000 * geometry.chunk / rate:g} ms, "

@@ -30,7 +30,7 @@ CPU_SECONDS = 1.0
 def run(arguments: Namespace) -> int:
     """Listen until Ctrl-C, SIGTERM or ``--seconds``, each of which is a clean end."""
     engine = Engine(arguments.model)
-    decision = chosen_decision(engine.manifest, arguments.threshold)
+    decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
     rate = engine.manifest.geometry.sample_rate
     tally = _Tally()
     before = signal.signal(signal.SIGTERM, _interrupt)
