@@ -141,6 +141,18 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     )
 
 
+def word_clips(folder: Path, word: str) -> tuple[Clip, ...]:
+    """The clips of a folder that holds recordings of one word alone, in no split.
+
+    Raises:
+        EarmarkError: the folder is missing, unreadable or has no audio.
+    """
+    files = find_audio(folder)
+    if not files:
+        raise EarmarkError(f"{folder}: no audio files: record clips of {word!r} there")
+    return tuple(Clip(path, word, _stem(path.name).split(_SPEAKER_MARK)[0], "") for path in files)
+
+
 def hashed_split(speaker: str) -> str:
     """The split of a speaker in a corpus that has no lists: 80, 10 and 10 % of all names.
 
