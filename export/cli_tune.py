@@ -3,7 +3,7 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from ..runtime.command import Command
 from ..runtime.errors import EarmarkError
 
 if TYPE_CHECKING:
-    from ..runtime.sources import Source
+    from ..runtime.sources import Piece, Source
     from .tune import Tuning
 
 MICROPHONE = "mic"
@@ -88,8 +88,15 @@ def _run(arguments: Namespace) -> int:
     from .det_plot import det_figure
     from .drawing import PICTURES, picture
     from .model_file import write_manifest
-    from .tune import TuneSettings, cautions, choose, hear, keyword_clips, parse_points
-    from .tune import tuned_manifest as with_points
+    from .tune import (
+        TuneSettings,
+        cautions,
+        choose,
+        hear,
+        keyword_clips,
+        parse_points,
+        tuned_manifest,
+    )
 
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
@@ -132,7 +139,7 @@ def _run(arguments: Namespace) -> int:
         "smoothings": [*settings.smoothings],
         "seed": settings.seed,
     }
-    manifest = with_points(engine.manifest, tuning, arguments.default, about)
+    manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
     title = f"{engine.manifest.name}: {tuning.hours:.3g} h of background"
     write_bytes(plot, picture(det_figure(tuning, title), plot.suffix[1:].lower()))
     write_manifest(engine.path, arguments.output, manifest)
@@ -213,7 +220,7 @@ def _microphone(device: str | None, rate: int, minutes: float) -> Iterator[tuple
         signal.signal(signal.SIGINT, before)
 
 
-def _limited(source: Any, samples: int, stopped: Any) -> Iterator[Any]:
+def _limited(source: "Source", samples: int, stopped: Callable[[], bool]) -> Iterator["Piece"]:
     """A source up to a number of samples, or until ``stopped()``."""
     import numpy as np
 
@@ -246,32 +253,35 @@ def _show(tuning: "Tuning") -> None:
     from rich.table import Table
 
     console = Console(stderr=True, markup=False, highlight=False)
-    where = "the same recordings" if tuning.in_sample else "recordings held out"
-    table = Table("operating point", box=None, pad_edge=False)
+    figures = Table("operating point", box=None, pad_edge=False)
+    thresholds = Table("threshold (missed of clips)", box=None, pad_edge=False)
+    measured = [point.measured for point in tuning.points.values()]
     for name in tuning.points:
-        table.add_column(name, justify="right")
+        figures.add_column(name, justify="right")
+        thresholds.add_column(name, justify="right")
 
-    def row(head: str, cell: Any) -> None:
-        table.add_row(head, *(cell(point.measured) for point in tuning.points.values()))
+    def row(head: str, cell: Callable[[dict[str, Any]], str]) -> None:
+        figures.add_row(head, *map(cell, measured))
 
-    row("false accepts an hour, wanted", lambda m: f"{m['target_false_accepts_per_hour']:g}")
+    row("false accepts/h, wanted", lambda m: f"{m['target_false_accepts_per_hour']:g}")
     row("  measured", lambda m: f"{m['false_accepts_per_hour']:.2f}")
-    row("  95 % interval", lambda m: _span(m["false_accepts_per_hour_interval"], "{:.2f}"))
+    row("  95 %", lambda m: _span(m["false_accepts_per_hour_interval"], "{:.2f}"))
     row("missed", lambda m: f"{m['false_reject_rate']:.1%}")
-    row("  95 % interval", lambda m: _span(m["false_reject_rate_interval"], "{:.1%}"))
-    row("delay after the word, p50 / p95", _delays)
-    row("other detections around the clips", lambda m: str(m["extra_detections"]))
+    row("  95 %", lambda m: _span(m["false_reject_rate_interval"], "{:.1%}"))
+    row("delay p50 / p95", _delays)
+    row("other detections", lambda m: str(m["extra_detections"]))
     for curve in tuning.positives:
-        row(
-            f"{curve.keyword}: threshold, missed",
-            lambda m, k=curve.keyword: (
-                f"{m['keywords'][k]['threshold']:g}, "
-                f"{m['keywords'][k]['misses']} of {m['keywords'][k]['clips']}"
-            ),
+        cells = [point["keywords"][curve.keyword] for point in measured]
+        thresholds.add_row(
+            curve.keyword,
+            *(f"{cell['threshold']:g} ({cell['misses']} of {cell['clips']})" for cell in cells),
         )
-    console.print(table)
+    console.print(figures)
+    console.print()
+    console.print(thresholds)
+    where = "the same recordings" if tuning.in_sample else "recordings held out"
     console.print(
-        f"moving average of {tuning.smoothing:g} s; {tuning.hours:.2f} h of background; "
+        f"\nmoving average of {tuning.smoothing:g} s; {tuning.hours:.2f} h of background; "
         f"measured on {where}",
         style="dim",
     )

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from .drawing import keyword_styles
-from .tune import Tuning
+from .tune import PLOT_PER_HOUR, Tuning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,7 @@ def det_figure(tuning: Tuning, title: str) -> "Figure":
     none = 0.4 / hours
 
     def draw(false: Any, missed: Any, **style: Any) -> None:
-        order = np.lexsort((false, -missed))
-        x = np.maximum(false[order] / hours, none)
-        axes.plot(x, missed[order], **style)
+        axes.plot(np.maximum(false / hours, none), missed, **style)
 
     keywords = [curve.keyword for curve in tuning.positives]
     styles = keyword_styles(keywords)
@@ -60,8 +58,11 @@ def det_figure(tuning: Tuning, title: str) -> "Figure":
         misses = sum(c.misses[levels[:, i]] for i, c in enumerate(tuning.positives))
         false = sum(c.false_accepts[levels[:, i]] for i, c in enumerate(tuning.background))
         draw(false, misses / said, label="all, tuned", linewidth=2.4, color="black")
+    names: dict[tuple[int, ...], list[str]] = {}
     for name, point in tuning.points.items():
-        _draw_point(axes, name, point.measured, none)
+        names.setdefault(tuple(point.levels.tolist()), []).append(name)
+    for same in names.values():
+        _draw_point(axes, ", ".join(same), tuning.points[same[0]].measured, none)
     axes.set_xscale("log")
     axes.axvline(1 / hours, color=_GREY, linewidth=0.6, linestyle=":")
     axes.annotate(
@@ -72,13 +73,22 @@ def det_figure(tuning: Tuning, title: str) -> "Figure":
         color=_GREY,
         fontsize=_SIZE - 2,
     )
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:g}" if x > 1.001 * none else "none")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.annotate(
+        "none",
+        (none, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        color=_GREY,
+        fontsize=_SIZE - 2,
     )
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     worst = max(point.measured["false_reject_rate_interval"][1] for point in tuning.points.values())
     axes.set_ylim(0, min(1.0, max(0.1, 1.5 * worst)))
-    axes.set_xlim(0.8 * none, None)
+    most = max(p.measured["false_accepts_per_hour_interval"][1] for p in tuning.points.values())
+    axes.set_xlim(0.7 * none, max(3 * PLOT_PER_HOUR, 1.5 * most))
     axes.set_xlabel("false accepts per hour of background")
     axes.set_ylabel(f"missed, of {said} clips")
     where = "chosen on the same recordings" if tuning.in_sample else "on recordings held out"
@@ -93,11 +103,12 @@ def _draw_point(axes: Any, name: str, measured: dict[str, Any], none: float) -> 
     rate, share = measured["false_accepts_per_hour"], measured["false_reject_rate"]
     x, y = max(rate, none), share
     low, high = measured["false_accepts_per_hour_interval"]
+    least, most = measured["false_reject_rate_interval"]
     axes.errorbar(
         [x],
         [y],
         xerr=[[x - max(low, none)], [high - x]],
-        yerr=[[y - measured["false_reject_rate_interval"][0]], [_above(measured, y)]],
+        yerr=[[y - least], [most - y]],
         color="black",
         marker="o",
         markersize=7,
@@ -114,7 +125,3 @@ def _draw_point(axes: Any, name: str, measured: dict[str, Any], none: float) -> 
         fontweight="bold",
         zorder=6,
     )
-
-
-def _above(measured: dict[str, Any], share: float) -> float:
-    return measured["false_reject_rate_interval"][1] - share
