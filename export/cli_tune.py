@@ -254,7 +254,7 @@ def _show(tuning: "Tuning") -> None:
 
     console = Console(stderr=True, markup=False, highlight=False)
     figures = Table("operating point", box=None, pad_edge=False)
-    thresholds = Table("threshold (missed of clips)", box=None, pad_edge=False)
+    thresholds = Table("threshold (missed)", box=None, pad_edge=False)
     measured = [point.measured for point in tuning.points.values()]
     for name in tuning.points:
         figures.add_column(name, justify="right")

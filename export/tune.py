@@ -276,7 +276,7 @@ def measure(
     shares = wilson_interval(misses, said) or (0.0, 1.0)
     return {
         "summary": (
-            f"{false} false accepts in {hours:.2f} h ({rates[0]:.2g} to {rates[1]:.2g} an hour), "
+            f"{false} false accepts in {hours:.2f} h ({rates[0]:.3g} to {rates[1]:.3g} an hour), "
             f"{misses} of {said} clips missed ({shares[0]:.1%} to {shares[1]:.1%}), "
             + ("chosen on the same recordings" if in_sample else "on recordings held out")
         ),
@@ -319,7 +319,7 @@ def cautions(tuning: Tuning) -> list[str]:
         if target * tuning.hours < 1:
             lines.append(
                 f"{name}: {tuning.hours:.2f} h of background are too short to show {target:g} "
-                f"false accepts an hour: {false} in it may mean up to {most:.2g} an hour (95 %); "
+                f"false accepts an hour: {false} in it may mean up to {most:.3g} an hour (95 %); "
                 f"it takes {hours_to_measure(target):.3g} h without any"
             )
         elif tuning.in_sample and false > target * tuning.hours + 1e-9:
