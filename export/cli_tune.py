@@ -120,7 +120,8 @@ def _run(arguments: Namespace) -> int:
         minutes = 30.0 if arguments.minutes is None else arguments.minutes
         if not 0 < minutes < float("inf"):
             raise EarmarkError(f"--minutes {minutes:g}: give a number above 0")
-        heard = hear(engine, clips, _microphone(arguments.device, rate, minutes), settings)
+        source = _microphone(arguments.device, rate, minutes)
+        heard = hear(engine, clips, source, settings, seconds=60 * minutes)
     else:
         if arguments.minutes is not None or arguments.device is not None:
             raise EarmarkError("--minutes and --device go with --background mic: leave them out")
@@ -202,6 +203,7 @@ def _microphone(device: str | None, rate: int, minutes: float) -> Iterator[tuple
     def stop(number: int, frame: object) -> None:
         nonlocal stopped
         stopped = True
+        signal.signal(signal.SIGINT, before)  # a second one interrupts
 
     index = int(device) if device is not None and device.isdecimal() else device
     before = signal.signal(signal.SIGINT, stop)
@@ -221,16 +223,22 @@ def _microphone(device: str | None, rate: int, minutes: float) -> Iterator[tuple
 
 
 def _limited(source: "Source", samples: int, stopped: Callable[[], bool]) -> Iterator["Piece"]:
-    """A source up to a number of samples, or until ``stopped()``."""
+    """A source up to a number of samples, until ``stopped()`` or until it fails."""
     import numpy as np
 
-    for piece in source:
-        if isinstance(piece, np.ndarray):
-            piece = piece[:samples]
-            samples -= len(piece)
-        yield piece
-        if samples <= 0 or stopped():
-            return
+    left = samples
+    try:
+        for piece in source:
+            if isinstance(piece, np.ndarray):
+                piece = piece[:left]
+                left -= len(piece)
+            yield piece
+            if left <= 0 or stopped():
+                return
+    except EarmarkError as error:
+        if left == samples:
+            raise
+        print(f"earmark: {error}; what was heard so far is used", file=sys.stderr)
 
 
 def _curves(tuning: "Tuning") -> dict[str, Any]:

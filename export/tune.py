@@ -1,10 +1,9 @@
 """Operating points measured on a user's own recordings: thresholds that mean something."""
 
 import dataclasses
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..runtime.detect import TAIL_SECONDS
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import MAX_OPERATING_POINTS, Decision, Manifest
-from ..runtime.sources import Source
+from ..runtime.sources import Piece, Source
 from ..train.corpus import Clip, folder_name, scan, word_clips
 from ..train.progress import progress
 from .det import THRESHOLDS, Curve, Trace, sweep, trace
@@ -24,8 +23,6 @@ from .intervals import hours_to_measure, poisson_interval, wilson_interval
 from .matching import LATE, percentile
 from .points import Frontier, frontier
 from .trials import Excerpts, trial
-
-_LOG = logging.getLogger(__name__)
 
 POINTS = {"quiet": 0.2, "balanced": 1.0, "sensitive": 5.0}
 """False accepts per hour of the points that are written by default."""
@@ -137,6 +134,7 @@ def hear(
     background: Iterable[tuple[str, Source]],
     settings: TuneSettings,
     recordings: int = 1,
+    seconds: float | None = None,
 ) -> Heard:
     """Run everything through the model once, the background first.
 
@@ -146,20 +144,27 @@ def hear(
         background: names and sources of audio in which nobody says a keyword.
         settings: what is asked for.
         recordings: how many ``background`` has, for the progress bar.
+        seconds: length of a single one, where it is known beforehand.
 
     Raises:
         EarmarkError: no recording or no clip could be used.
     """
-    excerpts = Excerpts(engine.manifest.geometry.sample_rate, settings.seed)
+    rate = engine.manifest.geometry.sample_rate
+    excerpts = Excerpts(rate, settings.seed)
     skipped: list[str] = []
     heard: list[Trace] = []
-    with progress("Hearing the background", recordings) as advance:
+    total = recordings if seconds is None else round(seconds)
+    with progress("Hearing the background", total) as advance:
         for name, source in background:
+            pieces = excerpts.sample(source)
+            if seconds is not None:
+                pieces = _counted(pieces, rate, advance)
             try:
-                heard += trace(engine, excerpts.sample(source), group=name, tail=TAIL_SECONDS)
+                heard += trace(engine, pieces, group=name, tail=TAIL_SECONDS)
             except EarmarkError as error:
                 skipped.append(str(error))
-            advance(1)
+            if seconds is None:
+                advance(1)
     if not heard:
         raise EarmarkError(skipped[0] if skipped else "the background holds no audio")
     around = [] if settings.silence else excerpts.kept
@@ -385,6 +390,16 @@ def parse_points(texts: Sequence[str]) -> dict[str, float]:
     if len(points) > MAX_OPERATING_POINTS:
         raise EarmarkError(f"--point: {len(points)} points, at most {MAX_OPERATING_POINTS}")
     return points
+
+
+def _counted(pieces: Iterable[Piece], rate: int, advance: Callable[[int], None]) -> Iterator[Piece]:
+    """Pass on a source and tell ``advance`` of every whole second of it."""
+    samples = 0
+    for piece in pieces:
+        yield piece
+        if isinstance(piece, np.ndarray):
+            advance((samples + len(piece)) // rate - samples // rate)
+            samples += len(piece)
 
 
 def _halves(traces: Sequence[Trace], seed: int) -> tuple[tuple[Trace, ...], tuple[Trace, ...]]:

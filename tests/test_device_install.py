@@ -134,6 +134,10 @@ def test_the_public_names_import_no_other_stage(device: Path, tmp_path: Path) ->
     [
         (("detect", "--model", "toy.onnx", "song.mp3"), 'pip install "earmark[audio]"'),
         (("listen", "--model", "toy.onnx"), 'pip install "earmark[mic]"'),
+        (
+            ("tune", "toy.onnx", "--positive", ".", "--background", ".", "-o", "tuned.onnx"),
+            'pip install "earmark[tune]"',
+        ),
     ],
 )
 def test_what_is_missing_is_named(
