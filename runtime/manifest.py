@@ -120,8 +120,15 @@ class Manifest:
         return fields | {"schema": schema}
 
     def to_json(self) -> str:
-        """The manifest as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        """The manifest as one line of JSON.
+
+        Raises:
+            EarmarkError: it is larger than a reader takes.
+        """
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise EarmarkError(f"manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+        return text
 
     @classmethod
     def from_json(cls, text: str) -> Self:

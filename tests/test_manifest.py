@@ -36,6 +36,11 @@ def test_reads_back() -> None:
     assert MANIFEST.keywords == ("yes", "hey robot") and MANIFEST.geometry.steps == 4
 
 
+def test_one_that_no_reader_takes_is_not_written() -> None:
+    with pytest.raises(EarmarkError, match="larger than"):
+        dataclasses.replace(MANIFEST, metrics={"x": "y" * (1 << 20)}).to_json()
+
+
 @pytest.mark.parametrize("field", ["name", "precision", "features", "parameters"])
 def test_a_missing_field_is_named(field: str) -> None:
     raw = json.loads(MANIFEST.to_json())
