@@ -274,6 +274,8 @@ def _show(tuning: "Tuning") -> None:
     row("false accepts/h, wanted", lambda m: f"{m['target_false_accepts_per_hour']:g}")
     row("  measured", lambda m: f"{m['false_accepts_per_hour']:.2f}")
     row("  95 %", lambda m: _span(m["false_accepts_per_hour_interval"], "{:.2f}"))
+    if tuning.in_sample:
+        row("  elsewhere, up to about", lambda m: f"{m['false_accepts_per_hour_elsewhere']:.2f}")
     row("missed", lambda m: f"{m['false_reject_rate']:.1%}")
     row("  95 %", lambda m: _span(m["false_reject_rate_interval"], "{:.1%}"))
     row("delay p50 / p95", _delays)
@@ -281,8 +283,8 @@ def _show(tuning: "Tuning") -> None:
     for curve in tuning.positives:
         cells = [point["keywords"][curve.keyword] for point in measured]
         thresholds.add_row(
-            curve.keyword,
-            *(f"{cell['threshold']:g} ({cell['misses']} of {cell['clips']})" for cell in cells),
+            f"{curve.keyword}, {curve.said} clips",
+            *(f"{cell['threshold']:g} ({cell['misses']})" for cell in cells),
         )
     console.print(figures)
     console.print()

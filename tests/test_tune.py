@@ -105,6 +105,8 @@ def test_from_recordings_to_a_tuned_model(
         assert point["clips"] == 24 and point["in_sample"]
         low, high = point["false_accepts_per_hour_interval"]
         assert low <= point["false_accepts_per_hour"] <= high
+        more = point["false_accepts_per_hour_elsewhere"] - point["false_accepts_per_hour"]
+        assert more == pytest.approx(2 / (120 / 3600))
         assert point["misses"] == sum(k["misses"] for k in point["keywords"].values())
         assert -0.4 < point["delay_p50"] < 0.75
 
@@ -137,9 +139,10 @@ def test_held_out_recordings_are_not_chosen_on(
     out, err = capsys.readouterr()
     for point in json.loads(out)["points"].values():
         assert point["clips"] == 12 and not point["in_sample"]
+        assert point["false_accepts_per_hour_elsewhere"] is None
         assert point["hours"] == pytest.approx(60 / 3600, abs=1e-4)
     assert "recordings held out" in err
-    assert "chosen on" not in err
+    assert "elsewhere" not in err
     assert b"<svg" in (tmp_path / "curve.svg").read_bytes()
     summary = Engine(tmp_path / "tuned.onnx").manifest.metrics["operating_points"]
     assert summary["points"]["quiet"]["summary"].endswith("on recordings held out")
