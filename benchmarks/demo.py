@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..export.confusion import confusion_figure
+from ..export.drawing import picture
 from ..export.evaluate import evaluate
 from ..export.export import export
+from ..export.matching import match
 from ..runtime.engine import Engine
 from ..runtime.files import atomic_path, write_bytes, write_text
 from ..train.claim import claim
@@ -31,9 +33,9 @@ from .latency import ROUNDS, SECONDS, measure
 from .latency import settings as latency_settings
 from .machine import machine, machine_line
 from .report import Picture, Report, Result, comparison, page
-from .scene import Scene, compose, hear, match
+from .scene import Scene, compose, hear
 from .tables import show_table
-from .timeline import picture, timeline
+from .timeline import timeline
 
 KEYWORDS = ("lights on", "lights off", "computer", "stop")
 SETTINGS_FILE = "demo.json"

@@ -20,7 +20,7 @@ class Result:
     accuracy: dict[str, Any]
     """As ``export.evaluate.evaluate`` gives it."""
     scene: dict[str, Any]
-    """As ``scene.Matching.summary`` gives it."""
+    """As ``Matching.summary`` gives it."""
     timing: Timing
 
 

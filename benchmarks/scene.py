@@ -1,34 +1,21 @@
-"""A scene to listen to: words at known times in background noise, and who was right about them."""
+"""A scene to listen to: words at known times in background noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..export.matching import Word, loud
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from ..train.dataset import SAMPLE_RATE, Split
 
-LATE = 0.75
-"""Seconds after the end of a word up to which a detection counts as a hit."""
 SPEECH_DB = -26.0
 """Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
-_FRAME = SAMPLE_RATE // 100
-_QUIET_DB = -30.0
 _FADE = SAMPLE_RATE // 50
-
-
-class Word(NamedTuple):
-    """A word in a scene."""
-
-    keyword: str
-    """The keyword; of another word, the name of its class folder."""
-    start: float
-    """Seconds from the start of the scene."""
-    end: float
 
 
 @dataclass(frozen=True)
@@ -57,32 +44,6 @@ class Heard:
     posteriors: NDArray[np.float64]
     """float64 [chunks, labels]: smoothed posteriors there."""
     detections: tuple[Detection, ...]
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Detections against the truth."""
-
-    hits: tuple[tuple[Detection, Word], ...]
-    misses: tuple[Word, ...]
-    false_accepts: tuple[Detection, ...]
-
-    def summary(self, seconds: float) -> dict[str, Any]:
-        """Counts, recall, false accepts per hour and the delay from the end of the word in seconds
-        (percentiles 50 and 95), for ``seconds`` of audio. Figures of nothing are None."""
-        delays = [detection.time - word.end for detection, word in self.hits]
-        said = len(self.hits) + len(self.misses)
-        return {
-            "keywords": said,
-            "hits": len(self.hits),
-            "misses": len(self.misses),
-            "false_accepts": len(self.false_accepts),
-            "recall": len(self.hits) / said if said else None,
-            "false_accepts_per_hour": len(self.false_accepts) * 3600 / seconds,
-            "delay_p50": float(np.percentile(delays, 50)) if delays else None,
-            "delay_p95": float(np.percentile(delays, 95)) if delays else None,
-            "seconds": seconds,
-        }
 
 
 def compose(
@@ -175,41 +136,10 @@ def hear(engine: Engine, pcm: NDArray[np.int16]) -> Heard:
     return Heard(np.array(times), table, tuple(detections))
 
 
-def match(detections: Sequence[Detection], truth: Sequence[Word], late: float = LATE) -> Matching:
-    """Tell hits from false accepts.
-
-    A detection is a hit on a word of its keyword from the word's start to ``late`` seconds after
-    its end. A word counts once; further detections of it are false accepts. Of several words that a
-    detection could mean, it takes the one that ends first, which gives the most hits there can be.
-    """
-    open_words = sorted(truth, key=lambda word: word.end)
-    hits: list[tuple[Detection, Word]] = []
-    wrong: list[Detection] = []
-    for detection in sorted(detections, key=lambda detection: detection.time):
-        for word in open_words:
-            if (
-                word.keyword == detection.keyword
-                and word.start <= detection.time <= word.end + late
-            ):
-                hits.append((detection, word))
-                open_words.remove(word)
-                break
-        else:
-            wrong.append(detection)
-    misses = sorted(open_words, key=lambda word: word.start)
-    return Matching(tuple(hits), tuple(misses), tuple(wrong))
-
-
 def _cut(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
-    """The word of a clip with a short fade on either side, float64 [samples].
-
-    The word is what lies between the first and the last 10 ms within 30 dB of the loudest.
-    """
-    frames = len(pcm) // _FRAME
-    signal = np.pad(pcm[: frames * _FRAME].astype(np.float64), _FADE)
-    energy = np.square(signal[_FADE:-_FADE].reshape(frames, _FRAME)).mean(axis=1)
-    loud = np.flatnonzero(energy >= energy.max() * 10 ** (_QUIET_DB / 10))
-    piece = signal[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME + 2 * _FADE].copy()
+    """The loud part of a clip with a short fade on either side, float64 [samples]."""
+    start, end = loud(pcm, SAMPLE_RATE)
+    piece = np.pad(pcm.astype(np.float64), _FADE)[start : end + 2 * _FADE]
     ramp = np.linspace(0, 1, _FADE)
     piece[:_FADE] *= ramp
     piece[-_FADE:] *= ramp[::-1]

@@ -1,22 +1,19 @@
 """A scene as a picture: what was said, what the model made of it, and what it detected."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..export.drawing import keyword_styles
+from ..export.matching import Matching, Word
 from ..runtime.manifest import Manifest
-from .scene import Heard, Matching, Scene, Word
+from .scene import Heard, Scene
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that people with any colour vision can tell apart (M. Okabe and K. Ito, 2008), those that
-# are too light for a line on white left out. Past the last, lines are dashed.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 _GREY = "#777777"
 _WIDTH_INCHES = 12.0
 _COLUMNS = 2400
@@ -39,13 +36,7 @@ def timeline(scene: Scene, heard: Heard, matching: Matching, manifest: Manifest)
     sound, curves, marks = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 2.2, 1]}
     )
-    styles = {
-        keyword: {
-            "color": PALETTE[place % len(PALETTE)],
-            "linestyle": _DASHES[place // len(PALETTE) % len(_DASHES)],
-        }
-        for place, keyword in enumerate(manifest.keywords)
-    }
+    styles = keyword_styles(manifest.keywords)
     _draw_sound(sound, scene, styles)
     for keyword, style in styles.items():
         column = heard.posteriors[:, manifest.labels.index(keyword)]
@@ -72,13 +63,6 @@ def timeline(scene: Scene, heard: Heard, matching: Matching, manifest: Manifest)
         fontsize=_SIZE + 1,
     )
     return figure
-
-
-def picture(figure: "Figure", form: str = "png") -> bytes:
-    """A figure as PNG (at twice the size it is meant to be seen at) or SVG."""
-    file = BytesIO()
-    figure.savefig(file, format=form, dpi=200)
-    return file.getvalue()
 
 
 def _draw_sound(axes: Any, scene: Scene, styles: dict[str, dict[str, Any]]) -> None:

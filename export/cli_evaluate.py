@@ -7,8 +7,6 @@ from typing import Any
 
 from ..runtime.command import Command
 
-PICTURES = (".png", ".svg", ".pdf")
-
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file")
@@ -43,6 +41,7 @@ def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
     from ..train.corpus import scan
     from ..train.dataset import load_split
+    from .drawing import PICTURES
     from .evaluate import clip_seconds, measure, score, write_predictions
 
     if arguments.confusion and Path(arguments.confusion).suffix.lower() not in PICTURES:

@@ -15,7 +15,7 @@ import torch
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
-from ..runtime.manifest import METADATA_KEY, Decision, Manifest
+from ..runtime.manifest import Decision, Manifest
 from ..train.corpus import scan
 from ..train.dataset import Split, load_split
 from ..train.fit import whole_steps
@@ -24,6 +24,7 @@ from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from .card import model_card
 from .evaluate import evaluate
 from .graph import Affine, build
+from .model_file import with_manifest
 from .quantize import PERCENTILE, calibrate
 from .verify import Limits, verify
 
@@ -121,7 +122,7 @@ def export(
             metrics=metrics,
             quantization=report if name == "int8" else {},
         )
-        files[name] = _with_manifest(graph, manifests[name])
+        files[name] = with_manifest(graph, manifests[name])
     float_model, card = output.with_suffix(".float32.onnx"), output.with_suffix(".md")
     text = model_card(manifests["int8"], output.name, {k: len(v) for k, v in files.items()})
     # All three or, on a full disk, none.
@@ -208,17 +209,9 @@ def _engines(candidate: _Candidate, folder: Path) -> dict[str, Engine]:
     engines = {}
     for name, graph in candidate.graphs.items():
         file = folder / f"{name}.onnx"
-        write_bytes(file, _with_manifest(graph, candidate.manifests[name]))
+        write_bytes(file, with_manifest(graph, candidate.manifests[name]))
         engines[name] = Engine(file)
     return engines
-
-
-def _with_manifest(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
-    model = onnx.ModelProto()
-    model.CopyFrom(graph)
-    del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
-    return model.SerializeToString()
 
 
 def _spread(

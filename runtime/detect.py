@@ -20,7 +20,8 @@ TAIL_SECONDS = 0.5
 def run(arguments: Namespace) -> int:
     """Exit status 1 where a file could not be read; the others are done all the same."""
     engine = Engine(arguments.model)
-    stream = engine.stream(chosen_decision(engine.manifest, arguments.threshold), arguments.gate)
+    decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
+    stream = engine.stream(decision, arguments.gate)
     files: Sequence[str] = arguments.files
     live = "-" in files
     others = open_sinks(arguments, engine.manifest.name, tell, live=live)

@@ -3,7 +3,6 @@
 import json
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from .engine import Engine
@@ -16,7 +15,7 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     size = engine.path.stat().st_size
     if arguments.json:
-        print(json.dumps({"file": str(engine.path), "bytes": size, **asdict(engine.manifest)}))
+        print(json.dumps({"file": str(engine.path), "bytes": size, **engine.manifest.to_dict()}))
         return 0
     print(f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes")
     for line in describe(engine.manifest):
@@ -44,6 +43,12 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
         f"mean over {decision.smoothing:g} s, re-arms below {decision.release:g} of the threshold, "
         f"{decision.refractory:g} s between detections",
     )
+    for name, point in manifest.operating_points.items():
+        thresholds = ", ".join(f"{keyword} {t:g}" for keyword, t in point.thresholds.items())
+        default = ", the default" if point == decision else ""
+        yield "operating point", f"{name}{default}: mean over {point.smoothing:g} s; {thresholds}"
+        if summary := _summary(manifest, name):
+            yield "", summary
     yield (
         "audio",
         f"{rate} Hz, chunks of {1000 * geometry.chunk / rate:g} ms, "
@@ -63,11 +68,20 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
         ("training", manifest.training),
         ("versions", manifest.versions),
     ):
-        yield from _flat(title, values)
+        shown = {k: v for k, v in values.items() if k != "operating_points"}
+        yield from _flat(title, shown)
     if manifest.git_revision:
         yield "git revision", manifest.git_revision
     if manifest.checkpoint_sha256:
         yield "checkpoint sha256", manifest.checkpoint_sha256
+
+
+def _summary(manifest: Manifest, point: str) -> str:
+    """What was measured at an operating point, where the file says so."""
+    found: Any = manifest.metrics
+    for key in ("operating_points", "points", point, "summary"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) and found.isprintable() else ""
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ MAX_NOTES = 20
 def run(arguments: Namespace) -> int:
     """Listen until Ctrl-C, SIGTERM or ``--seconds``, each of which is a clean end."""
     engine = Engine(arguments.model)
-    decision = chosen_decision(engine.manifest, arguments.threshold)
+    decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
     stream = engine.stream(decision, arguments.gate)
     channel = chosen_channel(arguments.channel)
     visible = not arguments.no_view and sys.stderr.isatty()

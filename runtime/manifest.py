@@ -2,19 +2,23 @@
 
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, TypeGuard
 
 from .errors import EarmarkError
 
 METADATA_KEY = "earmark"
 """Key of the manifest in the model's ``metadata_props``."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the fields below. A reader refuses a newer one; a change of meaning raises it."""
+SINCE = {"operating_points": 2}
+"""The version that brought a field, for those that came after the first. A manifest names the
+lowest version that has all that it uses, so that readers of that version can read it."""
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_LOGITS = 1 << 20
 """Most numbers that the graph gives for a chunk."""
+MAX_OPERATING_POINTS = 32
 UNKNOWN = "_unknown_"
 SILENCE = "_silence_"
 
@@ -94,7 +98,15 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     git_revision: str | None = None
     checkpoint_sha256: str | None = None
-    schema: int = SCHEMA_VERSION
+    operating_points: dict[str, Decision] = field(default_factory=dict)
+    """Settings to choose from in place of ``decision``, by name. What was measured at each is in
+    ``metrics["operating_points"]``."""
+
+    @property
+    def schema(self) -> int:
+        """Version of the fields that are used."""
+        new = [f for f in fields(self) if f.name in SINCE and getattr(self, f.name) != _default(f)]
+        return max([1, *(SINCE[f.name] for f in new)])
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -104,9 +116,22 @@ class Manifest:
     def __post_init__(self) -> None:
         _check(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as plain values, without fields that its schema does not have."""
+        schema = self.schema
+        fields = {k: v for k, v in asdict(self).items() if SINCE.get(k, 1) <= schema}
+        return fields | {"schema": schema}
+
     def to_json(self) -> str:
-        """The manifest as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        """The manifest as one line of JSON.
+
+        Raises:
+            EarmarkError: it is larger than a reader takes.
+        """
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise EarmarkError(f"manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+        return text
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -126,7 +151,7 @@ class Manifest:
             raise EarmarkError("manifest is not a JSON object")
         if _depth(raw) > MAX_DEPTH:
             raise EarmarkError(f"manifest has more than {MAX_DEPTH} levels of lists and objects")
-        schema = raw.get("schema")
+        schema = raw.pop("schema", None)
         if not _is_int(schema) or schema < 1:
             raise EarmarkError("manifest field schema: expected a version number")
         if schema > SCHEMA_VERSION:
@@ -134,6 +159,12 @@ class Manifest:
                 f"manifest has schema {schema}, this Earmark reads up to {SCHEMA_VERSION}: "
                 "upgrade earmark"
             )
+        for name, version in SINCE.items():
+            if name in raw and version > schema:
+                raise EarmarkError(f"manifest field {name}: not known to schema {schema}")
+        points = raw.get("operating_points", {})
+        if not isinstance(points, dict):
+            raise EarmarkError("manifest field operating_points: expected an object")
         known = _known(cls, raw, "manifest") | {
             "labels": tuple(_sequence(raw, "labels")),
             "geometry": _build(Geometry, raw.get("geometry"), "geometry"),
@@ -142,6 +173,10 @@ class Manifest:
                 _build(Source, item, f"sources[{i}]")
                 for i, item in enumerate(_sequence(raw, "sources"))
             ),
+            "operating_points": {
+                name: _build(Decision, item, f"operating_points.{name[:100]!r}")
+                for name, item in points.items()
+            },
         }
         for f in fields(cls):
             if f.default is MISSING and f.default_factory is MISSING and f.name not in known:
@@ -160,6 +195,10 @@ def _depth(value: object) -> int:
         depth += 1
         level = [x for v in level for x in (v.values() if isinstance(v, dict) else v)]
     return depth
+
+
+def _default(f: Field[Any]) -> object:
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 def _is_int(value: object) -> TypeGuard[int]:
@@ -200,11 +239,7 @@ def _build(cls: type, raw: object, name: str) -> Any:
 
 def _check(m: Manifest) -> None:
     """Refuse values that would mislead the runtime or make it allocate without bound."""
-
-    def need(condition: bool, name: str, expected: str) -> None:
-        if not condition:
-            raise EarmarkError(f"manifest field {name}: expected {expected}")
-
+    need = _need
     labels = m.labels
     need(1 <= len(labels) <= 1000, "labels", "1 to 1000 names")
     need(
@@ -247,25 +282,41 @@ def _check(m: Manifest) -> None:
         f"at most {MAX_LOGITS} logits in a chunk",
     )
 
-    d = m.decision
-    need(isinstance(d.thresholds, dict), "decision.thresholds", "an object")
+    _check_decision(m.decision, m.keywords, "decision")
+    points = m.operating_points
+    need(isinstance(points, dict), "operating_points", "an object")
+    need(len(points) <= MAX_OPERATING_POINTS, "operating_points", f"at most {MAX_OPERATING_POINTS}")
     need(
-        set(d.thresholds) == set(m.keywords),
-        "decision.thresholds",
-        f"one entry for each keyword ({', '.join(m.keywords)})",
+        all(isinstance(x, str) and 0 < len(x) <= 100 and x.isprintable() for x in points),
+        "operating_points",
+        "printable names of 1 to 100 characters",
+    )
+    for name, point in points.items():
+        _check_decision(point, m.keywords, f"operating_points.{name}")
+
+
+def _check_decision(d: Decision, keywords: tuple[str, ...], where: str) -> None:
+    _need(isinstance(d.thresholds, dict), f"{where}.thresholds", "an object")
+    _need(
+        set(d.thresholds) == set(keywords),
+        f"{where}.thresholds",
+        f"one entry for each keyword ({', '.join(keywords)})",
     )
     for keyword, value in d.thresholds.items():
-        need(
+        _need(
             _is_number(value) and 0 < value <= 1,
-            f"decision.thresholds.{keyword}",
+            f"{where}.thresholds.{keyword}",
             "a number above 0 and at most 1",
         )
-    need(
-        _is_number(d.smoothing) and 0 <= d.smoothing <= 60, "decision.smoothing", "0 to 60 seconds"
-    )
-    need(_is_number(d.release) and 0 <= d.release <= 1, "decision.release", "0 to 1")
-    need(
-        _is_number(d.refractory) and 0 <= d.refractory <= 3600,
-        "decision.refractory",
-        "0 to 3600 seconds",
-    )
+    for name, most, text in (
+        ("smoothing", 60, "0 to 60 seconds"),
+        ("release", 1, "0 to 1"),
+        ("refractory", 3600, "0 to 3600 seconds"),
+    ):
+        value = getattr(d, name)
+        _need(_is_number(value) and 0 <= value <= most, f"{where}.{name}", text)
+
+
+def _need(condition: bool, name: str, expected: str) -> None:
+    if not condition:
+        raise EarmarkError(f"manifest field {name}: expected {expected}")

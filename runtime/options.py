@@ -12,13 +12,21 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: ArgumentParser, several: bool = False) -> None:
-    """``--model`` and ``--threshold``. ``several``: ``--model`` may be repeated, and is a list."""
+    """``--model``, ``--operating-point`` and ``--threshold``.
+
+    ``several``: ``--model`` may be repeated, and is a list.
+    """
     repeated = "; may be repeated" if several else ""
     parser.add_argument(
         "--model",
         metavar="FILE",
         action="append" if several else "store",
         help=f"model file (default: the one that is shipped){repeated}",
+    )
+    parser.add_argument(
+        "--operating-point",
+        metavar="NAME",
+        help="named settings of the model file (see earmark info) in place of its default",
     )
     parser.add_argument(
         "--threshold",
@@ -64,13 +72,24 @@ def add_gate_option(parser: ArgumentParser) -> None:
     )
 
 
-def chosen_decision(manifest: Manifest, thresholds: list[str]) -> Decision:
-    """The manifest's decision settings with ``--threshold`` values applied in their order.
+def chosen_decision(
+    manifest: Manifest, operating_point: str | None, thresholds: list[str]
+) -> Decision:
+    """The settings of ``--operating-point``, None being the model's default, with ``--threshold``
+    values applied in their order.
 
     Raises:
-        EarmarkError: a value is no number in (0, 1] or a keyword is not the model's.
+        EarmarkError: the model has no such point, a value is no number in (0, 1] or a keyword is
+            not the model's.
     """
-    chosen = dict(manifest.decision.thresholds)
+    decision = manifest.decision
+    if operating_point is not None:
+        points = manifest.operating_points
+        if operating_point not in points:
+            known = f"the model has {', '.join(points)}" if points else "the model has none"
+            raise EarmarkError(f"--operating-point {operating_point}: {known} (see earmark tune)")
+        decision = points[operating_point]
+    chosen = dict(decision.thresholds)
     for text in thresholds:
         keyword, equals, number = text.rpartition("=")
         try:
@@ -89,7 +108,7 @@ def chosen_decision(manifest: Manifest, thresholds: list[str]) -> Decision:
             raise EarmarkError(
                 f"--threshold {text}: the model's keywords are {', '.join(manifest.keywords)}"
             )
-    return dataclasses.replace(manifest.decision, thresholds=chosen)
+    return dataclasses.replace(decision, thresholds=chosen)
 
 
 def add_event_options(parser: ArgumentParser) -> None:

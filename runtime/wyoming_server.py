@@ -50,7 +50,7 @@ HISTORY = 4096
 def run(arguments: Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, or until standard input ends where that is the client."""
     engines = [Engine(path) for path in arguments.model or [None]]
-    models = _models(engines, arguments.threshold, arguments.clients)
+    models = _models(engines, arguments.operating_point, arguments.threshold, arguments.clients)
     server = Server(models, arguments.clients, arguments.idle)
     asyncio.run(server.serve(arguments.uri))
     print(
@@ -530,7 +530,9 @@ def _format(data: dict[str, Any]) -> tuple[int, int, int]:
     return integer(data, "rate"), integer(data, "width"), integer(data, "channels")
 
 
-def _models(engines: Sequence[Engine], thresholds: list[str], clients: int) -> list[Model]:
+def _models(
+    engines: Sequence[Engine], operating_point: str | None, thresholds: list[str], clients: int
+) -> list[Model]:
     """Raises EarmarkError: two models cannot be told apart, or take audio at different rates."""
     owners: dict[str, Engine] = {}
     for engine in engines:
@@ -554,7 +556,8 @@ def _models(engines: Sequence[Engine], thresholds: list[str], clients: int) -> l
         return [text for name, text in names if owners.get(name, engine) is engine]
 
     return [
-        Model(engine, chosen_decision(engine.manifest, own(engine)), clients) for engine in engines
+        Model(engine, chosen_decision(engine.manifest, operating_point, own(engine)), clients)
+        for engine in engines
     ]
 
 

@@ -14,6 +14,8 @@ import toy_model
 from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
+from earmark.runtime.engine import Engine
+from earmark.runtime.manifest import Decision
 
 COMMAND = [
     sys.executable,
@@ -93,6 +95,59 @@ def test_thresholds(
 ) -> None:
     assert main(["detect", "--model", model, *options, str(scene)]) == 0
     assert [keyword for keyword, _ in events(capsys.readouterr().out)] == keywords
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The toy with two operating points."""
+    points = {
+        "deaf": Decision({"low": 1.0, "high": 1.0}, smoothing=0.1),
+        "low only": Decision({"low": 0.7, "high": 1.0}),
+    }
+    path = tmp_path_factory.mktemp("tuned") / "tuned.onnx"
+    return str(toy_model.save(path, operating_points=points))
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [
+        ([], ["low", "high", "low"]),
+        (["--operating-point", "deaf"], []),
+        (["--operating-point", "low only"], ["low", "low"]),
+        (["--threshold", "high=0.7", "--operating-point", "deaf"], ["high"]),
+    ],
+)
+def test_operating_points(
+    tuned: str,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    keywords: list[str],
+) -> None:
+    assert main(["detect", "--model", tuned, *options, str(scene)]) == 0
+    assert [keyword for keyword, _ in events(capsys.readouterr().out)] == keywords
+
+
+def test_operating_points_from_python(tuned: str) -> None:
+    engine = Engine(tuned)
+    stream = engine.stream(engine.manifest.operating_points["low only"])
+    assert [d.keyword for d in stream.push(toy_model.scene())] == ["low", "low"]
+
+
+def test_info_shows_operating_points(tuned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", tuned]) == 0
+    assert "operating point  deaf: mean over 0.1 s; low 1, high 1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["loud", "", "Deaf"])
+def test_an_unknown_operating_point_lists_those_there_are(
+    model: str, tuned: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for file, known in ((tuned, "the model has deaf, low only"), (model, "the model has none")):
+        assert main(["detect", "--model", file, "--operating-point", name, "x.wav"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"earmark: --operating-point {name}: {known}")
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

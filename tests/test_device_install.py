@@ -138,6 +138,10 @@ def test_the_public_names_import_no_other_stage(device: Path, tmp_path: Path) ->
             'pip install "earmark[mqtt]"',
         ),
         (("listen", "--model", "toy.onnx"), 'pip install "earmark[mic]"'),
+        (
+            ("tune", "toy.onnx", "--positive", ".", "--background", ".", "-o", "tuned.onnx"),
+            'pip install "earmark[tune]"',
+        ),
     ],
 )
 def test_what_is_missing_is_named(

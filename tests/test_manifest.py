@@ -1,11 +1,12 @@
 """The manifest: it reads back, and what would mislead the runtime is refused by name."""
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.manifest import Decision, Geometry, Manifest, Source
+from earmark.runtime.manifest import SCHEMA_VERSION, Decision, Geometry, Manifest, Source
 
 MANIFEST = Manifest(
     name="test",
@@ -33,6 +34,11 @@ def changed(field: str, value: Any) -> str:
 def test_reads_back() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     assert MANIFEST.keywords == ("yes", "hey robot") and MANIFEST.geometry.steps == 4
+
+
+def test_one_that_no_reader_takes_is_not_written() -> None:
+    with pytest.raises(EarmarkError, match="larger than"):
+        dataclasses.replace(MANIFEST, metrics={"x": "y" * (1 << 20)}).to_json()
 
 
 @pytest.mark.parametrize("field", ["name", "precision", "features", "parameters"])
@@ -78,9 +84,46 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: An
     assert "\n" not in str(error.value)
 
 
+def test_operating_points_read_back_and_raise_the_schema() -> None:
+    quiet = Decision({"yes": 0.9, "hey robot": 0.95}, smoothing=0.3)
+    tuned = dataclasses.replace(MANIFEST, operating_points={"quiet": quiet})
+    assert (MANIFEST.schema, tuned.schema) == (1, 2)
+    assert "operating_points" not in json.loads(MANIFEST.to_json())
+    assert json.loads(tuned.to_json())["schema"] == 2
+    back = Manifest.from_json(tuned.to_json())
+    assert back == tuned and back.operating_points["quiet"] == quiet
+
+
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([], "operating_points: expected an object"),
+        ({"a": 1}, "operating_points.'a': expected an object"),
+        ({"a": {}}, "thresholds"),
+        ({"a": {"thresholds": {"yes": 0.5}}}, r"operating_points.a.thresholds: expected one entry"),
+        ({"a": {"thresholds": {"yes": 0.5, "hey robot": 2}}}, "operating_points.a.thresholds.hey"),
+        ({"a": {"thresholds": {"yes": 0.5, "hey robot": 1}, "colour": 1}}, "colour: not known"),
+        ({"": {"thresholds": {"yes": 0.5, "hey robot": 1}}}, "printable names"),
+        ({"two\nlines": {"thresholds": {"yes": 0.5, "hey robot": 1}}}, "printable names"),
+        (
+            {f"p{i}": {"thresholds": {"yes": 0.5, "hey robot": 1}} for i in range(33)},
+            "operating_points: expected at most 32",
+        ),
+    ],
+)
+def test_wrong_operating_points_are_refused(points: Any, reason: str) -> None:
+    raw = json.loads(MANIFEST.to_json()) | {"schema": 2, "operating_points": points}
+    with pytest.raises(EarmarkError, match=reason) as error:
+        Manifest.from_json(json.dumps(raw))
+    assert "\n" not in str(error.value)
+
+
 def test_newer_and_unknown() -> None:
-    with pytest.raises(EarmarkError, match="has schema 2, this Earmark reads up to 1: upgrade"):
-        Manifest.from_json(changed("schema", 2))
+    newer = SCHEMA_VERSION + 1
+    with pytest.raises(EarmarkError, match=f"has schema {newer}, this Earmark reads up to"):
+        Manifest.from_json(changed("schema", newer))
+    with pytest.raises(EarmarkError, match="operating_points: not known to schema 1"):
+        Manifest.from_json(changed("operating_points", {}))
     with pytest.raises(EarmarkError, match="field colour: not known"):
         Manifest.from_json(changed("colour", 1))
     with pytest.raises(EarmarkError, match="not JSON"):

@@ -9,8 +9,10 @@ import numpy as np
 import toy_model
 from earmark.benchmarks.latency import Spread, Timing
 from earmark.benchmarks.report import Picture, Report, Result, comparison, page
-from earmark.benchmarks.scene import Heard, Matching, Scene, Word
-from earmark.benchmarks.timeline import picture, timeline
+from earmark.benchmarks.scene import Heard, Scene
+from earmark.benchmarks.timeline import timeline
+from earmark.export.drawing import picture
+from earmark.export.matching import Matching, Word
 from earmark.runtime.engine import Detection
 from earmark.train.metrics import classification
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import toy_model
-from earmark.benchmarks.scene import LATE, Word, compose, hear, match
+from earmark.benchmarks.scene import compose, hear
+from earmark.export.matching import LATE, Word, match
 from earmark.runtime.engine import Detection, Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train.dataset import Split

@@ -143,6 +143,18 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     )
 
 
+def word_clips(folder: Path, word: str) -> tuple[Clip, ...]:
+    """The clips of a folder that holds recordings of one word alone, in no split.
+
+    Raises:
+        EarmarkError: the folder is missing, unreadable or has no audio.
+    """
+    files = find_audio(folder)
+    if not files:
+        raise EarmarkError(f"{folder}: no audio files: record clips of {word!r} there")
+    return tuple(Clip(path, word, _stem(path.name).split(SPEAKER_MARK)[0], "") for path in files)
+
+
 def wanted_name(word: str, wanted: Iterable[str]) -> str:
     """The class of a clip: its own folder name if ``wanted``, ``_silence_``, or ``_unknown_``."""
     name = folder_name(word)

@@ -1,0 +1,33 @@
+"""What the pictures have in common: the looks of each keyword, and the way into a file."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Colours that people with any colour vision can tell apart (M. Okabe and K. Ito, 2008), those that
+# are too light for a line on white left out. Past the last, lines are dashed.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+PICTURES = (".png", ".svg", ".pdf")
+"""Suffixes of the files that pictures can be written to."""
+
+
+def keyword_styles(keywords: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes of the line of each keyword, as matplotlib takes them."""
+    return {
+        keyword: {
+            "color": PALETTE[place % len(PALETTE)],
+            "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
+        }
+        for place, keyword in enumerate(keywords)
+    }
+
+
+def picture(figure: "Figure", form: str = "png") -> bytes:
+    """A figure as PNG (at twice the size it is meant to be seen at), SVG or PDF."""
+    file = BytesIO()
+    figure.savefig(file, format=form, dpi=200)
+    return file.getvalue()
