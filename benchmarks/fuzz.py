@@ -262,8 +262,9 @@ def _work(
     with suppress(EarmarkError):
         target.run(seeds[0], folder)
     _limit_memory()
-    # libmpg123 tells what it thinks of a damaged file on file descriptor 2.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    # libmpg123 and libsndfile's ALAC tell what they think of a damaged file: on 2, and even on 1.
+    for descriptor in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     kinds: set[tuple[str, str]] = set()
     for case in cases:
         shared[0] = case

@@ -77,7 +77,7 @@ def mutate_value(random: Random, value: Any) -> Any:
         elif kind == 2 and isinstance(holder, dict):
             holder[random.choice(("", "a", "name", "__class__", "\n", "\x1b"))] = holder[key]
         elif kind == 3 and isinstance(holder[key], int | float):
-            holder[key] *= random.choice((-1, 0, 2, 10, 1000, 1e-9, 10**6))
+            holder[key] *= random.choice((-1, 0, 2, 10, 1000, 10**6))
         else:
             holder[key] = copy.deepcopy(random.choice(VALUES))
     return root[0]

@@ -356,7 +356,8 @@ def softmax(
     ``out`` and ``column`` ([rows, 1]) are buffers to work in.
     """
     column = np.maximum.reduce(logits, axis=1, keepdims=True, out=column)
-    out = np.subtract(logits, column, out=out)
+    with np.errstate(over="ignore"):  # beyond the least float32 lies minus infinity: posterior 0
+        out = np.subtract(logits, column, out=out)
     np.exp(out, out=out)
     np.add.reduce(out, axis=1, keepdims=True, out=column)
     return np.divide(out, column, out=out)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,10 @@ def test_what_is_no_audio_is_refused_and_changes_nothing(
 def test_softmax() -> None:
     logits = np.array([[1000, 0, 0], [0, 0, 0]], np.float32)
     assert engine.softmax(logits) == pytest.approx(np.array([[1, 0, 0], [1 / 3] * 3]))
+    huge = np.array([[3e38, -3e38]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert engine.softmax(huge).tolist() == [[1, 0]]
 
 
 def test_other_geometry(tmp_path: Path) -> None:

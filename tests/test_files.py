@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.files import atomic_path, write_bytes, write_text
+from earmark.runtime.files import atomic_path, read_text, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -69,3 +69,23 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EarmarkError, match="cannot be written"):
         write_bytes(tmp_path / "file" / "x", b"x")
+
+
+def test_text_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("é" * 5, encoding="utf-8")
+    assert read_text(path, 10) == "é" * 5
+    for limit, reason in ((9, "larger than 9 bytes"), (3, "larger")):
+        with pytest.raises(EarmarkError, match=reason):
+            read_text(path, limit)
+    path.write_bytes(b"\xff")
+    with pytest.raises(EarmarkError, match="UTF-8"):
+        read_text(path)
+    with pytest.raises(EarmarkError, match="cannot be read"):
+        read_text(tmp_path)
+
+
+def test_a_message_is_one_printable_line() -> None:
+    hostile = EarmarkError("a\nb\x1b[2J\udcff" + "c" * 5000)
+    assert str(hostile).startswith("a\\nb\\x1b[2J\\udcffccc")
+    assert str(hostile).isprintable() and len(str(hostile)) < 1100

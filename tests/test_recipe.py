@@ -58,6 +58,13 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         (GOOD, ["features.f_max=9000"], "field features.f_max"),
         (GOOD, ["data.clip=0.01"], "field data.clip"),
         (GOOD, ["data.unknown=0.6", "data.silence=0.5"], "field data.silence: expected at most"),
+        (GOOD, ["student.width=1024", "student.kernel=64", "student.dilations=[1, 1]"], "width"),
+        (GOOD, ["augment.gain=[-inf, 0.0]"], "field augment.gain"),
+        (GOOD, ["train.learning_rate=nan"], "field train.learning_rate"),
+        (f"a = {'[' * 100_000}", [], "not a TOML file"),
+        (f"a = {'9' * 5000}", [], "not a TOML file"),
+        (GOOD + "#" * (1 << 20), [], "larger than"),
+        (GOOD + '"a\\n\\u001b" = 1', [], r"field a\\n\\x1b: no such"),
         (GOOD, ["augment.snr=[30, 0]"], "field augment.snr: expected the lower number first"),
     ],
 )

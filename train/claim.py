@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import write_text
+from ..runtime.files import read_text, write_text
 
 
 def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
@@ -23,8 +23,8 @@ def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))
     if note.is_file():
         try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found = json.loads(read_text(note))
+        except (ValueError, RecursionError) as error:
             raise EarmarkError(f"{note}: cannot be read ({error}): remove the folder") from error
         if found != wanted:
             raise EarmarkError(

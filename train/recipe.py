@@ -20,6 +20,8 @@ from .student import StudentSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MAX_RECIPE_BYTES = 1 << 20
+MAX_WEIGHTS = 1 << 26
+"""Most weights in the temporal blocks."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -162,6 +164,12 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "data.silence",
         "at most 0.9 together with data.unknown",
         (data.unknown + data.silence <= 0.9),
+    )
+    s = recipe.student
+    yield (
+        "student.width",
+        f"at most {MAX_WEIGHTS} weights in the blocks: less width, kernel or dilations",
+        (s.width**2 * s.kernel * len(s.dilations) <= MAX_WEIGHTS),
     )
     for name in ("gain", "reverb_time", "snr", "silence_level"):
         low, high = getattr(recipe.augment, name)

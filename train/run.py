@@ -27,6 +27,7 @@ from pydantic.dataclasses import dataclass
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text, write_bytes, write_text
 from ..runtime.manifest import Source
+from .dataset import label_set
 from .recipe import Recipe, load_recipe, recipe_toml
 from .student import Student
 
@@ -148,6 +149,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise EarmarkError(f"{path}: training is not complete: run the same train command again")
     recipe = load_recipe(path / RECIPE)
     info = _read_info(path)
+    if info.labels != label_set(recipe.keywords):
+        raise EarmarkError(f"{path / INFO}: field labels: not those of the keywords in {RECIPE}")
     student = Student(len(info.labels), recipe.student, recipe.features)
     weights = path / WEIGHTS
     try:
@@ -169,9 +172,12 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return history
     # A full disk or a kill may cut the last line; the epoch that it was of is trained again.
-    with suppress(ValueError):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            history.append(json.loads(line))
+    with suppress(ValueError, RecursionError):
+        for line in read_text(file).splitlines():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                break
+            history.append(row)
     return history
 
 

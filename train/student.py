@@ -24,7 +24,7 @@ from .torchaudio_import import torchaudio
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class StudentSettings:
     """Shape of the network. ``width`` is the one size knob."""
 
