@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -198,6 +198,7 @@ class Stream:
         self._decider = Decider(
             manifest.decision, manifest.labels, geometry.step / geometry.sample_rate
         )
+        self._activate = activation(manifest)
         self._posteriors = np.empty((geometry.steps, len(manifest.labels)), np.float32)
         self._column = np.empty((geometry.steps, 1), np.float32)
         self._origin = 0
@@ -229,7 +230,7 @@ class Stream:
         # Chunk by chunk, so that every array operation has one shape: results are bitwise the same
         # however the audio arrives, and a long push takes no more memory than a short one.
         for logits in self._scorer.chunks(as_pcm(pcm)):
-            softmax(logits, posteriors, self._column)
+            self._activate(logits, posteriors, self._column)
             for firing in self._decider.update(posteriors):
                 end = self._origin + self._scored + (firing.row + 1) * self._step
                 detections.append(
@@ -275,6 +276,12 @@ class Stream:
         self._scored = 0
 
 
+def activation(manifest: Manifest) -> Callable[..., np.ndarray]:
+    """The function that makes posteriors of the model's logits: :func:`softmax` or
+    :func:`sigmoid`."""
+    return {"softmax": softmax, "sigmoid": sigmoid}[manifest.activation]
+
+
 def softmax(
     logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
 ) -> np.ndarray:
@@ -287,6 +294,20 @@ def softmax(
     np.exp(out, out=out)
     np.add.reduce(out, axis=1, keepdims=True, out=column)
     return np.divide(out, column, out=out)
+
+
+def sigmoid(
+    logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
+) -> np.ndarray:
+    """Posteriors of logits whose labels do not exclude one another, as :func:`softmax`.
+
+    ``column`` is not needed.
+    """
+    # By the hyperbolic tangent, which does not overflow.
+    out = np.multiply(logits, np.float32(0.5), out=out)
+    np.tanh(out, out=out)
+    np.add(out, 1, out=out)
+    return np.multiply(out, np.float32(0.5), out=out)
 
 
 def as_pcm(pcm: np.ndarray) -> np.ndarray:

@@ -79,6 +79,9 @@ class Manifest:
     """Settings of the MFCC front end inside the graph."""
     parameters: int
     """Weights of the network, front end excluded."""
+    activation: str = "softmax"
+    """What makes posteriors of logits: ``softmax`` where one label holds at a time, ``sigmoid``
+    where each holds or not by itself (multi-label)."""
     licence: str = ""
     """Of the model itself; empty where its maker did not say."""
     sources: tuple[Source, ...] = ()
@@ -206,6 +209,7 @@ def _check(m: Manifest) -> None:
         need(all(map(_is_text, vars(source).values())), f"sources[{i}]", "printable texts")
     need(_is_int(m.parameters) and m.parameters >= 0, "parameters", "a count")
     need(m.precision in ("float32", "int8"), "precision", "float32 or int8")
+    need(m.activation in ("softmax", "sigmoid"), "activation", "softmax or sigmoid")
 
     g = m.geometry
     limits = {
