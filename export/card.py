@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..runtime.manifest import Manifest
+from ..train.metrics import HEADLINES, headline
 
 
 def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
@@ -18,7 +19,7 @@ def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
     parts = [
         _front_matter(manifest),
         f"# {manifest.name}\n",
-        f"Keyword spotter for {_words(manifest)}, in one ONNX file: raw 16 kHz audio and a cache "
+        f"{_kind(manifest)} for {_words(manifest)}, in one ONNX file: raw 16 kHz audio and a cache "
         "in, logits and the next cache out. Made with Earmark.\n",
         "## Use\n\n"
         f"```sh\nearmark detect --model {file} recording.wav\n"
@@ -35,6 +36,12 @@ def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
         _limits(manifest),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _kind(manifest: Manifest) -> str:
+    if manifest.activation == "sigmoid":
+        return "Tagger (any number of labels at a time)"
+    return "Keyword spotter" if len(manifest.keywords) < len(manifest.labels) else "Classifier"
 
 
 def _words(manifest: Manifest) -> str:
@@ -64,6 +71,7 @@ def _facts(manifest: Manifest, sizes: dict[str, int]) -> str:
     ms = 1000 / g.sample_rate
     rows: list[tuple[object, ...]] = [
         ("Labels", ", ".join(f"`{label}`" for label in manifest.labels)),
+        ("Posteriors", f"{manifest.activation} of the logits"),
         ("Parameters", f"{manifest.parameters:,}"),
         ("File", f"{sizes['int8'] / 1000:.0f} kB int8, {sizes['float32'] / 1000:.0f} kB float32"),
         ("Features", _features(manifest.features)),
@@ -93,38 +101,39 @@ def _features(features: dict[str, Any]) -> str:
 
 def _accuracy(manifest: Manifest) -> str:
     m = manifest.metrics
+    name = headline(m["int8_streaming"])
     rows: list[tuple[object, ...]] = [
-        ("torch, whole clips", _percent(m["torch_whole_clip"]["top1"]), "", ""),
+        ("torch, whole clips", _percent(m["torch_whole_clip"][name]), "", ""),
     ]
-    for name in ("float32", "int8"):
-        measured = m[f"{name}_streaming"]
+    for form in ("float32", "int8"):
+        measured = m[f"{form}_streaming"]
         interval = measured.get("top1_interval")
         shown = f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
-        top1, f1 = _percent(measured["top1"]), f"{measured['macro_f1']:.4f}"
-        rows.append((f"{name}, streaming", top1, shown, f1))
-    recall = m["int8_streaming"]["recall"]
+        figure, f1 = _percent(measured[name]), f"{measured['macro_f1']:.4f}"
+        rows.append((f"{form}, streaming", figure, shown, f1))
+    # The figure of each class that the headline is made of.
+    each = "average_precision" if name == "map" else "recall"
+    figures = m["int8_streaming"][each]
     support = m["int8_streaming"]["support"]
     text = (
         f"## Accuracy\n\nOn the {m['split']} split ({m['int8_streaming']['clips']} clips, "
         f"{m['int8_streaming']['speakers']} speakers); a clip's label is read at the "
         f"{m['protocol']}. The interval is a 95 % bootstrap over speakers.\n\n"
-        + _table(("form", "top-1", "95 % interval", "macro F1"), rows)
-        + "\nRecall of the int8 file by class:\n\n"
+        + _table(("form", HEADLINES[name], "95 % interval", "macro F1"), rows)
+        + f"\n{each.replace('_', ' ').capitalize()} of the int8 file by class:\n\n"
         + _table(
-            ("class", "clips", "recall"),
-            [(f"`{k}`", support[k], _percent(v)) for k, v in recall.items() if v is not None],
+            ("class", "clips", each.replace("_", " ")),
+            [(f"`{k}`", support[k], _percent(v)) for k, v in figures.items() if v is not None],
         )
     )
     if "seeds" in m:
         spread = m["seeds"]
-        each = ", ".join(
-            f"seed {seed} {_percent(value)}"
-            for seed, value in spread["int8_streaming_top1"].items()
-        )
+        values = spread[f"int8_streaming_{name}"]
+        listed = ", ".join(f"seed {seed} {_percent(value)}" for seed, value in values.items())
         text += (
-            f"\nOver {len(spread['int8_streaming_top1'])} seeds, int8, streaming: "
+            f"\nOver {len(values)} seeds, int8, streaming: "
             f"{_percent(spread['mean'])} ± {_percent(spread['standard_deviation'])} (mean and "
-            f"standard deviation; {each}). This file is seed {manifest.training['seed']}.\n"
+            f"standard deviation; {listed}). This file is seed {manifest.training['seed']}.\n"
         )
     return text
 

@@ -56,12 +56,15 @@ def _run(arguments: Namespace) -> int:
     )
     if arguments.json:
         print(json.dumps({"parity": result.parity, "metrics": result.metrics}))
+    from ..train.metrics import HEADLINES, headline
+
     m, p = result.metrics, result.parity
+    name = headline(m["int8_streaming"])
     size = result.model.stat().st_size / 1000
     print(
-        f"{result.model}: {size:.0f} kB, {m['split']} top-1 "
-        f"{100 * m['int8_streaming']['top1']:.2f} % int8, "
-        f"{100 * m['float32_streaming']['top1']:.2f} % float32, streaming; "
+        f"{result.model}: {size:.0f} kB, {m['split']} {HEADLINES[name]} "
+        f"{100 * m['int8_streaming'][name]:.2f} % int8, "
+        f"{100 * m['float32_streaming'][name]:.2f} % float32, streaming; "
         f"{p['operators']['int8']} convolutions in int8, "
         f"{100 * p['int8_labels_changed']:.1f} % of labels changed by it\n"
         f"also written: {result.float_model}, {result.card}",

@@ -3,9 +3,12 @@
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.command import Command
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -41,8 +44,9 @@ def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
     from ..train.corpus import scan
     from ..train.dataset import load_split
+    from ..train.metrics import measure
     from .drawing import PICTURES
-    from .evaluate import clip_seconds, measure, score, write_predictions
+    from .evaluate import clip_seconds, score, write_predictions
 
     if arguments.confusion and Path(arguments.confusion).suffix.lower() not in PICTURES:
         raise EarmarkError(
@@ -50,6 +54,9 @@ def _run(arguments: Namespace) -> int:
         )
     engine = Engine(arguments.model)
     labels = engine.manifest.labels
+    multilabel = engine.manifest.activation == "sigmoid"
+    if multilabel and arguments.confusion:
+        raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
     corpus = scan(*arguments.data)
     split = load_split(
         corpus,
@@ -58,6 +65,7 @@ def _run(arguments: Namespace) -> int:
         clip_seconds(engine.manifest),
         arguments.cache,
         noise_roots=arguments.noise,
+        multilabel=multilabel,
     )
     posteriors = score(engine, split)
     measures = measure(split, posteriors)
@@ -90,6 +98,18 @@ def _show(measures: dict[str, Any]) -> None:
     table = Table("class", box=None, pad_edge=False)
     table.add_column("clips", justify="right")
     table.add_column("recall", justify="right")
+    if "map" in measures:
+        table.add_column("average precision", justify="right")
+        for label in labels:
+            recall, precision = measures["recall"][label], measures["average_precision"][label]
+            table.add_row(label, f"{measures['support'][label]}", _share(recall), _share(precision))
+        console.print(table)
+        console.print(
+            f"mean average precision {measures['map']:.4f}, macro F1 {measures['macro_f1']:.4f} at "
+            f"a threshold of {measures['threshold']:g}, on {measures['clips']} clips"
+        )
+        _show_skipped(console, measures)
+        return
     table.add_column("most often taken for")
     for row, label in enumerate(labels):
         recall = measures["recall"][label]
@@ -102,7 +122,7 @@ def _show(measures: dict[str, Any]) -> None:
         table.add_row(
             label,
             f"{measures['support'][label]}",
-            "-" if recall is None else f"{recall:.1%}",
+            _share(recall),
             ", ".join(f"{other} {count}" for count, other in wrong[:3]),
         )
     console.print(table)
@@ -114,8 +134,16 @@ def _show(measures: dict[str, Any]) -> None:
     )
     top5 = f", top-5 {measures['top5']:.2%}" if "top5" in measures else ""
     console.print(f"macro F1 {measures['macro_f1']:.4f}{top5}")
+    _show_skipped(console, measures)
+
+
+def _show_skipped(console: "Console", measures: dict[str, Any]) -> None:
     if measures["skipped"]:
         console.print(f"{measures['skipped']} clips could not be read and were skipped")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 evaluate = Command(

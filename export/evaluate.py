@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.engine import Engine, softmax
+from ..runtime.engine import Engine, activation
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path
 from ..runtime.manifest import Manifest
 from ..train.dataset import SAMPLE_RATE, Split
-from ..train.metrics import classification
+from ..train.metrics import measure
 from ..train.progress import progress
 
 
@@ -55,23 +55,16 @@ def score(engine: Engine, split: Split) -> NDArray[np.float32]:
             beyond = last - len(rows)
             row[:] = rows[last] if beyond < 0 else scorer.flush()[beyond]
             advance(1)
-    return softmax(logits)
+    return activation(manifest)(logits)
 
 
 def evaluate(engine: Engine, split: Split) -> dict[str, Any]:
-    """Score clips and measure: as ``train.metrics.classification``, and ``skipped``, the number of
-    clips that could not be read.
+    """Score clips and measure, as ``train.metrics.measure``.
 
     Raises:
         EarmarkError: as :func:`score`.
     """
     return measure(split, score(engine, split))
-
-
-def measure(split: Split, posteriors: NDArray[np.float32]) -> dict[str, Any]:
-    """The measures of :func:`evaluate` from posteriors, float32 [N, labels], that are known."""
-    measures = classification(split.labels, split.label, posteriors, split.speaker)
-    return measures | {"skipped": split.skipped}
 
 
 def clip_seconds(manifest: Manifest) -> float:
@@ -89,7 +82,7 @@ def clip_seconds(manifest: Manifest) -> float:
 def write_predictions(
     target: Path, split: Split, posteriors: NDArray[np.float32], roots: Sequence[Path]
 ) -> None:
-    """Write ``path,label,score`` for each clip: the predicted label and its posterior.
+    """Write ``path,label,score`` for each clip: the first of its labels and its posterior.
 
     Args:
         target: CSV file, written whole or not at all.

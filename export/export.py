@@ -18,9 +18,10 @@ from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import Decision, Manifest
 from ..train.corpus import scan
 from ..train.dataset import Split, load_split
-from ..train.fit import whole_steps
+from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
 from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
+from ..train.score import clip_posteriors
 from .card import model_card
 from .evaluate import evaluate
 from .graph import Affine, build
@@ -101,16 +102,19 @@ def export(
         samples = clips.shape[1] // run.student.step * run.student.step
         whole = build(run.student, samples, candidate.encodings)
         parity = verify(run.student, engines["float32"], engines["int8"], whole, clips, limits)
+        whole_clip = measure(held_out, clip_posteriors(run.student, held_out))
+        name = headline(whole_clip)
         metrics = {
             "split": "validation",
             "protocol": "last step within the clip, streamed from a zero cache",
-            "torch_whole_clip": {"top1": _whole_clip_accuracy(run, held_out)},
+            "torch_whole_clip": {name: round(whole_clip[name], 4)},
         }
-        for name, engine in engines.items():
-            metrics[f"{name}_streaming"] = _brief(evaluate(engine, held_out))
+        for form, engine in engines.items():
+            metrics[f"{form}_streaming"] = _brief(evaluate(engine, held_out))
         if seeds:
-            first = metrics["int8_streaming"]["top1"]
-            metrics["seeds"] = _spread(run, first, seeds, held_out, chunk_seconds)
+            metrics["seeds"] = _spread(
+                run, name, metrics["int8_streaming"][name], seeds, held_out, chunk_seconds
+            )
 
     report = _quantization(candidate, parity)
     files: dict[str, bytes] = {}
@@ -145,14 +149,22 @@ def _overridden(run: Run, overrides: Sequence[str]) -> Run:
 
 def _load(run: Run, split: str) -> Split:
     data = run.recipe.data
-    corpus = scan(*data.roots)
+    corpus = scan(*data.roots, folds=data.folds, fold=data.fold)
     if corpus.fingerprint != run.info.fingerprint:
         raise EarmarkError(
             f"{', '.join(data.roots)}: not the recordings that {run.path} was trained on: put them "
             "back, or train again"
         )
     cache = Path(data.cache) if data.cache else run.path.parent / "cache"
-    return load_split(corpus, run.info.labels, split, data.clip, cache, noise_roots=data.noise)
+    return load_split(
+        corpus,
+        run.info.labels,
+        split,
+        data.clip,
+        cache,
+        noise_roots=data.noise,
+        multilabel=run.recipe.multilabel,
+    )
 
 
 def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Candidate:
@@ -172,7 +184,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
         labels=run.info.labels,
         geometry=student.geometry(chunk),
         decision=Decision(
-            thresholds=dict.fromkeys(recipe.keywords, decision.threshold),
+            thresholds={k: decision.threshold for k in run.info.labels if not k.startswith("_")},
             smoothing=decision.smoothing,
             release=decision.release,
             refractory=decision.refractory,
@@ -180,6 +192,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
         precision="float32",
         features=dataclasses.asdict(recipe.features) | {"kind": "mfcc"},
         parameters=student.parameters_trained,
+        activation="sigmoid" if recipe.multilabel else "softmax",
         licence=licence,
         sources=run.info.sources,
         training={
@@ -215,37 +228,31 @@ def _engines(candidate: _Candidate, folder: Path) -> dict[str, Engine]:
 
 
 def _spread(
-    run: Run, first: float, seeds: Sequence[Path], held_out: Split, chunk_seconds: float
+    run: Run,
+    name: str,
+    first: float,
+    seeds: Sequence[Path],
+    held_out: Split,
+    chunk_seconds: float,
 ) -> dict[str, Any]:
-    """int8 streaming top-1 over runs that differ in their seed alone."""
-    top1 = {run.recipe.seed: first}
+    """The measure ``name``, int8 and streaming, over runs that differ in their seed alone."""
+    figures = {run.recipe.seed: first}
     for path in seeds:
         other = load_run(path)
         same = dataclasses.replace(other.recipe, seed=run.recipe.seed, decision=run.recipe.decision)
         if same != run.recipe:
             raise EarmarkError(f"{path}: a run of another recipe than {run.path}, not only seed")
-        if other.recipe.seed in top1:
+        if other.recipe.seed in figures:
             raise EarmarkError(f"{path}: seed {other.recipe.seed} is given twice")
         with tempfile.TemporaryDirectory() as folder:
             candidate = _prepare(other, _load(other, "train"), chunk_seconds, "")
             engine = _engines(candidate, Path(folder))["int8"]
-            top1[other.recipe.seed] = round(float(evaluate(engine, held_out)["top1"]), 4)
-    values = np.array(list(top1.values()))
+            figures[other.recipe.seed] = round(evaluate(engine, held_out)[name], 4)
+    values = spread(list(figures.values()))
     return {
-        "int8_streaming_top1": {str(seed): value for seed, value in top1.items()},
-        "mean": round(float(values.mean()), 4),
-        "standard_deviation": round(float(values.std(ddof=1)), 4),
+        f"int8_streaming_{name}": {str(seed): value for seed, value in figures.items()},
+        **{key: round(value, 4) for key, value in values.items()},
     }
-
-
-def _whole_clip_accuracy(run: Run, split: Split) -> float:
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(split), 256):
-            pcm = torch.from_numpy(np.array(split.pcm[start : start + 256])).float() / 32768
-            logits = run.student(whole_steps(pcm, run.student.step))[0][:, -1]
-            right += int((logits.argmax(1).numpy() == split.label[start : start + 256]).sum())
-    return round(right / len(split), 4)
 
 
 def _brief(measured: dict[str, Any]) -> dict[str, Any]:

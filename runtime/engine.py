@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -239,6 +239,7 @@ class Stream:
         self._decider = Decider(
             manifest.decision, manifest.labels, geometry.step / geometry.sample_rate
         )
+        self._activate = activation(manifest)
         self._posteriors = np.empty((geometry.steps, len(manifest.labels)), np.float32)
         self._column = np.empty((geometry.steps, 1), np.float32)
         self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
@@ -293,12 +294,12 @@ class Stream:
         """Bring the network and the moving average to where they were without the gate."""
         for index, logits in enumerate(self._scorer.replay(gate.reopen())):
             if index >= gate.warm_up:
-                self._decider.restore(softmax(logits, self._posteriors, self._column))
+                self._decider.restore(self._activate(logits, self._posteriors, self._column))
 
     def _decide(self, logits: np.ndarray) -> list[Detection]:
         """Take the logits of the next chunk."""
         posteriors = self._posteriors
-        softmax(logits, posteriors, self._column)
+        self._activate(logits, posteriors, self._column)
         detections = []
         for firing in self._decider.update(posteriors):
             end = self._origin + self._scored + (firing.row + 1) * self._step
@@ -348,6 +349,12 @@ class Stream:
         self._scored = 0
 
 
+def activation(manifest: Manifest) -> Callable[..., np.ndarray]:
+    """The function that makes posteriors of the model's logits: :func:`softmax` or
+    :func:`sigmoid`."""
+    return {"softmax": softmax, "sigmoid": sigmoid}[manifest.activation]
+
+
 def softmax(
     logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
 ) -> np.ndarray:
@@ -361,6 +368,20 @@ def softmax(
     np.exp(out, out=out)
     np.add.reduce(out, axis=1, keepdims=True, out=column)
     return np.divide(out, column, out=out)
+
+
+def sigmoid(
+    logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
+) -> np.ndarray:
+    """Posteriors of logits whose labels do not exclude one another, as :func:`softmax`.
+
+    ``column`` is not needed.
+    """
+    # By the hyperbolic tangent, which does not overflow.
+    out = np.multiply(logits, np.float32(0.5), out=out)
+    np.tanh(out, out=out)
+    np.add(out, 1, out=out)
+    return np.multiply(out, np.float32(0.5), out=out)
 
 
 def as_pcm(pcm: np.ndarray) -> np.ndarray:

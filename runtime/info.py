@@ -35,6 +35,7 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
     decision, geometry = manifest.decision, manifest.geometry
     rate = geometry.sample_rate
     yield "parameters", f"{manifest.parameters:,}"
+    yield "activation", manifest.activation
     for keyword in manifest.keywords:
         yield "keyword", f"{keyword}, threshold {decision.thresholds[keyword]:g}"
     yield "other labels", ", ".join(x for x in manifest.labels if x not in manifest.keywords)

@@ -11,7 +11,7 @@ METADATA_KEY = "earmark"
 """Key of the manifest in the model's ``metadata_props``."""
 SCHEMA_VERSION = 2
 """Version of the fields below. A reader refuses a newer one; a change of meaning raises it."""
-SINCE = {"operating_points": 2}
+SINCE = {"operating_points": 2, "activation": 2}
 """The version that brought a field, for those that came after the first. A manifest names the
 lowest version that has all that it uses, so that readers of that version can read it."""
 MAX_MANIFEST_BYTES = 1 << 20
@@ -86,6 +86,9 @@ class Manifest:
     """Settings of the MFCC front end inside the graph."""
     parameters: int
     """Weights of the network, front end excluded."""
+    activation: str = "softmax"
+    """What makes posteriors of logits: ``softmax`` where one label holds at a time, ``sigmoid``
+    where each holds or not by itself (multi-label)."""
     licence: str = ""
     """Of the model itself; empty where its maker did not say."""
     sources: tuple[Source, ...] = ()
@@ -259,6 +262,7 @@ def _check(m: Manifest) -> None:
         need(all(map(_is_text, vars(source).values())), f"sources[{i}]", "printable texts")
     need(_is_int(m.parameters) and m.parameters >= 0, "parameters", "a count")
     need(m.precision in ("float32", "int8"), "precision", "float32 or int8")
+    need(m.activation in ("softmax", "sigmoid"), "activation", "softmax or sigmoid")
 
     g = m.geometry
     limits = {

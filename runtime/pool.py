@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from .decision import BatchDecider
-from .engine import Detection, Engine, as_pcm, copy_pcm, softmax
+from .engine import Detection, Engine, activation, as_pcm, copy_pcm
 from .errors import EarmarkError
 from .manifest import Decision
 
@@ -53,6 +53,7 @@ class StreamPool:
             manifest = dataclasses.replace(manifest, decision=decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
+        self._activate = activation(manifest)
         self._rate, self._step, self._chunk = geometry.sample_rate, geometry.step, geometry.chunk
         self._session = engine._session
         self._batch = min(batch, streams) if engine.batches else 1
@@ -180,7 +181,7 @@ class StreamPool:
         self._cache[chosen] = cache_out[:count]
         _, steps, labels = logits.shape
         rows = count * steps
-        posteriors = softmax(
+        posteriors = self._activate(
             logits[:count].reshape(rows, labels), self._posteriors[:rows], self._column[:rows]
         )
         firings = self._decider.update(chosen, posteriors.reshape(count, steps, labels))

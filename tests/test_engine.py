@@ -187,6 +187,26 @@ def test_softmax() -> None:
         assert engine.softmax(huge).tolist() == [[1, 0]]
 
 
+@pytest.mark.filterwarnings("error")
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8))
+def test_sigmoid_is_the_softmax_of_a_logit_and_zero(logits: list[float]) -> None:
+    row = np.array([logits], np.float32)
+    pairs = np.stack([row[0], np.zeros_like(row[0])], axis=1)
+    assert engine.sigmoid(row)[0] == pytest.approx(engine.softmax(pairs)[:, 0], abs=1e-6)
+
+
+def test_labels_of_a_multi_label_model_do_not_compete(tmp_path: Path) -> None:
+    multi = Engine(toy_model.save(tmp_path / "multi.onnx", activation="sigmoid"))
+    stream = multi.stream()
+    stream.push(SCENE[:16000])
+    scorer = Engine(toy_model.save(tmp_path / "one.onnx")).scorer()
+    logits = scorer.feed(SCENE[:16000])
+    steps = round(multi.manifest.decision.smoothing / 0.02)
+    assert stream.posteriors == pytest.approx(
+        (1 / (1 + np.exp(-logits[-steps:].astype(float)))).mean(0), abs=1e-5
+    )
+
+
 def test_other_geometry(tmp_path: Path) -> None:
     small = Engine(toy_model.save(tmp_path / "small.onnx", chunk=320))
     assert small.scorer().feed(SCENE[:960]).shape == (3, 4)

@@ -67,6 +67,7 @@ def test_a_missing_field_is_named(field: str) -> None:
         ("decision.smoothing", 61),
         ("decision.release", -0.1),
         ("precision", "int4"),
+        ("activation", "relu"),
         ("parameters", "many"),
         ("features", []),
         ("training", [1]),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from earmark.runtime.errors import EarmarkError
-from earmark.train.metrics import classification
+from earmark.train.metrics import classification, multilabel, spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,3 +90,31 @@ def test_nothing_to_measure_is_refused() -> None:
         measure([], [])
     with pytest.raises(EarmarkError, match="no numbers"):
         classification(LABELS, np.array([0]), np.full((1, 4), np.nan, np.float32), np.array(["a"]))
+
+
+def test_a_small_multi_label_case_by_hand() -> None:
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    scores = np.array([[0.9, 0.6, 0.1], [0.4, 0.8, 0.1], [0.6, 0.7, 0.9], [0.1, 0.1, 0.1]], "f4")
+    found = multilabel(("a", "b", "c"), truth, scores, np.array(list("wxyz")))
+    # a: its two clips rank first and third: (1 + 2/3) / 2. b: first and second.
+    assert found["average_precision"] == {"a": pytest.approx(5 / 6), "b": 1.0, "c": None}
+    assert found["map"] == pytest.approx(11 / 12)
+    assert found["recall"] == {"a": 0.5, "b": 1.0, "c": None}
+    # F1: a 2*1/(2+2), b 2*2/(2+3).
+    assert found["macro_f1"] == pytest.approx((1 / 2 + 4 / 5) / 2)
+    assert found["support"] == {"a": 2, "b": 2, "c": 0} and found["clips"] == 4
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_one_label_is_measured_as_one_of_many_is() -> None:
+    truth = np.array([[True], [False], [True]])
+    scores = np.array([[0.9], [0.8], [0.1]], np.float32)
+    found = multilabel(("a",), truth, scores, np.array(list("xyz")))
+    assert found["map"] == pytest.approx((1 + 2 / 3) / 2) and found["recall"] == {"a": 0.5}
+    with pytest.raises(EarmarkError, match="no clip has a class"):
+        multilabel(("a",), ~truth[1:2] & False, scores[:1], np.array(["x"]))
+
+
+def test_spread() -> None:
+    assert spread([1.0, 3.0]) == {"mean": 2.0, "standard_deviation": pytest.approx(2**0.5)}
+    assert spread([5.0]) == {"mean": 5.0, "standard_deviation": 0.0}

@@ -175,17 +175,18 @@ def augment_audio(
     pool: Tensor,
     settings: AugmentSettings,
     rate: int,
-    unknown: int,
-    silence: int,
+    unknown: int | None,
+    silence: int | None,
 ) -> tuple[Tensor, Tensor]:
     """All augmentations of the waveform, in the order in which the world applies them.
 
     Args:
         wav: clips [batch, samples]; all zeros for a ``_silence_`` clip still to be drawn.
-        label: classes, int64 [batch].
+        label: classes, int64 [batch]; of any shape where neither ``unknown`` nor ``silence`` is.
         pool: background noise, int16 [length].
         rate: sample rate, Hz.
-        unknown, silence: the classes of cut words and of background alone.
+        unknown, silence: the classes of cut words and of background alone; without the former no
+            word is cut, without the latter no clip is background alone.
 
     Returns:
         The clips and their classes, which change for words that were cut.
@@ -193,17 +194,21 @@ def augment_audio(
     batch, samples = wav.shape
     s = settings
     wav = warp(wav, s.shift * rate, s.speed)
-    cut = (torch.rand(batch, device=wav.device) < s.cut) & (label < min(unknown, silence))
-    wav = cut_words(wav, cut)
-    label = torch.where(cut, unknown, label)
+    cut = torch.rand(batch, device=wav.device) < s.cut
+    if unknown is not None:
+        cut &= label < unknown
+        wav = cut_words(wav, cut)
+        label = torch.where(cut, unknown, label)
     reverb = torch.rand(batch, device=wav.device) < s.reverb
     wav = reverberate(wav, reverb & wav.any(1), s.reverb_time, rate)
-    noise = excerpts(pool, batch, samples)
+    # Nothing is drawn from a pool that nothing needs.
+    noise = excerpts(pool, batch, samples) if len(pool) else torch.zeros_like(wav)
     empty = ~wav.any(1)
     wav = add_background(wav, noise, s.noise, s.snr)
     wav = wav * from_db(uniform(batch, s.gain, wav))[:, None]
     level = from_db(uniform(batch, s.silence_level, wav))
     # One in twenty stays digital silence: a muted microphone must not surprise the spotter.
     level = level * (torch.rand(batch, device=wav.device) > 0.05)
-    wav = torch.where((empty & (label == silence))[:, None], noise * level[:, None], wav)
+    if silence is not None:
+        wav = torch.where((empty & (label == silence))[:, None], noise * level[:, None], wav)
     return wav.clamp(-1, 1), label

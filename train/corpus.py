@@ -1,18 +1,20 @@
-"""Folders of recorded words: which clips there are, who speaks them, and which split has them.
+"""Recorded words and sounds: which clips there are, who speaks them, and which split has them.
 
 The layout is that of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suffix>``, with
 ``validation_list.txt`` and ``testing_list.txt`` beside the word folders where the corpus fixes its
 split, and long noise recordings in ``_background_noise_``. Folders ``_unknown_`` and ``_silence_``
-hold clips of those classes.
+hold clips of those classes. In place of a folder, a CSV file may list clips and their classes
+(:mod:`earmark.train.metadata`).
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..runtime.errors import EarmarkError, one_line
@@ -26,6 +28,7 @@ from ..runtime.layout import (
     hashed_split,
 )
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
+from . import metadata
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,14 +42,24 @@ AUDIO_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of one word."""
+    """One recording of one word, or of several sounds at once."""
 
     path: Path
     word: str
-    """Name of its class folder."""
+    """Its class: the name of its class folder, or what a table says; the first of several, empty
+    for a clip of none."""
     speaker: str
     split: str
     """``train``, ``validation`` or ``test``."""
+    fold: int = 0
+    """Number of its fold, from 1; 0 where there are no folds."""
+    others: tuple[str, ...] = ()
+    """Its classes after the first."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All its classes."""
+        return (self.word, *self.others) if self.word else ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Corpus:
     """What :func:`scan` found. Clips and noise are sorted by path, root by root."""
 
     roots: tuple[Path, ...]
+    """The folders; of a table, the one that its clips lie in."""
     clips: tuple[Clip, ...]
     noise: tuple[Path, ...]
     """Recordings of background noise, of any length."""
@@ -64,28 +78,39 @@ class Corpus:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The class folders that hold clips, sorted."""
-        return tuple(sorted({clip.word for clip in self.clips}))
+        """The classes that have clips, sorted."""
+        return tuple(sorted({word for clip in self.clips for word in clip.words}))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that hold clips, sorted."""
+        return tuple(sorted({clip.fold for clip in self.clips} - {0}))
 
     def require(
         self,
         keywords: Iterable[str],
         splits: Sequence[str] = ("train", "validation"),
         at_least: int = 1,
+        unknown: bool = True,
     ) -> None:
         """Check that every keyword and the class of other words have clips enough.
 
         Args:
-            keywords: the words to be spotted.
+            keywords: the words to be spotted, or the sounds to be told apart.
             splits: the splits that will be used.
             at_least: least number of clips of one class in each of ``splits``.
+            unknown: whether there is a class of other words.
 
         Raises:
             EarmarkError: a class folder is missing or empty, or has too few clips in a split.
         """
         where = ", ".join(str(root) for root in self.roots)
         wanted = {folder_name(keyword): keyword for keyword in keywords}
-        counts = Counter((wanted_name(clip.word, wanted), clip.split) for clip in self.clips)
+        counts = Counter(
+            (name, clip.split)
+            for clip in self.clips
+            for name in {wanted_name(word, wanted) for word in clip.words}
+        )
         for name, keyword in wanted.items():
             if any(counts[name, split] for split in SPLITS):
                 continue
@@ -96,7 +121,8 @@ class Corpus:
                 f"{where}: no folder {name!r} for the keyword {keyword!r} "
                 f"(found: {_some(self.words)}): record it or run earmark synth"
             )
-        for name, keyword in [*wanted.items(), (UNKNOWN, "other words")]:
+        rest = [(UNKNOWN, "other words")] if unknown else []
+        for name, keyword in [*wanted.items(), *rest]:
             for split in splits:
                 if counts[name, split] < at_least:
                     raise EarmarkError(
@@ -105,18 +131,26 @@ class Corpus:
                     )
 
 
-def scan(*roots: str | os.PathLike[str]) -> Corpus:
-    """List the clips of one corpus folder, or of several as if they were one.
+def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corpus:
+    """List the clips of one corpus folder or table, or of several as if they were one.
 
     The split of a folder is that of its lists. A clip in neither list, one list or both being
     present, is for training. A folder without lists is split by :func:`hashed_split`. Files without
     ``_nohash_`` in their name have no known speaker: each counts as its own (in a folder without
     lists those of equal name count as one, so that ``yes/ann.wav`` and ``no/ann.wav`` stay
-    together).
+    together). A table is split by its column ``split``, and by the hash where that is empty.
+
+    Args:
+        roots: folders, or CSV files as :mod:`earmark.train.metadata` describes them.
+        folds: a regular expression whose first group is the fold of a clip, matched at the
+            beginning of its file name; for clips whose fold no table says.
+        fold: the fold that is the validation split, all others being for training; 0 for the
+            corpus' own split.
 
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
-            a speaker has clips in two splits; ``sources.json`` is malformed.
+            a speaker has clips in two splits; ``sources.json`` is malformed; a table is malformed
+            or names a clip that does not exist; a clip has no fold, or the fold has no clip.
     """
     if not roots:
         raise EarmarkError("no data folder given")
@@ -128,18 +162,31 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     clips: list[Clip] = []
     noise: list[Path] = []
     sources: list[Source] = []
+    places: list[Path] = []
     for path in paths:
-        found, sounds = _scan_root(path)
+        table = path.suffix.lower() == metadata.SUFFIX
+        place = _audio_root(path) if table else path
+        found, sounds = _scan_table(path, place) if table else _scan_root(path)
+        if folds:
+            found = [_with_fold(clip, folds) for clip in found]
+        if fold:
+            found = [_held_out(clip, fold) for clip in found]
+        places.append(place)
         clips += found
         noise += sounds
-        sources += read_sources(path)
-        for split, file in [(c.split, c.path) for c in found] + [("noise", s) for s in sounds]:
-            name = file.relative_to(path).as_posix()
-            digest.update(f"{name}\0{_size(file)}\0{split}\n".encode("utf-8", "surrogateescape"))
+        sources += read_sources(place)
+        # The class of a clip in a folder is part of its path.
+        about = [(c.path, "\0".join((c.split, *c.words)) if table else c.split) for c in found]
+        for file, text in [*about, *((sound, "noise") for sound in sounds)]:
+            name = file.relative_to(place).as_posix()
+            digest.update(f"{name}\0{_size(file)}\0{text}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
+    if fold and not any(clip.fold == fold for clip in clips):
+        known = ", ".join(map(str, sorted({clip.fold for clip in clips})))
+        raise EarmarkError(f"{paths[0]}: no clip in fold {fold} (there are folds {known})")
     _check_speakers(clips)
     return Corpus(
-        paths, tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
+        tuple(places), tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
     )
 
 
@@ -252,6 +299,56 @@ def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
         _LOG.warning("%s: %d listed clips do not exist: %s", root, len(missing), _some(missing))
     noise = find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
     return clips, list(noise)
+
+
+def _audio_root(table: Path) -> Path:
+    """The folder that the files of a table are below: ESC-50 has ``meta/`` beside ``audio/``."""
+    here, above = table.parent, table.parent.parent
+    return above if not (here / "audio").is_dir() and (above / "audio").is_dir() else here
+
+
+def _scan_table(table: Path, root: Path) -> tuple[list[Clip], list[Path]]:
+    rows = metadata.read_rows(table)
+    clips: list[Clip] = []
+    missing: list[str] = []
+    for row in rows:
+        # Tables may leave the suffix out, and a corpus may be re-encoded to another format.
+        stem = str(PurePath(row.file).with_name(_stem(PurePath(row.file).name)))
+        names = [row.file, *(stem + suffix for suffix in AUDIO_SUFFIXES)]
+        places = (folder / name for name in names for folder in (root / "audio", root))
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            missing.append(row.file)
+            continue
+        speaker = row.origin or f"{root.name}/{stem}"
+        word, *others = row.words or ("",)
+        split = row.split or hashed_split(speaker)
+        clips.append(Clip(path, word, speaker, split, row.fold, tuple(others)))
+    if missing:
+        raise EarmarkError(
+            f"{table}: {len(missing)} of {len(rows)} clips are neither in {root / 'audio'} nor in "
+            f"{root}: {_some(missing)}"
+        )
+    if not clips:
+        raise EarmarkError(f"{table}: has no rows: a table needs one for each clip")
+    noise = find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
+    return sorted(clips, key=lambda clip: clip.path), list(noise)
+
+
+def _with_fold(clip: Clip, pattern: str) -> Clip:
+    found = None if clip.fold else re.match(pattern, clip.path.name)
+    if found is None or not (found[1] or "").isdecimal():
+        return clip
+    return replace(clip, fold=int(found[1]))
+
+
+def _held_out(clip: Clip, fold: int) -> Clip:
+    if not clip.fold:
+        raise EarmarkError(
+            f"{clip.path}: in no fold: give data.folds a pattern that finds it in the file name, "
+            "or a table a column fold"
+        )
+    return replace(clip, split="validation" if clip.fold == fold else "train")
 
 
 def _read_list(path: Path) -> list[str] | None:

@@ -53,9 +53,19 @@ class Split:
     """str [N]. For an excerpt, the recording and the second it starts at: ``x.wav#t=12.500``."""
     skipped: int
     """Clips left out because they could not be read; each was reported."""
+    several: NDArray[np.bool_] | None = None
+    """bool [N, labels]: the classes of each clip of a multi-label task, of which ``label`` is the
+    first, -1 for a clip of none. None where each clip has one class."""
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def target(self) -> NDArray[np.bool_]:
+        """bool [N, labels]: which classes each clip has, whatever the task."""
+        if self.several is not None:
+            return self.several
+        return self.label[:, None] == np.arange(len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,10 @@ class _Stretch:
     pcm: NDArray[np.int16]
 
 
-def label_set(keywords: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a model: the keywords in the order given, ``_unknown_``, ``_silence_``.
+def label_set(
+    keywords: Sequence[str], reserved: Sequence[str] = (UNKNOWN, SILENCE)
+) -> tuple[str, ...]:
+    """The classes of a model: the keywords in the order given, then ``reserved``.
 
     Raises:
         EarmarkError: no keyword, an empty or reserved one, or two that share a class folder.
@@ -86,7 +98,7 @@ def label_set(keywords: Sequence[str]) -> tuple[str, ...]:
         if name in folders:
             raise EarmarkError(f"keyword {keyword!r}: the same class folder as {folders[name]!r}")
         folders[name] = keyword
-    return (*keywords, UNKNOWN, SILENCE)
+    return (*keywords, *reserved)
 
 
 def load_split(
@@ -97,12 +109,15 @@ def load_split(
     cache_dir: str | os.PathLike[str] | None = None,
     *,
     noise_roots: Iterable[str | os.PathLike[str]] = (),
+    multilabel: bool = False,
 ) -> Split:
     """Decode the clips of one split and add the excerpts of noise for ``_silence_``.
 
     A shorter clip is padded with zeros on both sides. Of a longer one the loudest window is taken
     (the middle one of those within 1 % of its energy, so that a word that fits is centred). Words
-    that are not in ``labels`` are ``_unknown_``; all of them are returned.
+    that are not in ``labels`` are ``_unknown_``; all of them are returned. Where ``labels`` has no
+    ``_unknown_``, they are reported and left out; in a multi-label task such a clip is one of no
+    class and stays.
 
     Excerpts number 10 % of the keyword clips. Their place is uniform over the part of the noise
     recordings that belongs to the split (see :func:`noise_pool`), their gain uniform from -30 to
@@ -118,10 +133,11 @@ def load_split(
         clip_seconds: length of every row.
         cache_dir: folder for decoded clips, so that a second run starts at once; None for none.
         noise_roots: more folders of noise recordings, any layout.
+        multilabel: whether a clip may have any number of classes.
 
     Raises:
-        EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or
-            words of no class because ``labels`` has no ``_unknown_`` or ``_silence_``.
+        EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or a
+            clip of several classes where ``multilabel`` is false.
     """
     if split not in (*SPLITS, "all"):
         raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
@@ -130,22 +146,27 @@ def load_split(
         raise EarmarkError(f"clip length {clip_seconds} s: expected at most 60 seconds")
     index = {folder_name(label): i for i, label in enumerate(labels)}
     clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
+    if not multilabel:
+        clips = _of_one_class(clips, index)
     pcm, good = _decode_clips(clips, samples, cache_dir)
     if not len(good):
         roots = ", ".join(str(root) for root in corpus.roots)
         raise EarmarkError(f"{roots}: no readable clip in the {split} split")
     kept = [clips[i] for i in good]
     names = [wanted_name(clip.word, index) for clip in kept]
-    homeless = [clip for clip, name in zip(kept, names, strict=True) if name not in index]
-    if homeless:
-        raise EarmarkError(f"{homeless[0].path}: the labels have no class for {homeless[0].word!r}")
-    label = [index[name] for name in names]
+    label = [index.get(name, -1) for name in names]
+    several = None
+    if multilabel:
+        several = np.zeros((len(kept), len(labels)), np.bool_)
+        for row, clip in zip(several, kept, strict=True):
+            row[[index[name] for word in clip.words if (name := folder_name(word)) in index]] = True
+        label = np.where(several.any(axis=1), several.argmax(axis=1), -1).tolist()
     word = [clip.word for clip in kept]
     speaker = [clip.speaker for clip in kept]
     path = [str(clip.path) for clip in kept]
 
     keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in names)
-    count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index else 0
+    count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index and not multilabel else 0
     if split == "all" and SILENCE in names:
         count = 0
     if count:
@@ -164,6 +185,7 @@ def load_split(
         np.array(speaker, np.str_),
         np.array(path, np.str_),
         len(clips) - len(kept),
+        several,
     )
 
 
@@ -205,6 +227,20 @@ def fit(pcm: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
     loud = starts[window >= 0.99 * window.max()]
     start = int(loud[len(loud) // 2])
     return pcm[start : start + samples]
+
+
+def _of_one_class(clips: list[Clip], index: dict[str, int]) -> list[Clip]:
+    """The clips whose class is one of ``index``; a word about the others."""
+    mixed = next((clip for clip in clips if len(clip.words) > 1), None)
+    if mixed:
+        raise EarmarkError(
+            f"{mixed.path}: has {len(mixed.words)} classes ({', '.join(mixed.words)}): such data "
+            'need the recipe field task = "multilabel"'
+        )
+    kept = [clip for clip in clips if wanted_name(clip.word, index) in index]
+    if len(kept) < len(clips):
+        _LOG.warning("%d clips of classes that have no label are left out", len(clips) - len(kept))
+    return kept
 
 
 def _silence(

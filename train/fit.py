@@ -19,7 +19,8 @@ from . import run as runs
 from .augment import augment_audio, mask_bands, mixup
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .corpus import Corpus, scan
-from .dataset import Split, label_set, load_split, noise_pool
+from .dataset import Split, load_split, noise_pool
+from .metrics import watched
 from .recipe import Recipe
 from .student import Student
 
@@ -29,7 +30,6 @@ with warnings.catch_warnings():
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
-    from torchmetrics.classification import MulticlassAccuracy
 
 READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
@@ -59,12 +59,18 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     run_dir = Path(run_dir)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    labels = label_set(recipe.keywords)
+    labels = recipe.labels
     corpus = _scan(recipe)
     cache = Path(recipe.data.cache) if recipe.data.cache else run_dir.parent / "cache"
     splits = {
         name: load_split(
-            corpus, labels, name, recipe.data.clip, cache, noise_roots=recipe.data.noise
+            corpus,
+            labels,
+            name,
+            recipe.data.clip,
+            cache,
+            noise_roots=recipe.data.noise,
+            multilabel=recipe.multilabel,
         )
         for name in ("train", "validation")
     }
@@ -72,15 +78,7 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     runs.start(run_dir, recipe, _info(corpus, splits, recipe, command))
     if runs.is_complete(run_dir):
         return run_dir
-    pool = noise_pool(corpus, "train", recipe.data.noise, cache)
-    clip = splits["train"].pcm.shape[1]
-    if sum(map(len, pool)) <= clip:
-        raise EarmarkError(
-            f"{', '.join((*recipe.data.roots, *recipe.data.noise))}: no background noise of more "
-            "than a clip's length for training: add recordings of 10 s or more to the corpus' "
-            "folder _background_noise_, or name a folder of some in data.noise"
-        )
-    lesson = Lesson(recipe, labels, splits["train"], np.concatenate(pool))
+    lesson = Lesson(recipe, labels, splits["train"], _background(corpus, recipe, splits, cache))
     trainer = _trainer(recipe, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
@@ -115,13 +113,14 @@ class Lesson(pl.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.split = split
-        self.unknown, self.silence = labels.index(UNKNOWN), labels.index(SILENCE)
+        self.unknown, self.silence = (
+            labels.index(name) if name in labels else None for name in (UNKNOWN, SILENCE)
+        )
         pl.seed_everything(recipe.seed, verbose=False)
         self.student = Student(len(labels), recipe.student, recipe.features)
         # No buffer: what a module registers is sent from one process to the others.
         self.pool = torch.from_numpy(pool)
-        self.accuracy = MulticlassAccuracy(len(labels), average="micro")
-        self.balanced = MulticlassAccuracy(len(labels), average="macro")
+        self.watched = watched(len(labels), recipe.multilabel)
         self.rate = recipe.features.sample_rate
         self.readout = max(1, round(READOUT * self.rate / self.student.step))
 
@@ -160,28 +159,32 @@ class Lesson(pl.LightningModule):
             log_mel = mask_bands(
                 self.student.log_mel(whole_steps(wav, self.student.step)), settings
             )
-            target = F.one_hot(label, self.student.labels).float()
+            target = label if label.ndim > 1 else F.one_hot(label, self.student.labels)
+            target = target.float()
             if settings.mixup:
                 log_mel, target = mixup(log_mel, target, settings.mixup)
         logits = self.student.classify(log_mel)[:, -self.readout :]
-        target = target[:, None].expand_as(logits)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1),
-            target.flatten(0, 1),
-            label_smoothing=self.recipe.train.label_smoothing,
-        )
+        loss = self.loss(logits.flatten(0, 1), target[:, None].expand_as(logits).flatten(0, 1))
         if not torch.isfinite(loss):
             raise EarmarkError("the loss is no number: lower train.learning_rate")
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pcm))
         return loss
 
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of logits [rows, labels] against targets in [0, 1] of the same shape."""
+        smoothing = self.recipe.train.label_smoothing
+        if self.recipe.multilabel:
+            # Smoothed as the cross-entropy is, over the two values that each label has.
+            target = target * (1 - smoothing) + smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits, target)
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         pcm, label = batch
         log_mel = self.student.log_mel(whole_steps(pcm.float() / 32768, self.student.step))
         logits = self.student.classify(log_mel)[:, -1]
-        for name, metric in (("accuracy", self.accuracy), ("balanced_accuracy", self.balanced)):
-            metric(logits, label)
-            self.log(name, metric, on_step=False, on_epoch=True)
+        self.watched.update(logits, label)
+        self.log_dict(self.watched, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         settings = self.recipe.train
@@ -211,7 +214,7 @@ class Lesson(pl.LightningModule):
 class Clips(Dataset[Any]):
     """Clips fetched a batch at a time; index -1 is an empty clip, to be filled with background."""
 
-    def __init__(self, split: Split, silence: int) -> None:
+    def __init__(self, split: Split, silence: int | None) -> None:
         self.split, self.silence = split, silence
 
     def __len__(self) -> int:
@@ -222,7 +225,10 @@ class Clips(Dataset[Any]):
         empty = index == _EMPTY
         pcm = np.asarray(self.split.pcm[np.where(empty, 0, index)])
         pcm[empty] = 0
-        label = np.where(empty, self.silence, self.split.label[index])
+        if self.split.several is not None:
+            label = self.split.several[index].astype(np.int64)
+        else:
+            label = np.where(empty, self.silence or 0, self.split.label[index])
         return torch.from_numpy(pcm), torch.from_numpy(label)
 
 
@@ -235,37 +241,67 @@ def whole_steps(wav: Tensor, step: int) -> Tensor:
 
 
 def epoch_batches(
-    split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int
+    split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int | None
 ) -> list[list[int]]:
     """The clips of one epoch in batches, a multiple of ``ranks``; -1 stands for an empty clip.
 
-    All keywords come equally often, as many clips as there are of keywords in all; other words and
-    background have the shares that the recipe gives them. A class with too few clips repeats them.
+    They are drawn as the recipe's ``data.balance`` says: the rows of :func:`keyword_rows`, of
+    :func:`balanced_rows`, or each once.
     """
     random = np.random.default_rng((recipe.seed, epoch))
+    if recipe.data.balance == "natural":
+        rows = np.arange(len(split))
+    elif unknown is None or recipe.data.balance == "balanced":
+        rows = balanced_rows(split, random)
+    else:
+        rows = keyword_rows(split, recipe, unknown, random)
+    order = random.permutation(rows)
+    size = min(recipe.train.batch, len(order) // ranks)
+    count = len(order) // (size * ranks) * ranks
+    return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
+
+
+def balanced_rows(split: Split, random: np.random.Generator) -> np.ndarray:
+    """Clips of every class equally often, as many in all as the split has, up to rounding.
+
+    Clips of no class, in a multi-label task, count as a class of their own. One that has too few
+    clips repeats them.
+    """
+    target = split.target
+    members = [np.flatnonzero(column) for column in (*target.T, ~target.any(axis=1))]
+    members = [rows for rows in members if len(rows)]
+    each = -(-len(split) // len(members))
+    return np.concatenate([_draw(rows, each, random) for rows in members])
+
+
+def keyword_rows(
+    split: Split, recipe: Recipe, unknown: int, random: np.random.Generator
+) -> np.ndarray:
+    """Clips of all keywords equally often, as many as there are of keywords in all, and the shares
+    of other words and of background (-1) that the recipe gives. A class with too few clips repeats
+    them.
+    """
     members = [np.flatnonzero(split.label == k) for k in range(unknown)]
     total = sum(map(len, members))
     each = -(-total // unknown)
     data = recipe.data
     whole = total / max(1e-6, 1 - data.unknown - data.silence)
-
-    def draw(pool: np.ndarray, count: int) -> np.ndarray:
-        rounds = -(-count // max(1, len(pool)))
-        return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]
-
     others = np.flatnonzero(split.label == unknown)
     real_silence = np.flatnonzero(split.label > unknown)
-    chosen = [draw(pool, each) for pool in members]
+    chosen = [_draw(pool, each, random) for pool in members]
     if len(others):
-        chosen.append(draw(others, round(data.unknown * whole)))
+        chosen.append(_draw(others, round(data.unknown * whole), random))
     background = np.full(round(data.silence * whole), _EMPTY)
     # Half of the background is what the corpus holds of it, the other half drawn from the pool.
     half = len(background) // 2 if len(real_silence) else 0
     background[:half] = random.choice(real_silence, half) if half else _EMPTY
-    order = random.permutation(np.concatenate([*chosen, background]))
-    size = min(recipe.train.batch, len(order) // ranks)
-    count = len(order) // (size * ranks) * ranks
-    return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
+    return np.concatenate([*chosen, background])
+
+
+def _draw(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """``count`` of ``pool``, each once before any comes again."""
+    rounds = -(-count // max(1, len(pool)))
+    return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -285,10 +321,30 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
 def _scan(recipe: Recipe) -> Corpus:
     if not recipe.data.roots:
         raise EarmarkError("recipe field data.roots: names no corpus folder")
-    corpus = scan(*recipe.data.roots)
-    corpus.require(recipe.keywords, ("train",), recipe.data.at_least)
-    corpus.require(recipe.keywords, ("validation",))
+    data, labels = recipe.data, recipe.labels
+    corpus = scan(*data.roots, folds=data.folds, fold=data.fold)
+    classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
+    corpus.require(classes, ("train",), data.at_least, unknown)
+    corpus.require(classes, ("validation",), unknown=unknown)
     return corpus
+
+
+def _background(
+    corpus: Corpus, recipe: Recipe, splits: dict[str, Split], cache: Path
+) -> np.ndarray:
+    """The noise that training draws from, int16 [length]; empty where nothing draws from it."""
+    train = splits["train"]
+    if not recipe.augment.noise and SILENCE not in train.labels:
+        return np.zeros(0, np.int16)
+    pool = noise_pool(corpus, "train", recipe.data.noise, cache)
+    if sum(map(len, pool)) <= train.pcm.shape[1]:
+        optional = "" if SILENCE in train.labels else ", or set augment.noise to 0"
+        raise EarmarkError(
+            f"{', '.join((*recipe.data.roots, *recipe.data.noise))}: no background noise of more "
+            "than a clip's length for training: add recordings of 10 s or more to the corpus' "
+            f"folder _background_noise_, or name a folder of some in data.noise{optional}"
+        )
+    return np.concatenate(pool)
 
 
 def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
@@ -296,7 +352,7 @@ def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
     for name, needed in (("train", recipe.data.at_least), ("validation", 1)):
         split = splits[name]
         for index, label in enumerate(split.labels):
-            count = int((split.label == index).sum())
+            count = int(split.target[:, index].sum())
             if label != SILENCE and count < needed:
                 raise EarmarkError(
                     f"{', '.join(recipe.data.roots)}: {count} readable clips of {label!r} in the "
@@ -307,7 +363,7 @@ def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
 def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str) -> runs.RunInfo:
     labels = splits["train"].labels
     counts = {
-        name: {labels[k]: int((split.label == k).sum()) for k in range(len(labels))}
+        name: dict(zip(labels, split.target.sum(axis=0).tolist(), strict=True))
         for name, split in splits.items()
     }
     random = np.random.default_rng((recipe.seed, len(splits["train"])))

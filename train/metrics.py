@@ -1,18 +1,65 @@
 """Measures of a classifier of clips: one place, so that every stage reports the same figures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn.metrics
 from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
+from .dataset import Split
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 # It ships no types, and what a checker infers from its default values is wrong.
 _SKLEARN: Any = sklearn.metrics
 INTERVAL = (0.025, 0.975)
 """Quantiles of the bootstrap that bound the interval: 95 %."""
+HEADLINES = {"top1": "top-1", "map": "mean average precision"}
+"""The figures that stand for all others, one for each task, and what people call them."""
+
+
+def measure(split: Split, posteriors: NDArray[np.float32]) -> dict[str, Any]:
+    """The measures of posteriors, float32 [N, labels], of the clips of a split.
+
+    Returns:
+        Those of :func:`classification`, or of :func:`multilabel` where clips may have several
+        classes, and ``skipped``, the number of clips that could not be read.
+
+    Raises:
+        EarmarkError: as those functions.
+    """
+    if split.several is not None:
+        found = multilabel(split.labels, split.several, posteriors, split.speaker)
+    else:
+        found = classification(split.labels, split.label, posteriors, split.speaker)
+    return found | {"skipped": split.skipped}
+
+
+def headline(measures: dict[str, Any]) -> str:
+    """Which of :data:`HEADLINES` the measures have."""
+    return next(name for name in HEADLINES if name in measures)
+
+
+def watched(labels: int, multilabel: bool) -> "MetricCollection":
+    """What training looks at on the validation split, for logits [N, labels].
+
+    ``accuracy`` and ``balanced_accuracy`` (mean recall over the classes) against int64 [N], or
+    ``map`` against int64 [N, labels] of zeros and ones.
+    """
+    from torchmetrics import MetricCollection
+    from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+
+    if multilabel:
+        return MetricCollection({"map": MultilabelAveragePrecision(labels, average="macro")})
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(labels, average="micro"),
+            "balanced_accuracy": MulticlassAccuracy(labels, average="macro"),
+        }
+    )
 
 
 def classification(
@@ -37,17 +84,15 @@ def classification(
     Returns:
         ``clips``, ``speakers`` (counts); ``top1``; ``top1_interval``, its 95 % percentile interval
         under resampling of speakers (cluster bootstrap, Field and Welsh 2007), None for a single
-        speaker; ``top5``, where there are more than five labels; ``macro_f1``, the mean over the
-        classes that have clips; ``recall`` and ``support`` by label, recall None where there is no
-        clip; ``confusion``, clips by [true][predicted] label.
+        speaker; ``top5``, where there are more than five labels; ``macro_f1`` and
+        ``balanced_accuracy`` (mean recall), over the classes that have clips; ``recall`` and
+        ``support`` by label, recall None where there is no clip; ``confusion``, clips by
+        [true][predicted] label.
 
     Raises:
         EarmarkError: there is no clip, or a posterior is not finite.
     """
-    if not len(truth):
-        raise EarmarkError("no clips to measure accuracy on: name a split that has some")
-    if not np.isfinite(probabilities).all():
-        raise EarmarkError("the model gives posteriors that are no numbers: export it again")
+    _check(probabilities)
     every = np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
     present = np.unique(truth)
@@ -62,6 +107,7 @@ def classification(
         "macro_f1": float(
             _SKLEARN.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
         ),
+        "balanced_accuracy": float(np.mean(recall[present])),
         "recall": {
             label: float(recall[i]) if support[i] else None for i, label in enumerate(labels)
         },
@@ -73,6 +119,74 @@ def classification(
             _SKLEARN.top_k_accuracy_score(truth, probabilities, k=5, labels=every)
         )
     return result
+
+
+def multilabel(
+    labels: Sequence[str],
+    truth: NDArray[np.bool_],
+    probabilities: NDArray[np.float32],
+    speakers: NDArray[np.str_],
+    *,
+    threshold: float = 0.5,
+) -> dict[str, Any]:
+    """Measures of posteriors of labels that do not exclude one another, as plain numbers.
+
+    Args:
+        labels: class names in the order of the columns.
+        truth: bool [N, labels].
+        probabilities: float32 [N, labels].
+        speakers: str [N], counted only.
+        threshold: posterior from which a label counts as given, for F1 and recall.
+
+    Returns:
+        ``clips``, ``speakers`` (counts); ``map``, the mean average precision over the classes that
+        have clips; ``average_precision``, ``recall`` and ``support`` by label, None where there is
+        no clip; ``macro_f1`` over the classes that have clips, and the ``threshold``.
+
+    Raises:
+        EarmarkError: there is no clip, no clip has a class, or a posterior is not finite.
+    """
+    _check(probabilities)
+    support = truth.sum(axis=0)
+    present = np.flatnonzero(support).tolist()
+    if not len(present):
+        raise EarmarkError("no clip has a class of the model: name other data")
+    # Column by column: scikit-learn takes a lone column for a list of classes.
+    sure = probabilities >= threshold
+    precision = [
+        float(_SKLEARN.average_precision_score(truth[:, k], probabilities[:, k])) for k in present
+    ]
+    f1 = [float(_SKLEARN.f1_score(truth[:, k], sure[:, k], zero_division=0)) for k in present]
+    recall = [float(_SKLEARN.recall_score(truth[:, k], sure[:, k])) for k in present]
+
+    def by_label(values: list[float]) -> dict[str, float | None]:
+        known = {labels[k]: value for k, value in zip(present, values, strict=True)}
+        return {label: known.get(label) for label in labels}
+
+    return {
+        "clips": len(truth),
+        "speakers": len(np.unique(speakers)),
+        "map": float(np.mean(precision)),
+        "macro_f1": float(np.mean(f1)),
+        "threshold": threshold,
+        "average_precision": by_label(precision),
+        "recall": by_label(recall),
+        "support": {label: int(support[i]) for i, label in enumerate(labels)},
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (0 for a single value) of repeated measurements."""
+    found = np.asarray(values, np.float64)
+    deviation = float(found.std(ddof=1)) if len(found) > 1 else 0.0
+    return {"mean": float(found.mean()), "standard_deviation": deviation}
+
+
+def _check(probabilities: NDArray[np.float32]) -> None:
+    if not len(probabilities):
+        raise EarmarkError("no clips to measure accuracy on: name a split that has some")
+    if not np.isfinite(probabilities).all():
+        raise EarmarkError("the model gives posteriors that are no numbers: export it again")
 
 
 def _interval(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -12,9 +13,9 @@ from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text
-from ..runtime.manifest import Source
+from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
-from .dataset import SAMPLE_RATE
+from .dataset import SAMPLE_RATE, label_set
 from .mfcc import MfccSettings
 from .student import StudentSettings
 
@@ -30,15 +31,26 @@ class DataSettings:
     """Where the recordings are and how they are drawn."""
 
     roots: tuple[str, ...] = ()
-    """Corpus folders in the Speech Commands layout, read as one."""
+    """Corpus folders in the Speech Commands layout, or CSV tables of clips (see
+    :mod:`earmark.train.metadata`), read as one."""
+    folds: str = ""
+    """Regular expression whose first group is a clip's fold, matched at the beginning of its file
+    name; for clips whose fold no table says."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The fold that is held out for validation; 0: the corpus' own split."""
+    balance: Literal["keywords", "balanced", "natural"] = "keywords"
+    """How an epoch draws the classes. ``keywords``: every keyword equally often, and the shares
+    below of other words (``_unknown_``) and of background (``_silence_``), which are classes then
+    without being named. ``balanced``: every class equally often (class-aware sampling, Shen et al.
+    2016). ``natural``: every clip once."""
     noise: tuple[str, ...] = ()
     """More folders of background noise, any layout."""
     clip: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Length of a training clip, seconds."""
     unknown: Share = 0.3
-    """Share of each training epoch that is other words."""
+    """Share of each training epoch that is other words, where ``balance`` is ``keywords``."""
     silence: Share = 0.1
-    """Share of each training epoch that is background alone."""
+    """Share of each training epoch that is background alone, likewise."""
     at_least: Annotated[int, Field(ge=1)] = 4
     """Least clips of each class in the training split; fewer are refused."""
     sources: tuple[Source, ...] = ()
@@ -86,6 +98,10 @@ class Recipe:
 
     name: str
     keywords: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The words to be spotted, or the sounds to be told apart. Unless ``data.balance`` is
+    ``keywords``, ``_unknown_`` (all other folders) and ``_silence_`` may be among them, last."""
+    task: Literal["exclusive", "multilabel"] = "exclusive"
+    """Whether a clip has one class (cross-entropy) or any number of them (binary cross-entropy)."""
     seed: int = 0
     data: DataSettings = DataSettings()
     features: MfccSettings = MfccSettings()
@@ -93,6 +109,23 @@ class Recipe:
     student: StudentSettings = StudentSettings()
     train: TrainSettings = TrainSettings()
     decision: DecisionSettings = DecisionSettings()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of the model, in the order of its logits.
+
+        Raises:
+            EarmarkError: as :func:`earmark.train.dataset.label_set`.
+        """
+        if self.data.balance == "keywords":
+            return label_set(self.keywords)
+        reserved = [name for name in (UNKNOWN, SILENCE) if name in self.keywords]
+        return label_set([k for k in self.keywords if k not in reserved], reserved)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may have several classes."""
+        return self.task == "multilabel"
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -159,6 +192,23 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     )
     yield "features.floor", "a number above 0", f.floor > 0
     step = f.hop * recipe.student.stride / f.sample_rate
+    special = {UNKNOWN, SILENCE} & set(recipe.keywords)
+    yield (
+        "keywords",
+        "names that do not begin with _ in a multi-label task",
+        not (recipe.multilabel and special),
+    )
+    yield (
+        "data.balance",
+        "balanced or natural in a multi-label task",
+        not (recipe.multilabel and data.balance == "keywords"),
+    )
+    yield (
+        "keywords",
+        "at least two classes, or data.balance = keywords, or a multi-label task",
+        (data.balance == "keywords" or recipe.multilabel or len(recipe.keywords) > 1),
+    )
+    yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
     yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
     yield (
         "data.silence",
@@ -174,6 +224,13 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     for name in ("gain", "reverb_time", "snr", "silence_level"):
         low, high = getattr(recipe.augment, name)
         yield f"augment.{name}", "the lower number first", low <= high
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        return not text or re.compile(text).groups > 0
+    except re.error:
+        return False
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -1,0 +1,193 @@
+"""Starter recipes: what is found in a data set decides, and what is written loads and trains."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from earmark.runtime.cli import main
+from earmark.runtime.errors import EarmarkError
+from earmark.train.corpus import scan
+from earmark.train.fit import train
+from earmark.train.plan import find_folds, plan
+from earmark.train.recipe import Recipe, load_recipe, parse_recipe
+from earmark.train.run import load_run
+from earmark.train.survey import Survey, survey
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_corpus import PITCH, RATE, word_pcm, write_corpus
+
+
+def sounds(root: Path, counts: dict[str, int], folds: int = 2, seconds: float = 1.0) -> Path:
+    random = np.random.default_rng(0)
+    for index, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        pitch = list(PITCH.values())[index % len(PITCH)]
+        for number in range(count):
+            pcm = np.resize(word_pcm(pitch, random), round(seconds * RATE))
+            fold = f"{number % folds + 1}-" if folds else "clip"
+            soundfile.write(root / name / f"{fold}{number}.wav", pcm, RATE)
+    return root
+
+
+def planned(root: Path, tmp_path: Path, **options: Any) -> tuple[Recipe, str]:
+    corpus, folds = find_folds([str(root)])
+    text = plan([str(root)], corpus, survey(corpus), folds=folds, **options)
+    (tmp_path / "plan.toml").write_text(text)
+    return load_recipe(tmp_path / "plan.toml"), text
+
+
+def test_a_survey_counts(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "data", {"dog": 6, "rain": 2})
+    soundfile.write(root / "dog" / "1-x.wav", np.zeros(8000), 8000)
+    soundfile.write(root / "dog" / "1-empty.wav", np.zeros(0), 8000)
+    (root / "rain" / "2-bad.wav").write_bytes(b"no audio")
+    found = survey(scan(root, folds=r"(\d)-"))
+    assert found.clips == 9 and found.unreadable == 2
+    assert found.classes == {"dog": 7, "rain": 2} and found.imbalance == 3.5
+    assert found.hours == pytest.approx(9 / 3600) and found.seconds == (1.0, 1.0, 1.0)
+    assert found.rates == {16000: 8, 8000: 1} and found.folds == (1, 2)
+    assert not found.multilabel
+
+
+def test_a_small_even_set_with_folds_is_planned_and_trains(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "data", {"dog": 12, "rain": 12})
+    recipe, text = planned(root, tmp_path)
+    assert recipe.keywords == ("dog", "rain") and recipe.task == "exclusive"
+    assert recipe.data.folds and recipe.data.fold == 2 and recipe.data.balance == "natural"
+    assert recipe.data.clip == 1.0 and recipe.augment.noise == 0
+    assert "k-NN baseline" in text and "Metric: top-1" in text and "earmark crossval" in text
+    short = dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, epochs=2, threads=1, accelerator="cpu")
+    )
+    run = load_run(train(short, tmp_path / "runs" / "planned"))
+    assert run.info.clips == {"train": {"dog": 6, "rain": 6}, "validation": {"dog": 6, "rain": 6}}
+
+
+def test_an_uneven_set_is_drawn_evenly_and_measured_by_class(tmp_path: Path) -> None:
+    recipe, text = planned(sounds(tmp_path / "data", {"dog": 12, "rain": 4}), tmp_path)
+    assert recipe.data.balance == "balanced"
+    assert "Metric: macro F1" in text and "3.0 times the clips" in text
+    assert recipe.data.at_least == 2
+
+
+def test_several_labels_ask_for_their_own_loss_and_mixup(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "audio", {"a": 20, "b": 20}, folds=0)
+    lines = ["filename,labels,fold"]
+    for number in range(20):
+        lines += [f"a/clip{number}.wav,dog;rain,{number % 2 + 1}", f"b/clip{number}.wav,rain,1"]
+    (root / "clips.csv").write_text("\n".join(lines))
+    recipe, text = planned(root / "clips.csv", tmp_path)
+    assert recipe.task == "multilabel" and recipe.augment.mixup > 0
+    assert recipe.train.label_smoothing == 0 and recipe.data.folds == ""
+    assert "Metric: mean average precision" in text
+    with pytest.raises(EarmarkError, match="--keywords: clips have several classes"):
+        planned(root / "clips.csv", tmp_path, keywords=["dog"])
+
+
+def test_keywords_among_other_words(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "words")
+    recipe, text = planned(root, tmp_path, keywords=["low", "high"])
+    assert recipe.labels == ("low", "high", "_unknown_", "_silence_")
+    assert recipe.data.balance == "keywords" and recipe.augment.noise > 0
+    assert "false accepts per hour" in text
+    for file in (root / "_background_noise_").iterdir():
+        file.unlink()
+    with pytest.raises(EarmarkError, match="no background noise"):
+        planned(root, tmp_path, keywords=["low", "high"])
+    with pytest.raises(EarmarkError, match="no folder 'bark' for the keyword 'bark'"):
+        planned(root, tmp_path, keywords=["bark"])
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sounds(tmp_path_factory.mktemp("plan") / "data", {"dog": 8, "rain": 8})
+
+
+@given(
+    clips=st.integers(1, 10_000_000),
+    counts=st.tuples(st.integers(1, 9_000), st.integers(1, 9_000)),
+    length=st.floats(0.05, 3600),
+    rate=st.sampled_from([8_000, 11_025, 16_000, 44_100]),
+    noise=st.integers(0, 3),
+    device=st.sampled_from(["edge", "server", "gpu"]),
+)
+def test_whatever_is_found_the_recipe_is_valid(
+    two_classes: Path, clips: int, counts: tuple[int, int], length: float, rate: int, **more: Any
+) -> None:
+    corpus, folds = find_folds([str(two_classes)])
+    found = Survey(
+        clips=clips,
+        unreadable=0,
+        hours=1.0,
+        classes={"dog": counts[0], "rain": counts[1]},
+        multilabel=False,
+        seconds=(length / 2, length, length),
+        rates={rate: clips},
+        speakers=2,
+        folds=corpus.folds,
+        noise=more["noise"],
+    )
+    text = plan([str(two_classes)], corpus, found, folds=folds, device=more["device"])
+    few, many = "k-NN baseline on pooled", "train a large network from scratch"
+    middle = "fine-tune a pre-trained BEATs"
+    expected = few if clips < 1_000 else middle if clips <= 100_000 else many
+    flat = " ".join(text.replace("\n# ", " ").split())
+    assert [part in flat for part in (few, middle, many)] == [
+        part == expected for part in (few, middle, many)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"dog": 8}, r"one class only \(dog\)"),
+        ({"dog": 8, "rain": 1}, r"fewer than two classes have clips in both .*not: rain"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, counts: dict[str, int], expected: str
+) -> None:
+    with pytest.raises(EarmarkError, match=expected):
+        planned(sounds(tmp_path / "data", counts), tmp_path)
+
+
+def test_no_audio_and_unreadable_audio_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EarmarkError, match="no class folders with audio"):
+        planned(tmp_path / "empty", tmp_path)
+    (tmp_path / "bad" / "dog").mkdir(parents=True)
+    (tmp_path / "bad" / "dog" / "a.wav").write_bytes(b"no audio")
+    with pytest.raises(EarmarkError, match="cannot be read as audio, and none of the 1 can"):
+        planned(tmp_path / "bad", tmp_path)
+
+
+def test_names_that_toml_must_quote_survive(tmp_path: Path) -> None:
+    recipe, _ = planned(sounds(tmp_path / "data", {'say "hi" # x': 4, "ränu": 4}), tmp_path)
+    assert set(recipe.keywords) == {'say "hi" # x', "ränu"}
+
+
+def test_the_verb_writes_a_recipe_and_reports(
+    two_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "mine.toml"
+    assert main(["plan", str(two_classes), "-o", str(target), "--json", "--name", "mine"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["clips"] == 16 and report["classes"] == {"dog": 8, "rain": 8}
+    assert "Planned from 16 clips" in captured.err and "next: earmark train" in captured.err
+    assert load_recipe(target).name == "mine"
+    assert main(["plan", str(two_classes), "-o", str(target)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["plan", str(two_classes), "-o", str(target), "--force"]) == 0
+
+
+def test_defaults_of_a_planned_recipe_are_those_of_any_other(
+    two_classes: Path, tmp_path: Path
+) -> None:
+    recipe, _ = planned(two_classes, tmp_path)
+    plain = parse_recipe({"name": "x", "keywords": ["a"]}, "x")
+    assert recipe.features == plain.features and recipe.decision == plain.decision

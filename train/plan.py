@@ -1,0 +1,351 @@
+"""A starter recipe for a data set: each choice with its reason, as a comment beside it."""
+
+import math
+import re
+import textwrap
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tomli_w
+
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import SILENCE, UNKNOWN
+from .corpus import Corpus, folder_name, scan
+from .dataset import SAMPLE_RATE
+from .recipe import DataSettings, Recipe, parse_recipe
+from .survey import Survey
+
+Device = Literal["edge", "server", "gpu"]
+FEW, MANY = 1_000, 100_000
+"""Clips from which a pre-trained network is worth fine-tuning, and from which one can be trained
+from scratch."""
+UNEVEN = 3.0
+"""Imbalance from which classes are drawn equally often."""
+FOLD_PATTERN = r"(\d+)-"
+"""How data sets after ESC-50 put the fold into a file name."""
+_MAX_CLIP, _MAX_WINDOW, _MAX_FOLDS = 10.0, 9.5, 20
+_STEPS = 6_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One field of the recipe and why it is so."""
+
+    field: str
+    value: Any
+    reason: str = ""
+
+
+def find_folds(roots: Sequence[str]) -> tuple[Corpus, str]:
+    """The corpus of ``roots``, and the pattern of ``data.folds`` that its file names need, empty
+    where a table names the folds or there are none.
+
+    Raises:
+        EarmarkError: as :func:`earmark.train.corpus.scan`.
+    """
+    corpus = scan(*roots)
+    if corpus.folds:
+        return corpus, ""
+    named = scan(*roots, folds=FOLD_PATTERN)
+    every = all(clip.fold for clip in named.clips)
+    return (named, FOLD_PATTERN) if every and 2 <= len(named.folds) <= _MAX_FOLDS else (corpus, "")
+
+
+def plan(
+    roots: Sequence[str],
+    corpus: Corpus,
+    found: Survey,
+    *,
+    folds: str = "",
+    device: Device = "edge",
+    keywords: Sequence[str] = (),
+    name: str = "",
+) -> str:
+    """Write a starter recipe.
+
+    Args:
+        roots: the folders and tables, as the recipe will name them.
+        corpus, folds: what :func:`find_folds` gave for them.
+        found: the survey of ``corpus``.
+        device: where the model will run: ``edge`` for a small processor in real time.
+        keywords: words to be spotted among others; none to tell all classes apart.
+        name: of the recipe; empty for one made of the first root's.
+
+    Returns:
+        TOML that loads as a recipe and trains.
+
+    Raises:
+        EarmarkError: there are too few classes or clips to train on.
+    """
+    if not keywords and len(found.classes) < 2:
+        raise EarmarkError(
+            f"{roots[0]}: one class only ({', '.join(found.classes)}): add clips of other classes, "
+            "in folders of their own"
+        )
+    if keywords and found.multilabel:
+        raise EarmarkError("--keywords: clips have several classes here: leave it out")
+    if found.folds:
+        corpus = scan(*roots, folds=folds, fold=found.folds[-1])
+    words = [*keywords] or _told_apart(corpus)
+    train = _counts(corpus, "train", words)
+    choices = [
+        Choice("name", name or folder_name(corpus.roots[0].resolve().name) or "planned"),
+        *_task(found, corpus, words, bool(keywords)),
+        Choice("data.roots", list(roots)),
+        *_data(found, train, folds, bool(keywords)),
+        *_architecture(found, device, bool(keywords)),
+        *_augmentation(found, bool(keywords)),
+        *_training(found, train, bool(keywords)),
+    ]
+    text = _toml([*_head(found, device, bool(keywords))], choices)
+    _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus)
+    return text
+
+
+def _told_apart(corpus: Corpus) -> list[str]:
+    """The classes that have clips to train on and to validate on."""
+    named = [word for word in corpus.words if word not in (UNKNOWN, SILENCE)]
+    splits = [_counts(corpus, split, named) for split in ("train", "validation")]
+    words = [word for word in named if all(counts[word] for counts in splits)]
+    if len(words) < 2:
+        lacking = ", ".join(word for word in named if word not in words)
+        raise EarmarkError(
+            f"{corpus.roots[0]}: fewer than two classes have clips in both the training and the "
+            f"validation split (not: {lacking}): add clips by more speakers, or name folds"
+        )
+    return words
+
+
+def _counts(corpus: Corpus, split: str, words: Sequence[str]) -> Counter[str]:
+    """Clips in a split of each of ``words``, by the name that the corpus has for it."""
+    wanted = {folder_name(word) for word in words}
+    return Counter(
+        word
+        for clip in corpus.clips
+        if clip.split == split
+        for word in clip.words
+        if folder_name(word) in wanted
+    )
+
+
+def _head(found: Survey, device: Device, keywords: bool) -> Iterator[str]:
+    low, middle, high = found.seconds
+    smallest, largest = min(found.classes.values()), max(found.classes.values())
+    rates = ", ".join(f"{rate} Hz ({count})" for rate, count in list(found.rates.items())[:4])
+    kind = "any number of classes a clip" if found.multilabel else "one class a clip"
+    yield (
+        f"Planned from {found.clips} clips, {found.hours:.2f} h, {len(found.classes)} classes of "
+        f"{smallest} to {largest} clips, {kind}; {low:.2f}, {middle:.2f} and {high:.2f} s long at "
+        f"the 5th, 50th and 95th percentile; {rates}; {len(found.folds) or 'no'} folds; "
+        f"{found.noise} noise recordings. Target device: {device}."
+    )
+    yield _teacher(found, device)
+    yield _metric(found, keywords)
+    if found.folds:
+        yield (
+            "Folds are there: `earmark crossval` with this recipe trains on all but one in turn, "
+            "with and without SpecAugment, and puts the k-NN baseline beside it."
+        )
+
+
+def _teacher(found: Survey, device: Device) -> str:
+    if found.clips < FEW:
+        choice = (
+            f"Architecture: fewer than {FEW:,} clips, too few to fine-tune a large network "
+            "on. The bar to clear is the k-NN baseline on pooled MFCCs; the small network below "
+            "lives on augmentation."
+        )
+    elif found.clips <= MANY:
+        choice = (
+            f"Architecture: {FEW:,} to {MANY:,} clips are enough to fine-tune a pre-trained BEATs "
+            "(`earmark download beats`) or AST."
+        )
+    else:
+        choice = (
+            f"Architecture: more than {MANY:,} clips are enough to train a large network from "
+            "scratch; for speech the Whisper encoder is the other way."
+        )
+    if found.clips < FEW:
+        return choice
+    if device == "edge":
+        return (
+            f"{choice} Neither runs in real time on an edge device: it is the teacher there, and "
+            "the CNN below what it teaches and what is deployed, in int8."
+        )
+    return (
+        f"{choice} The CNN below comes first: it is cheap, and says what the large one must beat."
+    )
+
+
+def _metric(found: Survey, keywords: bool) -> str:
+    if found.multilabel:
+        return "Metric: mean average precision, since labels do not exclude one another."
+    if keywords:
+        return (
+            "Metric: top-1 on clips; then false rejects against false accepts per hour on streams, "
+            "since a spotter hears little but other sounds."
+        )
+    if found.imbalance >= UNEVEN:
+        return (
+            f"Metric: macro F1 and recall by class, since the largest class has "
+            f"{found.imbalance:.1f} times the clips of the smallest and would decide the accuracy."
+        )
+    more = ", top-5 beside it" if len(found.classes) > 5 else ""
+    return f"Metric: top-1{more}, since classes are of about equal size."
+
+
+def _task(found: Survey, corpus: Corpus, words: Sequence[str], keywords: bool) -> Iterator[Choice]:
+    if keywords:
+        reason = "All other words are _unknown_; background noise is _silence_."
+        yield Choice("keywords", list(words), reason)
+        return
+    special = [] if found.multilabel else [x for x in (UNKNOWN, SILENCE) if x in corpus.words]
+    lacking = [word for word in corpus.words if word not in (*words, UNKNOWN, SILENCE)]
+    reason = f"Left out, having no clip to train or none to validate on: {', '.join(lacking)}."
+    yield Choice("keywords", [*words, *special], reason if lacking else "")
+    if found.multilabel:
+        reason = "Some clips have several classes, or none: binary cross-entropy for each label."
+        yield Choice("task", "multilabel", reason)
+    else:
+        yield Choice("task", "exclusive", "Every clip has one class: cross-entropy.")
+
+
+def _data(found: Survey, train: Counter[str], folds: str, keywords: bool) -> Iterator[Choice]:
+    if folds:
+        yield Choice("data.folds", folds, "File names begin with their fold.")
+    if found.folds:
+        yield Choice(
+            "data.fold",
+            found.folds[-1],
+            "One fold is for validation. It keeps clips of one recording together, which the hash "
+            "of the file name would not.",
+        )
+    if keywords:
+        reason = "A spotter hears little but other words and background: they have shares of it."
+        yield Choice("data.balance", "keywords", reason)
+    elif found.imbalance >= UNEVEN:
+        yield Choice(
+            "data.balance",
+            "balanced",
+            f"The largest class has {found.imbalance:.1f} times the clips of the smallest: drawn "
+            "as they come, it would be learnt at the cost of the others.",
+        )
+    else:
+        reason = f"Classes are within a factor of {found.imbalance:.1f}: every clip once an epoch."
+        yield Choice("data.balance", "natural", reason)
+    clip = _clip(found)
+    cut = ", of longer ones the loudest window" if found.seconds[2] > clip else ""
+    yield Choice("data.clip", clip, f"Holds 95 % of the clips{cut}.")
+    least = min(train.values(), default=0)
+    if 1 <= least < DataSettings.at_least:
+        yield Choice("data.at_least", least, "The smallest class has no more: record some.")
+
+
+def _clip(found: Survey) -> float:
+    """Clip length: whole tenths of a second."""
+    return min(_MAX_CLIP, max(0.2, math.ceil(10 * found.seconds[2] - 0.05) / 10))
+
+
+def _architecture(found: Survey, device: Device, keywords: bool) -> Iterator[Choice]:
+    rate = next(iter(found.rates))
+    if rate < SAMPLE_RATE:
+        yield Choice(
+            "features.f_max",
+            float(0.475 * rate // 100 * 100),
+            f"Most clips have {rate} Hz: there is nothing above half of that.",
+        )
+    width = {"edge": 64, "server": 96, "gpu": 128}[device]
+    if found.clips < FEW:
+        reason = (
+            "A causal CNN on 40 MFCCs, int8 in real time on a small processor. Few clips: a wider "
+            "one would learn them by heart."
+        )
+        yield Choice("student.width", 32, reason)
+    else:
+        why = {
+            "edge": "A causal CNN on 40 MFCCs, about 87 k parameters: int8 in real time on one "
+            "core of a small processor.",
+            "server": "A causal CNN on 40 MFCCs; a server has room for more than an edge device.",
+            "gpu": "A causal CNN on 40 MFCCs; with a GPU the size of it is no concern.",
+        }[device]
+        yield Choice("student.width", width, why)
+    clip = _clip(found)
+    if clip > 2:
+        reason = "Steps of 40 ms: sounds of seconds need no finer ones, and it halves the cost."
+        yield Choice("student.stride", 4, reason)
+    if not keywords:
+        window = max(0.1, math.floor(9.5 * clip) / 10)
+        reason = "A clip is judged by the whole of it, not by its end."
+        yield Choice("student.window", min(_MAX_WINDOW, window), reason)
+
+
+def _augmentation(found: Survey, keywords: bool) -> Iterator[Choice]:
+    clip = _clip(found)
+    if not keywords:
+        shift = round(0.1 * clip, 2)
+        yield Choice(
+            "augment.shift", shift, "A tenth of a clip: where in it a sound is says nothing."
+        )
+    if found.noise:
+        yield Choice("augment.noise", 0.8, "Noise recordings are there: most clips get some.")
+    elif not keywords:
+        yield Choice("augment.noise", 0.0, "No noise recordings (_background_noise_) to mix in.")
+    if not keywords:
+        reason = "SpecAugment: one mask over time and one over frequency."
+        yield Choice("augment.time_masks", 1, reason)
+        frames = max(1, min(20, int(100 * clip) // 5))
+        yield Choice("augment.time_mask", frames)
+        yield Choice("augment.frequency_masks", 1)
+        yield Choice("augment.frequency_mask", 10)
+    if found.multilabel:
+        reason = "Two clips at once have the labels of both: mixup is what tagging gains most from."
+        yield Choice("augment.mixup", 0.3, reason)
+
+
+def _training(found: Survey, train: Counter[str], keywords: bool) -> Iterator[Choice]:
+    # What an epoch draws: beside keywords, the shares of other words and of background.
+    share = DataSettings.unknown + DataSettings.silence if keywords else 0.0
+    clips = round(sum(train.values()) / (1 - share)) or 1
+    batch = 16 if clips < FEW else 64 if clips < 10 * FEW else 128
+    epochs = max(20, min(200, round(_STEPS * batch / clips)))
+    yield Choice("train.epochs", epochs, f"About {epochs * clips // batch} steps.")
+    yield Choice("train.batch", batch)
+    if found.multilabel:
+        reason = "Most labels of a clip are absent, and known to be: no smoothing."
+        yield Choice("train.label_smoothing", 0.0, reason)
+
+
+def _toml(head: Sequence[str], choices: Sequence[Choice]) -> str:
+    lines: list[str] = []
+    for paragraph in head:
+        lines += _comment(paragraph)
+    table = ""
+    for choice in choices:
+        *place, field = choice.field.split(".")
+        if place and place[0] != table:
+            table = place[0]
+            lines += ["", f"[{table}]"]
+        lines += _comment(choice.reason)
+        lines.append(tomli_w.dumps({field: choice.value}).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    # A class name may hold anything; a comment must stay on its line.
+    return [f"# {line}" for line in textwrap.wrap(re.sub(r"\s+", " ", text), 96)]
+
+
+def _check_trainable(recipe: Recipe, corpus: Corpus) -> None:
+    data = recipe.data
+    classes = [label for label in recipe.labels if label not in (UNKNOWN, SILENCE)]
+    unknown = UNKNOWN in recipe.labels
+    corpus.require(classes, ("train",), data.at_least, unknown)
+    corpus.require(classes, ("validation",), unknown=unknown)
+    if data.balance == "keywords" and not corpus.noise:
+        raise EarmarkError(
+            f"{corpus.roots[0]}: no background noise: add recordings of 10 s or more in "
+            "_background_noise_, which a spotter needs for _silence_"
+        )
