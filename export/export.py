@@ -16,7 +16,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import METADATA_KEY, Decision, Manifest
-from ..train.corpus import scan
+from ..train.corpus import data_fingerprint, scan
 from ..train.dataset import Split, load_split
 from ..train.fit import whole_steps
 from ..train.recipe import load_recipe
@@ -144,14 +144,23 @@ def _overridden(run: Run, overrides: Sequence[str]) -> Run:
 
 def _load(run: Run, split: str) -> Split:
     data = run.recipe.data
-    corpus = scan(*data.roots)
-    if corpus.fingerprint != run.info.fingerprint:
+    corpus = scan(*data.roots, own=data.own)
+    if data_fingerprint(corpus, *data.noise, *data.speech) != run.info.fingerprint:
+        folders = (*data.roots, *data.own, *data.noise, *data.speech)
         raise EarmarkError(
-            f"{', '.join(data.roots)}: not the recordings that {run.path} was trained on: put them "
+            f"{', '.join(folders)}: not the recordings that {run.path} was trained on: put them "
             "back, or train again"
         )
     cache = Path(data.cache) if data.cache else run.path.parent / "cache"
-    return load_split(corpus, run.info.labels, split, data.clip, cache, noise_roots=data.noise)
+    return load_split(
+        corpus,
+        run.info.labels,
+        split,
+        data.clip,
+        cache,
+        noise_roots=data.noise,
+        speech_roots=data.speech,
+    )
 
 
 def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Candidate:
@@ -188,6 +197,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
             "seed": recipe.seed,
             "clips": run.info.clips,
             "fingerprint": run.info.fingerprint,
+            "init_sha256": run.info.init_sha256,
             "git_revision": run.info.git_revision,
             "versions": run.info.versions,
         },

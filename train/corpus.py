@@ -13,7 +13,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..runtime.errors import EarmarkError
@@ -26,7 +26,7 @@ SPLITS = ("train", "validation", "test")
 NOISE_FOLDER = "_background_noise_"
 SOURCES_FILE = "sources.json"
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-_SPEAKER_MARK = "_nohash_"
+SPEAKER_MARK = "_nohash_"
 _HASH_RANGE = 2**27 - 1
 # Suffixes of what libsndfile reads. Others are counted and reported, not tried one by one.
 AUDIO_SUFFIXES = (
@@ -45,6 +45,8 @@ class Clip:
     speaker: str
     split: str
     """``train``, ``validation`` or ``test``."""
+    own: bool = False
+    """Whether it is from a folder whose clips all train (see :func:`scan`)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Corpus:
             at_least: least number of clips of one class in each of ``splits``.
 
         Raises:
-            EarmarkError: a class folder is missing or empty, or has too few clips in a split.
+            EarmarkError: a class folder is missing or empty, or has too few clips in a split. The
+                message tells what a corpus of few speakers can do.
         """
         where = ", ".join(str(root) for root in self.roots)
         wanted = {folder_name(keyword): keyword for keyword in keywords}
@@ -99,11 +102,13 @@ class Corpus:
                 if counts[name, split] < at_least:
                     raise EarmarkError(
                         f"{where}: {counts[name, split]} clips of {keyword!r} in the {split} "
-                        f"split, at least {at_least} needed: add recordings by more speakers"
+                        f"split, at least {at_least} needed: add recordings by more speakers, or "
+                        "name a folder of few speakers in data.own (all of it trains) and one from "
+                        "earmark synth in data.roots"
                     )
 
 
-def scan(*roots: str | os.PathLike[str]) -> Corpus:
+def scan(*roots: str | os.PathLike[str], own: Sequence[str | os.PathLike[str]] = ()) -> Corpus:
     """List the clips of one corpus folder, or of several as if they were one.
 
     The split of a folder is that of its lists. A clip in neither list, one list or both being
@@ -112,13 +117,18 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     lists those of equal name count as one, so that ``yes/ann.wav`` and ``no/ann.wav`` stay
     together).
 
+    Args:
+        roots: corpus folders.
+        own: more of them, of few speakers: all of their clips are for training. A speaker's hash
+            would send a single voice to one split, whichever it is.
+
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
             a speaker has clips in two splits; ``sources.json`` is malformed.
     """
     if not roots:
         raise EarmarkError("no data folder given")
-    paths = tuple(Path(root) for root in roots)
+    paths = tuple(Path(root) for root in (*roots, *own))
     for i, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:i]]:
             raise EarmarkError(f"{path}: given twice: name each data folder once")
@@ -126,8 +136,10 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     clips: list[Clip] = []
     noise: list[Path] = []
     sources: list[Source] = []
-    for path in paths:
+    for index, path in enumerate(paths):
         found, sounds = _scan_root(path)
+        if index >= len(roots):
+            found = [replace(clip, split="train", own=True) for clip in found]
         clips += found
         noise += sounds
         sources += read_sources(path)
@@ -139,6 +151,31 @@ def scan(*roots: str | os.PathLike[str]) -> Corpus:
     return Corpus(
         paths, tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
     )
+
+
+def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
+    """The corpus' fingerprint, extended by the audio files of folders of any layout.
+
+    Args:
+        corpus: what :func:`scan` found.
+        folders: of noise and of free speech, in the order of the recipe. None leaves the corpus'
+            fingerprint as it is.
+
+    Returns:
+        SHA-256, hexadecimal, over relative paths and sizes.
+
+    Raises:
+        EarmarkError: a folder is missing or unreadable.
+    """
+    if not folders:
+        return corpus.fingerprint
+    digest = hashlib.sha256(f"{corpus.fingerprint}\n".encode())
+    for root in map(Path, folders):
+        for file in find_audio(root):
+            name = file.relative_to(root).as_posix()
+            digest.update(f"{name}\0{_size(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def hashed_split(speaker: str) -> str:
@@ -187,15 +224,15 @@ def find_audio(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def read_sources(root: Path) -> list[Source]:
-    """The sources that ``sources.json`` of a corpus folder names, else the folder itself.
+def read_sources(root: Path, role: str = "training data") -> list[Source]:
+    """The sources that ``sources.json`` of a folder names, else the folder itself, in ``role``.
 
     Raises:
         EarmarkError: the file is no JSON list of objects with ``name`` and ``licence``.
     """
     path = root / SOURCES_FILE
     if not path.is_file():
-        return [Source(name=root.resolve().name, licence="unknown")]
+        return [Source(name=root.resolve().name, licence="unknown", role=role)]
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         sources = [Source(**item) for item in raw]
@@ -244,14 +281,14 @@ def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
                 ignored.append(f"{word}/{name}")
                 continue
             stem = _stem(name)
-            speaker, mark, _ = stem.partition(_SPEAKER_MARK)
+            speaker, mark, _ = stem.partition(SPEAKER_MARK)
             if has_lists and not mark:
                 speaker = f"{root.name}/{word}/{stem}"
             split = split_of.get(f"{word}/{stem}", "train") if has_lists else hashed_split(speaker)
             clips.append(Clip(folder / name, word, speaker, split))
     if not clips:
         raise EarmarkError(
-            f"{root}: no class folders with audio: expected <word>/<speaker>{_SPEAKER_MARK}<n>.wav"
+            f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"
         )
     if ignored:
         _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), _some(ignored))

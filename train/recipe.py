@@ -28,6 +28,17 @@ class DataSettings:
 
     roots: tuple[str, ...] = ()
     """Corpus folders in the Speech Commands layout, read as one."""
+    own: tuple[str, ...] = ()
+    """More corpus folders, of a few recordings of one's own: all of their clips train, whoever
+    speaks them, so that ``roots`` must provide the validation split."""
+    own_share: Share = 0.5
+    """Share of each class's clips in a training epoch that comes from ``own``, where it has any."""
+    speech: tuple[str, ...] = ()
+    """Folders of free speech that holds no keyword, any layout: pieces of it are ``_unknown_``."""
+    speech_share: Share = 0.5
+    """Share of the other words in a training epoch that is pieces of free speech."""
+    speech_around: Share = 0.3
+    """Share of the words in a training epoch that stand between pieces of free speech."""
     noise: tuple[str, ...] = ()
     """More folders of background noise, any layout."""
     clip: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -49,6 +60,9 @@ class TrainSettings:
     """Optimizer (AdamW, one cosine cycle after a linear warm-up) and loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 100
+    steps_per_epoch: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of an epoch; 0: as many as go once through the clips of keywords. Few clips
+    need this, as an epoch of theirs is only a step or two."""
     batch: Annotated[int, Field(ge=2)] = 128
     """Clips per step on each device."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
@@ -56,6 +70,8 @@ class TrainSettings:
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    init: str = ""
+    """Complete run directory of a student of the same shape to start from; empty: at random."""
     validate_every: Annotated[int, Field(ge=1)] = 5
     """At most so many epochs between two looks at the validation split; the last epoch has one."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -48,7 +48,8 @@ class RunInfo:
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
     fingerprint: str
-    """SHA-256 over the corpus files (see :class:`earmark.train.corpus.Corpus`)."""
+    """SHA-256 over the files of the corpus, of noise and of free speech (see
+    :func:`earmark.train.corpus.data_fingerprint`)."""
     clips: dict[str, dict[str, int]]
     """Clips of each label in each split that was used."""
     calibration: tuple[str, ...]
@@ -57,6 +58,8 @@ class RunInfo:
     versions: dict[str, str]
     git_revision: str | None
     command: str
+    init_sha256: str = ""
+    """SHA-256 of the weights that training started from; empty: random ones."""
     schema: int = SCHEMA_VERSION
 
 
