@@ -284,9 +284,10 @@ class Clips(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         index = np.asarray(indices)
         stored = index >= 0
-        pcm = np.asarray(self.split.pcm[np.where(stored, index, 0)])
+        place = np.where(stored, index, 0)
+        pcm = np.asarray(self.split.pcm[place])
         pcm[index == _EMPTY] = 0
-        label = np.where(stored, self.split.label[index], self.silence)
+        label = np.where(stored, self.split.label[place], self.silence)
         for row in np.flatnonzero(index < _EMPTY):
             pcm[row] = self._piece(_EMPTY - 1 - int(index[row]))
             label[row] = self.unknown
