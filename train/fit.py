@@ -205,17 +205,13 @@ class Lesson(pl.LightningModule):
             target = F.one_hot(label, self.student.labels).float()
             if settings.mixup:
                 log_mel, target = mixup(log_mel, target, settings.mixup)
-        every = self.student.classify(log_mel)
-        logits = every[:, -self.readout :]
+        logits = self.student.classify(log_mel)[:, -self.readout :]
+        target = target[:, None].expand_as(logits)
         loss = F.cross_entropy(
             logits.flatten(0, 1),
-            target[:, None].expand_as(logits).flatten(0, 1),
+            target.flatten(0, 1),
             label_smoothing=self.recipe.train.label_smoothing,
         )
-        if self.recipe.train.peak_loss:
-            negative = target[:, : self.unknown].sum(1) == 0
-            peaks = keyword_peaks(every[negative], self.unknown)
-            loss = loss + self.recipe.train.peak_loss * peaks.sum() / len(every)
         if not torch.isfinite(loss):
             raise EarmarkError("the loss is no number: lower train.learning_rate")
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pcm))
@@ -304,25 +300,6 @@ class Clips(Dataset[Any]):
 
     def _piece(self, start: int) -> np.ndarray:
         return self.speech[start : start + self.split.pcm.shape[1]]
-
-
-def keyword_peaks(logits: Tensor, keywords: int) -> Tensor:
-    """The loss of clips without a keyword: how sure a stream would at most have been of one.
-
-    The worst step alone counts, as one is enough for a false accept (the max-pooling loss of Sun et
-    al. 2016, arXiv 1705.02411, on negatives).
-
-    Args:
-        logits: [batch, steps, labels], the keywords' first.
-        keywords: number of them.
-
-    Returns:
-        [batch], the largest over the steps of ``-log(1 - p)``, ``p`` being the posterior of all
-        keywords together.
-    """
-    logits = logits.float()
-    none = logits.logsumexp(-1) - logits[..., keywords:].logsumexp(-1)
-    return none.amax(1)
 
 
 def whole_steps(wav: Tensor, step: int) -> Tensor:

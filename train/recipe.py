@@ -70,9 +70,6 @@ class TrainSettings:
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    peak_loss: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the loss on the surest moment of each clip without a keyword; 0: their end alone is
-    judged, as that of the others."""
     init: str = ""
     """Complete run directory of a student of the same shape to start from; empty: at random."""
     validate_every: Annotated[int, Field(ge=1)] = 5
