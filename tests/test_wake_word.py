@@ -192,12 +192,20 @@ def test_a_single_voice_trains_whatever_its_hash(split: str, corpus: Path, tmp_p
     assert sum(clip.own for clip in found.clips) == 3
 
 
+def test_lists_hold_in_a_folder_of_ones_own(corpus: Path, tmp_path: Path) -> None:
+    mine = write_own(tmp_path / "mine", "ann")
+    soundfile.write(mine / "low" / "ann-later_nohash_0.wav", np.ones(RATE), RATE)
+    (mine / "validation_list.txt").write_text("low/ann-later_nohash_0.wav\n")
+    splits = {clip.speaker: clip.split for clip in scan(corpus, own=[mine]).clips if clip.own}
+    assert splits == {"ann": "train", "ann-later": "validation"}
+
+
 def test_a_single_voice_without_own_is_told_the_fix(tmp_path: Path) -> None:
     recipe = tiny_recipe(write_own(tmp_path / "mine", "ann"))
     with pytest.raises(EarmarkError, match=r"data\.own .*earmark synth in data\.roots"):
         train(dataclasses.replace(recipe, keywords=("low",)), tmp_path / "run")
     recipe = with_data(recipe, own=recipe.data.roots, roots=())
-    with pytest.raises(EarmarkError, match=r"data\.roots: .*validation needs"):
+    with pytest.raises(EarmarkError, match=r"data\.roots: .*no validation split"):
         train(recipe, tmp_path / "run")
 
 

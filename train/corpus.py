@@ -13,7 +13,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..runtime.errors import EarmarkError
@@ -46,7 +46,7 @@ class Clip:
     split: str
     """``train``, ``validation`` or ``test``."""
     own: bool = False
-    """Whether it is from a folder whose clips all train (see :func:`scan`)."""
+    """Whether it is from a folder of few speakers (see :func:`scan`)."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Corpus:
                     raise EarmarkError(
                         f"{where}: {counts[name, split]} clips of {keyword!r} in the {split} "
                         f"split, at least {at_least} needed: add recordings by more speakers, or "
-                        "name a folder of few speakers in data.own (all of it trains) and one from "
-                        "earmark synth in data.roots"
+                        "name a folder of few speakers in data.own and one from earmark synth in "
+                        "data.roots"
                     )
 
 
@@ -119,8 +119,8 @@ def scan(*roots: str | os.PathLike[str], own: Sequence[str | os.PathLike[str]] =
 
     Args:
         roots: corpus folders.
-        own: more of them, of few speakers: all of their clips are for training. A speaker's hash
-            would send a single voice to one split, whichever it is.
+        own: more of them, of few speakers: without lists all of their clips are for training. A
+            speaker's hash would send a single voice to one split, whichever it is.
 
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
@@ -137,9 +137,7 @@ def scan(*roots: str | os.PathLike[str], own: Sequence[str | os.PathLike[str]] =
     noise: list[Path] = []
     sources: list[Source] = []
     for index, path in enumerate(paths):
-        found, sounds = _scan_root(path)
-        if index >= len(roots):
-            found = [replace(clip, split="train", own=True) for clip in found]
+        found, sounds = _scan_root(path, own=index >= len(roots))
         clips += found
         noise += sounds
         sources += read_sources(path)
@@ -253,7 +251,7 @@ def write_source(root: Path, source: Source) -> None:
         write_text(root / SOURCES_FILE, text + "\n")
 
 
-def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
+def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
     if not root.is_dir():
         raise EarmarkError(f"{root}: no such folder: name a folder with one subfolder per word")
     listed = {split: _read_list(root / name) for split, name in _LISTS.items()}
@@ -284,8 +282,9 @@ def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
             speaker, mark, _ = stem.partition(SPEAKER_MARK)
             if has_lists and not mark:
                 speaker = f"{root.name}/{word}/{stem}"
-            split = split_of.get(f"{word}/{stem}", "train") if has_lists else hashed_split(speaker)
-            clips.append(Clip(folder / name, word, speaker, split))
+            listed_split = split_of.get(f"{word}/{stem}", "train")
+            split = listed_split if has_lists or own else hashed_split(speaker)
+            clips.append(Clip(folder / name, word, speaker, split, own))
     if not clips:
         raise EarmarkError(
             f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"

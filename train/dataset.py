@@ -70,7 +70,7 @@ class Split:
     skipped: int
     """Clips left out because they could not be read; each was reported."""
     own: NDArray[np.bool_] | None = None
-    """bool [N], the clips of folders whose clips all train (see ``corpus.scan``); None: none."""
+    """bool [N], the clips from folders of few speakers (see ``corpus.scan``); None: none."""
 
     def __len__(self) -> int:
         return len(self.label)

@@ -391,7 +391,7 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
 
 def _scan(recipe: Recipe) -> Corpus:
     if not recipe.data.roots:
-        hint = ": all of data.own trains, validation needs one of earmark synth or of more speakers"
+        hint = ": data.own alone gives no validation split, name one from earmark synth"
         raise EarmarkError(
             "recipe field data.roots: names no corpus folder" + (hint if recipe.data.own else "")
         )

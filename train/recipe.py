@@ -29,8 +29,8 @@ class DataSettings:
     roots: tuple[str, ...] = ()
     """Corpus folders in the Speech Commands layout, read as one."""
     own: tuple[str, ...] = ()
-    """More corpus folders, of a few recordings of one's own: all of their clips train, whoever
-    speaks them, so that ``roots`` must provide the validation split."""
+    """More corpus folders, of a few recordings of one's own. Without lists all of their clips
+    train, whoever speaks them, and ``roots`` must provide the validation split."""
     own_share: Share = 0.5
     """Share of each class's clips in a training epoch that comes from ``own``, where it has any."""
     speech: tuple[str, ...] = ()
