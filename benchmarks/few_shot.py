@@ -46,6 +46,7 @@ from ..train.dataset import recording_origin
 from ..train.fit import train
 from ..train.progress import progress
 from ..train.recipe import Recipe, load_recipe
+from ..train.run import load_run
 from ..train.synth import synthesize
 from .timeline import PALETTE
 
@@ -104,10 +105,12 @@ class Curve:
     other_accepts: tuple[int, ...]
     model_sha256: str
 
-    def at(self, false_accepts: int) -> int:
-        """The place of the lowest threshold from which on there are no more in free speech."""
+    def miss_rate(self, false_accepts: int) -> float:
+        """Share of the word missed at the lowest threshold from which on free speech has no more
+        false accepts than these; 1 where no threshold has so few."""
         above = np.flatnonzero(np.array(self.speech_accepts) > false_accepts)
-        return min(int(above[-1]) + 1 if len(above) else 0, len(THRESHOLDS) - 1)
+        place = int(above[-1]) + 1 if len(above) else 0
+        return self.misses[place] / self.words if place < len(self.misses) else 1.0
 
 
 def run(folder: Path, settings: FewShotSettings) -> Path:
@@ -206,7 +209,7 @@ def table(word: str, curves: Sequence[Curve]) -> str:
         some = [curve for curve in curves if curve.size == size]
         cells = [str(size), str(len(some))]
         for count in FALSE_ACCEPTS:
-            rates = [100 * curve.misses[curve.at(count)] / curve.words for curve in some]
+            rates = [100 * curve.miss_rate(count) for curve in some]
             each = ", ".join(f"{rate:.1f}" for rate in rates)
             cells.append(f"{np.mean(rates):.1f} % ({each})")
         lines.append("| " + " | ".join(cells) + " |")
@@ -314,10 +317,12 @@ def _recipe(
 
 def _model(folder: Path, name: str, recipe: Recipe) -> Path:
     """The int8 file of a recipe, trained and exported unless that has been done."""
+    print(f"{name}: training", file=sys.stderr)
+    # A complete run is only checked to be of this recipe and of these recordings.
+    run_dir = train(recipe, folder / "runs" / name, progress=False)
     model = folder / "models" / f"{name}.onnx"
-    if not model.is_file():
-        print(f"{name}: training", file=sys.stderr)
-        run_dir = train(recipe, folder / "runs" / name)
+    weights = load_run(run_dir).weights_sha256
+    if not model.is_file() or Engine(model).manifest.checkpoint_sha256 != weights:
         export(run_dir, model, limits=LIMITS)
     return model
 

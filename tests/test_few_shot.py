@@ -112,9 +112,8 @@ def curve(misses: list[int], accepts: list[int], **fields: object) -> Curve:
 def test_the_operating_point_is_the_lowest_threshold_that_holds_from_there_on() -> None:
     # Re-arming can make a lower threshold fire less often than a higher one.
     found = curve([0, 1, 2, 3, 4], [9, 1, 3, 1, 0])
-    assert [found.at(count) for count in (0, 1, 2, 3, 9)] == [4, 3, 3, 1, 0]
-    never = curve([], [5] * LAST)
-    assert never.at(0) == LAST - 1
+    assert [found.miss_rate(count) for count in (0, 1, 2, 3, 9)] == [0.4, 0.3, 0.3, 0.1, 0.0]
+    assert curve([0] * LAST, [5] * LAST).miss_rate(0) == 1.0
 
 
 def test_the_table_says_misses_and_bounds() -> None:
