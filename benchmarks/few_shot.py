@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from ..export.export import export
 from ..export.verify import Limits
@@ -105,12 +107,21 @@ class Curve:
     other_accepts: tuple[int, ...]
     model_sha256: str
 
-    def miss_rate(self, false_accepts: int) -> float:
-        """Share of the word missed at the lowest threshold from which on free speech has no more
-        false accepts than these; 1 where no threshold has so few."""
+    def place(self, false_accepts: int) -> int:
+        """Which is the lowest threshold from which on free speech has no more false accepts than
+        these; one past the last where none is."""
         above = np.flatnonzero(np.array(self.speech_accepts) > false_accepts)
-        place = int(above[-1]) + 1 if len(above) else 0
+        return int(above[-1]) + 1 if len(above) else 0
+
+    def miss_rate(self, false_accepts: int) -> float:
+        """Share of the word missed at that threshold; 1 where there is none."""
+        place = self.place(false_accepts)
         return self.misses[place] / self.words if place < len(self.misses) else 1.0
+
+    def elsewhere(self, false_accepts: int) -> int:
+        """False accepts in other audio at that threshold; 0 where there is none."""
+        place = self.place(false_accepts)
+        return self.other_accepts[place] if place < len(self.misses) else 0
 
 
 def run(folder: Path, settings: FewShotSettings) -> Path:
@@ -223,6 +234,12 @@ def table(word: str, curves: Sequence[Curve]) -> str:
             f"{count}: {count / np.mean(hours):.1f} (at most {upper / np.mean(hours):.1f})"
         )
     lines[-1] += f" {'; '.join(bounds)}."
+    if any(curve.other_hours for curve in curves):
+        counts = [max(curve.elsewhere(count) for curve in curves) for count in FALSE_ACCEPTS]
+        lines[-1] += (
+            f" In {max(curve.other_hours for curve in curves):.2f} h of other audio no model had "
+            f"more false accepts at those thresholds than {', '.join(map(str, counts))}."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -333,10 +350,11 @@ def _measured(
     """What :func:`measure` finds, kept beside the model."""
     target = model.with_suffix(".curve.json")
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    if target.is_file():
-        found = json.loads(target.read_text(encoding="utf-8"))
-        if found["model_sha256"] == digest:
-            return Curve(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    # A file of another model, or one that was damaged, is written anew.
+    with suppress(OSError, ValidationError):
+        known = TypeAdapter(Curve).validate_json(target.read_bytes())
+        if known.model_sha256 == digest:
+            return known
     more = find_audio(Path(other)) if other else ()
     fields = measure(Engine(model), words, find_audio(speech), more)
     curve = Curve(size=size, seed=seed, model_sha256=digest, **fields)
