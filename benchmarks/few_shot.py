@@ -44,11 +44,12 @@ from ..train.corpus import (
     read_sources,
     write_source,
 )
-from ..train.dataset import recording_origin
+from ..train.dataset import SAMPLE_RATE, recording_origin
 from ..train.fit import train
 from ..train.progress import progress
 from ..train.recipe import Recipe, load_recipe
 from ..train.run import load_run
+from ..train.speech import word_bounds
 from ..train.synth import synthesize
 from .timeline import PALETTE
 
@@ -62,6 +63,8 @@ THRESHOLDS = 1 / (1 + np.exp(-np.linspace(-4.0, 8.0, 121)))
 FALSE_ACCEPTS = (0, 1, 3, 10)
 """The table gives the misses at so many false accepts in the measured speech."""
 LEAST_MEASURED = 50
+AROUND_SECONDS = 1.5
+AROUND_DB = (-5.0, 0.0)
 SEED_TEXT = "few-shot"
 CLIP_SECONDS = 1.5
 # The validation clips are synthesized voices, on whose border a model of few recordings may sit.
@@ -100,6 +103,8 @@ class Curve:
     words: int
     """Recordings of the word that were measured."""
     misses: tuple[int, ...]
+    misses_in_speech: tuple[int, ...]
+    """Of the same recordings, the word alone put between pieces of the measured speech."""
     speech_hours: float
     speech_accepts: tuple[int, ...]
     """Detections in free speech: all of them are false."""
@@ -113,10 +118,11 @@ class Curve:
         above = np.flatnonzero(np.array(self.speech_accepts) > false_accepts)
         return int(above[-1]) + 1 if len(above) else 0
 
-    def miss_rate(self, false_accepts: int) -> float:
+    def miss_rate(self, false_accepts: int, in_speech: bool = False) -> float:
         """Share of the word missed at that threshold; 1 where there is none."""
         place = self.place(false_accepts)
-        return self.misses[place] / self.words if place < len(self.misses) else 1.0
+        misses = self.misses_in_speech if in_speech else self.misses
+        return misses[place] / self.words if place < len(misses) else 1.0
 
     def elsewhere(self, false_accepts: int) -> int:
         """False accepts in other audio at that threshold; 0 where there is none."""
@@ -162,7 +168,7 @@ def measure(
     """The fields of :class:`Curve` that are measured.
 
     Every recording is a stream of its own, as of ``earmark detect``. A recording of the word is
-    missed where nothing fires in it.
+    missed where nothing fires in it, and so is its word put between pieces of the speech.
 
     Args:
         engine: a model of one keyword.
@@ -170,25 +176,61 @@ def measure(
         speech: recordings of free speech without it.
         other: more recordings without it.
     """
-    found: dict[str, Any] = {}
-    with progress("Measuring", len(words) + len(speech) + len(other)) as advance:
-        for name, files in (("word", words), ("speech", speech), ("other", other)):
-            counts, seconds = np.zeros((len(files), len(THRESHOLDS)), np.int64), 0.0
-            for row, file in zip(counts, files, strict=True):
-                pcm = read_audio(file, rate=engine.manifest.geometry.sample_rate)
-                seconds += len(pcm) / engine.manifest.geometry.sample_rate
-                row[:] = _firings(engine, pcm)
+    rate = engine.manifest.geometry.sample_rate
+    random = np.random.default_rng(0)
+    alone, within = [], []
+    background = {}
+    with progress("Measuring", 2 * len(words) + len(speech) + len(other)) as advance:
+        for name, files in (("speech", speech), ("other", other)):
+            counts, samples = np.zeros(len(THRESHOLDS), np.int64), 0
+            for file in files:
+                pcm = read_audio(file, rate=rate)
+                samples += len(pcm)
+                counts += _firings(engine, pcm)
                 advance(1)
-            found[name] = counts, seconds / 3600
-    misses = (found["word"][0] == 0).sum(0)
+            background[name] = samples / rate / 3600, tuple(counts.tolist())
+        for file in words:
+            pcm = read_audio(file, rate=rate)
+            alone.append(_firings(engine, pcm))
+            talk = read_audio(speech[int(random.integers(len(speech)))], rate=rate)
+            within.append(_firings(engine, between(pcm, talk, random)))
+            advance(2)
     return {
         "words": len(words),
-        "misses": tuple(misses.tolist()),
-        "speech_hours": found["speech"][1],
-        "speech_accepts": tuple(found["speech"][0].sum(0).tolist()),
-        "other_hours": found["other"][1],
-        "other_accepts": tuple(found["other"][0].sum(0).tolist()),
+        "misses": tuple(np.sum(np.array(alone) == 0, axis=0).tolist()),
+        "misses_in_speech": tuple(np.sum(np.array(within) == 0, axis=0).tolist()),
+        "speech_hours": background["speech"][0],
+        "speech_accepts": background["speech"][1],
+        "other_hours": background["other"][0],
+        "other_accepts": background["other"][1],
     }
+
+
+def between(
+    pcm: NDArray[np.float32], talk: NDArray[np.float32], random: np.random.Generator
+) -> NDArray[np.float32]:
+    """The word of a recording, without what is before and after it, between two pieces of speech.
+
+    Args:
+        pcm: a recording of the word, float32 [samples] at 16 kHz.
+        talk: free speech, float32 [samples].
+        random: draws the place in ``talk`` and its level, up to 5 dB below the word's.
+
+    Returns:
+        float32 [samples]: up to :data:`AROUND_SECONDS` of speech, the word, as much again.
+    """
+    codes = np.clip(np.round(pcm * 32768), -32768, 32767).astype(np.int16)
+    start, stop = word_bounds(codes)
+    word = pcm[start:stop].copy()
+    fade = np.linspace(0, 1, round(0.02 * SAMPLE_RATE), dtype=np.float32)
+    word[: len(fade)] *= fade
+    word[-len(fade) :] *= fade[::-1]
+    length = round(AROUND_SECONDS * SAMPLE_RATE)
+    first = int(random.integers(max(1, len(talk) - 2 * length)))
+    piece = talk[first : first + 2 * length]
+    level = np.sqrt(np.mean(np.square(word)) / max(np.mean(np.square(piece)), 1e-9))
+    piece = np.clip(piece * level * 10 ** (random.uniform(*AROUND_DB) / 20), -1, 1)
+    return np.concatenate([piece[:length], word, piece[length:]]).astype(np.float32)
 
 
 def _firings(engine: Engine, pcm: NDArray[np.float32]) -> list[int]:
@@ -212,18 +254,19 @@ def _firings(engine: Engine, pcm: NDArray[np.float32]) -> list[int]:
 
 def table(word: str, curves: Sequence[Curve]) -> str:
     """The misses at a few numbers of false accepts, in Markdown."""
-    heads = ["recordings", "seeds"]
+    heads = ["recordings", "the word"]
     heads += [f"missed at {count} false accepts" for count in FALSE_ACCEPTS]
     lines = [f"Missed recordings of *{word}*, mean (of each seed)", ""]
     lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for size in sorted({curve.size for curve in curves}):
         some = [curve for curve in curves if curve.size == size]
-        cells = [str(size), str(len(some))]
-        for count in FALSE_ACCEPTS:
-            rates = [100 * curve.miss_rate(count) for curve in some]
-            each = ", ".join(f"{rate:.1f}" for rate in rates)
-            cells.append(f"{np.mean(rates):.1f} % ({each})")
-        lines.append("| " + " | ".join(cells) + " |")
+        for in_speech, where in ((False, "alone"), (True, "within speech")):
+            cells = [str(size), where]
+            for count in FALSE_ACCEPTS:
+                rates = [100 * curve.miss_rate(count, in_speech) for curve in some]
+                each = ", ".join(f"{rate:.1f}" for rate in rates)
+                cells.append(f"{np.mean(rates):.1f} % ({each})")
+            lines.append("| " + " | ".join(cells) + " |")
     hours = [curve.speech_hours for curve in curves]
     lines += ["", f"Measured: {curves[0].words} recordings; {min(hours):.2f} to {max(hours):.2f} h"]
     lines[-1] += " of free speech for each seed. False accepts per hour, with the 95 % upper bound:"

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 from earmark.benchmarks import few_shot
-from earmark.benchmarks.few_shot import THRESHOLDS, Curve, FewShotSettings, measure, run, table
+from earmark.benchmarks.few_shot import (
+    THRESHOLDS,
+    Curve,
+    FewShotSettings,
+    between,
+    measure,
+    run,
+    table,
+)
 from earmark.export.verify import Limits
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -46,6 +54,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FewShotSettings
         seeds=2,
         synthetic=20,
         overrides=(
+            "train.init=",
             "train.epochs=1",
             "train.steps_per_epoch=2",
             "train.batch=8",
@@ -61,7 +70,7 @@ def test_what_is_measured_was_not_trained_on_and_a_second_run_reuses_all(
 ) -> None:
     folder = tmp_path / "out"
     text = run(folder, settings).read_text()
-    assert "| 0 | 2 |" in text and "| 4 | 2 |" in text
+    assert "| 0 | alone |" in text and "| 4 | within speech |" in text
     assert (folder / "det.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((folder / "results.json").read_text())
     assert [(c["size"], c["seed"]) for c in results["curves"]] == [(0, 0), (4, 0), (0, 1), (4, 1)]
@@ -101,6 +110,7 @@ def curve(misses: list[int], accepts: list[int], **fields: object) -> Curve:
         seed=0,
         words=10,
         misses=(*misses, *[10] * (LAST - len(misses))),
+        misses_in_speech=(10,) * LAST,
         speech_hours=0.5,
         speech_accepts=(*accepts, *[0] * (LAST - len(accepts))),
         other_hours=0.0,
@@ -118,7 +128,8 @@ def test_the_operating_point_is_the_lowest_threshold_that_holds_from_there_on() 
 
 def test_the_table_says_misses_and_bounds() -> None:
     text = table("yes", [curve([0, 1, 2, 3, 4], [9, 1, 3, 1, 0])])
-    assert "| 5 | 1 | 40.0 % (40.0) | 30.0 % (30.0) | 10.0 % (10.0) | 0.0 % (0.0) |" in text
+    assert "| 5 | within speech | 100.0 % (100.0) |" in text
+    assert "| 5 | alone | 40.0 % (40.0) | 30.0 % (30.0) | 10.0 % (10.0) | 0.0 % (0.0) |" in text
     # With no event in half an hour, a rate of 6 per hour would have shown one with 95 %.
     assert "0: 0.0 (at most 6.0)" in text
 
@@ -143,3 +154,19 @@ def test_misses_and_false_accepts_are_counted_as_detect_would(tmp_path: Path) ->
     assert found["words"] == 2 and found["misses"][middle] == 1
     assert found["speech_accepts"][middle] == 2 and found["other_accepts"][middle] == 0
     assert found["speech_hours"] == pytest.approx(5.5 / 3600)
+    quiet = measure(engine, [paths["hit"], paths["miss"]], [paths["never"]], [])
+    assert quiet["misses_in_speech"][middle] == 1
+
+
+def test_a_word_between_speech_keeps_its_own_sound_and_loses_its_silence() -> None:
+    word = np.concatenate([np.zeros(RATE), tone(LOW_HZ, 0.5) / 32768, np.zeros(RATE)])
+    talk = np.random.default_rng(0).normal(0, 0.01, 10 * RATE)
+    random = np.random.default_rng(1)
+    mixed = between(word.astype(np.float32), talk.astype(np.float32), random)
+    around = round(few_shot.AROUND_SECONDS * RATE)
+    inside = mixed[around:-around]
+    # What is left of the word is its half second and a margin on either side.
+    assert 0.5 * RATE <= len(inside) <= 0.7 * RATE
+    assert np.abs(inside).max() == pytest.approx(np.abs(word).max(), rel=1e-3)
+    level = 20 * np.log10(mixed[:around].std() / inside.std())
+    assert -5.5 < level < 0.5
