@@ -29,6 +29,9 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--noise", metavar="DIR", nargs="+", default=[], help="more noise for _silence_ clips"
     )
+    parser.add_argument(
+        "--speech", metavar="DIR", nargs="+", default=[], help="free speech for _unknown_ clips"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument(
         "--predictions", metavar="FILE", help="write path,label,score of each clip as CSV"
@@ -66,6 +69,7 @@ def _run(arguments: Namespace) -> int:
         arguments.cache,
         noise_roots=arguments.noise,
         multilabel=multilabel,
+        speech_roots=arguments.speech,
     )
     posteriors = score(engine, split)
     measures = measure(split, posteriors)

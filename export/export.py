@@ -16,7 +16,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import Decision, Manifest
-from ..train.corpus import scan
+from ..train.corpus import data_fingerprint, scan
 from ..train.dataset import Split, load_split
 from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
@@ -149,10 +149,11 @@ def _overridden(run: Run, overrides: Sequence[str]) -> Run:
 
 def _load(run: Run, split: str) -> Split:
     data = run.recipe.data
-    corpus = scan(*data.roots, folds=data.folds, fold=data.fold)
-    if corpus.fingerprint != run.info.fingerprint:
+    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
+    if data_fingerprint(corpus, *data.noise, *data.speech) != run.info.fingerprint:
+        folders = (*data.roots, *data.own, *data.noise, *data.speech)
         raise EarmarkError(
-            f"{', '.join(data.roots)}: not the recordings that {run.path} was trained on: put them "
+            f"{', '.join(folders)}: not the recordings that {run.path} was trained on: put them "
             "back, or train again"
         )
     cache = Path(data.cache) if data.cache else run.path.parent / "cache"
@@ -164,6 +165,7 @@ def _load(run: Run, split: str) -> Split:
         cache,
         noise_roots=data.noise,
         multilabel=run.recipe.multilabel,
+        speech_roots=data.speech,
     )
 
 
@@ -202,6 +204,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
             "seed": recipe.seed,
             "clips": run.info.clips,
             "fingerprint": run.info.fingerprint,
+            "init_sha256": run.info.init_sha256,
             "git_revision": run.info.git_revision,
             "versions": run.info.versions,
         },

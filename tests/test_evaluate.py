@@ -151,6 +151,18 @@ def test_a_split_is_chosen_by_speaker(tmp_path: Path, model: str, verbs: None, c
     )
 
 
+def test_free_speech_is_unknown(tmp_path: Path, model: str, verbs: None, capsys) -> None:
+    root, talk = tmp_path / "words", tmp_path / "talk"
+    for name in ("ann", "bob"):
+        record(root, "low", name, 440)
+    talk.mkdir()
+    soundfile.write(talk / "a.wav", ends_with(3000, 2.0), RATE)
+    arguments = ["evaluate", model, "--data", str(root), "--split", "all", "--speech", str(talk)]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["support"]["_unknown_"] == found["support"]["low"] == 2
+
+
 def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, capsys) -> None:
     root = tmp_path / "words"
     record(root, "low", "ann", 440)

@@ -61,6 +61,9 @@ class Clip:
         """All its classes."""
         return (self.word, *self.others) if self.word else ()
 
+    own: bool = False
+    """Whether it is from a folder of few speakers (see :func:`scan`)."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -102,7 +105,8 @@ class Corpus:
             unknown: whether there is a class of other words.
 
         Raises:
-            EarmarkError: a class folder is missing or empty, or has too few clips in a split.
+            EarmarkError: a class folder is missing or empty, or has too few clips in a split. The
+                message tells what a corpus of few speakers can do.
         """
         where = ", ".join(str(root) for root in self.roots)
         wanted = {folder_name(keyword): keyword for keyword in keywords}
@@ -127,11 +131,18 @@ class Corpus:
                 if counts[name, split] < at_least:
                     raise EarmarkError(
                         f"{where}: {counts[name, split]} clips of {keyword!r} in the {split} "
-                        f"split, at least {at_least} needed: add recordings by more speakers"
+                        f"split, at least {at_least} needed: add recordings by more speakers, or "
+                        "name a folder of few speakers in data.own and one from earmark synth in "
+                        "data.roots"
                     )
 
 
-def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corpus:
+def scan(
+    *roots: str | os.PathLike[str],
+    own: Sequence[str | os.PathLike[str]] = (),
+    folds: str = "",
+    fold: int = 0,
+) -> Corpus:
     """List the clips of one corpus folder or table, or of several as if they were one.
 
     The split of a folder is that of its lists. A clip in neither list, one list or both being
@@ -146,6 +157,8 @@ def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corp
             beginning of its file name; for clips whose fold no table says.
         fold: the fold that is the validation split, all others being for training; 0 for the
             corpus' own split.
+        own: more folders, of few speakers: without lists all of their clips are for training. A
+            speaker's hash would send a single voice to one split, whichever it is.
 
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
@@ -154,7 +167,7 @@ def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corp
     """
     if not roots:
         raise EarmarkError("no data folder given")
-    paths = tuple(Path(root) for root in roots)
+    paths = tuple(Path(root) for root in (*roots, *own))
     for i, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:i]]:
             raise EarmarkError(f"{path}: given twice: name each data folder once")
@@ -163,10 +176,11 @@ def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corp
     noise: list[Path] = []
     sources: list[Source] = []
     places: list[Path] = []
-    for path in paths:
+    for index, path in enumerate(paths):
         table = path.suffix.lower() == metadata.SUFFIX
         place = _audio_root(path) if table else path
-        found, sounds = _scan_table(path, place) if table else _scan_root(path)
+        few = index >= len(roots)
+        found, sounds = _scan_table(path, place) if table else _scan_root(path, few)
         if folds:
             found = [_with_fold(clip, folds) for clip in found]
         if fold:
@@ -188,6 +202,31 @@ def scan(*roots: str | os.PathLike[str], folds: str = "", fold: int = 0) -> Corp
     return Corpus(
         tuple(places), tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
     )
+
+
+def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
+    """The corpus' fingerprint, extended by the audio files of folders of any layout.
+
+    Args:
+        corpus: what :func:`scan` found.
+        folders: of noise and of free speech, in the order of the recipe. None leaves the corpus'
+            fingerprint as it is.
+
+    Returns:
+        SHA-256, hexadecimal, over relative paths and sizes.
+
+    Raises:
+        EarmarkError: a folder is missing or unreadable.
+    """
+    if not folders:
+        return corpus.fingerprint
+    digest = hashlib.sha256(f"{corpus.fingerprint}\n".encode())
+    for root in map(Path, folders):
+        for file in find_audio(root):
+            name = file.relative_to(root).as_posix()
+            digest.update(f"{name}\0{_size(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def word_clips(folder: Path, word: str) -> tuple[Clip, ...]:
@@ -225,15 +264,15 @@ def find_audio(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def read_sources(root: Path) -> list[Source]:
-    """The sources that ``sources.json`` of a corpus folder names, else the folder itself.
+def read_sources(root: Path, role: str = "training data") -> list[Source]:
+    """The sources that ``sources.json`` of a folder names, else the folder itself, in ``role``.
 
     Raises:
         EarmarkError: the file is no JSON list of objects with ``name`` and ``licence``.
     """
     path = root / SOURCES_FILE
     if not path.is_file():
-        return [Source(name=root.resolve().name, licence="unknown")]
+        return [Source(name=root.resolve().name, licence="unknown", role=role)]
     try:
         raw = json.loads(read_text(path))
         sources = [Source(**item) for item in raw]
@@ -255,7 +294,7 @@ def write_source(root: Path, source: Source) -> None:
         write_text(root / SOURCES_FILE, text + "\n")
 
 
-def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
+def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
     if not root.is_dir():
         raise EarmarkError(f"{root}: no such folder: name a folder with one subfolder per word")
     listed = {split: _read_list(root / name) for split, name in LISTS.items()}
@@ -286,8 +325,9 @@ def _scan_root(root: Path) -> tuple[list[Clip], list[Path]]:
             speaker, mark, _ = stem.partition(SPEAKER_MARK)
             if has_lists and not mark:
                 speaker = f"{root.name}/{word}/{stem}"
-            split = split_of.get(f"{word}/{stem}", "train") if has_lists else hashed_split(speaker)
-            clips.append(Clip(folder / name, word, speaker, split))
+            listed_split = split_of.get(f"{word}/{stem}", "train")
+            split = listed_split if has_lists or own else hashed_split(speaker)
+            clips.append(Clip(folder / name, word, speaker, split, own))
     if not clips:
         raise EarmarkError(
             f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"

@@ -1,17 +1,19 @@
 """One split of a corpus as arrays: decoded once, in parallel, and kept in a cache on disk.
 
-Also the class of ``_silence_``: excerpts of noise recordings, whose time is divided among the
-splits so that no stretch of a recording is in two of them.
+Also what is cut from longer recordings: excerpts of noise for ``_silence_``, whose time is divided
+among the splits so that no stretch of a recording is in two of them, and pieces of free speech for
+``_unknown_``, whose recordings are each in one split.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from ..runtime.audio import read_audio
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
-from ..runtime.layout import SPLITS, folder_name, hashed_split
+from ..runtime.layout import SPEAKER_MARK, SPLITS, folder_name, hashed_split
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .corpus import Clip, Corpus, find_audio, wanted_name
 from .progress import progress
@@ -29,7 +31,11 @@ _LOG = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
 SILENCE_SHARE = 0.1
 """Noise excerpts per keyword clip of a split: the proportion of the Speech Commands tests."""
+SPEECH = "_speech_"
+"""What :attr:`Split.word` says of a piece of free speech."""
 _SHORT_NOISE_SECONDS = 10.0
+# The names of ESC-50 (K. J. Piczak, 2015): fold, source recording, take, class.
+_ESC_NAME = re.compile(r"(\d-\d+)-[A-Z](-\d+)?")
 _CLIPPED_SHARE = 0.01
 _REPORTS = 20
 _BLOCK = 256
@@ -46,16 +52,20 @@ class Split:
     label: NDArray[np.int64]
     """int64 [N], indices into ``labels``."""
     word: NDArray[np.str_]
-    """str [N], the class folder of a clip, ``_silence_`` for an excerpt of noise."""
+    """str [N], the class folder of a clip, ``_silence_`` for an excerpt of noise, ``_speech_`` for
+    a piece of free speech."""
     speaker: NDArray[np.str_]
-    """str [N]. For an excerpt, the recording that it is from."""
+    """str [N]. For an excerpt or a piece, the recording that it is from."""
     path: NDArray[np.str_]
-    """str [N]. For an excerpt, the recording and the second it starts at: ``x.wav#t=12.500``."""
+    """str [N]. For an excerpt or a piece, the recording and the second it starts at:
+    ``x.wav#t=12.500``."""
     skipped: int
     """Clips left out because they could not be read; each was reported."""
     several: NDArray[np.bool_] | None = None
     """bool [N, labels]: the classes of each clip of a multi-label task, of which ``label`` is the
     first, -1 for a clip of none. None where each clip has one class."""
+    own: NDArray[np.bool_] | None = None
+    """bool [N], the clips from folders of few speakers (see ``corpus.scan``); None: none."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -110,8 +120,10 @@ def load_split(
     *,
     noise_roots: Iterable[str | os.PathLike[str]] = (),
     multilabel: bool = False,
+    speech_roots: Iterable[str | os.PathLike[str]] = (),
 ) -> Split:
-    """Decode the clips of one split and add the excerpts of noise for ``_silence_``.
+    """Decode the clips of one split, add excerpts of noise for ``_silence_`` and pieces of free
+    speech for ``_unknown_``.
 
     A shorter clip is padded with zeros on both sides. Of a longer one the loudest window is taken
     (the middle one of those within 1 % of its energy, so that a word that fits is centred). Words
@@ -124,6 +136,9 @@ def load_split(
     0 dB, and one in ten is digital silence; all follow from the split and the names of the
     recordings. None are added to ``split="all"`` of a corpus that has ``_silence_`` clips.
 
+    Pieces of free speech are as many as keyword clips, at places uniform over the recordings of the
+    split (see :func:`speech_pool`).
+
     Clips that cannot be read, or hold no audio, are reported, counted and left out.
 
     Args:
@@ -134,6 +149,7 @@ def load_split(
         cache_dir: folder for decoded clips, so that a second run starts at once; None for none.
         noise_roots: more folders of noise recordings, any layout.
         multilabel: whether a clip may have any number of classes.
+        speech_roots: folders of free speech that holds no keyword, any layout.
 
     Raises:
         EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or a
@@ -165,18 +181,26 @@ def load_split(
     speaker = [clip.speaker for clip in kept]
     path = [str(clip.path) for clip in kept]
 
+    own = [clip.own for clip in kept]
+    cuts: list[tuple[str, str, NDArray[np.int16], list[tuple[str, str]]]] = []
     keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in names)
+    speech = list(speech_roots)
+    if speech:
+        stretches, _ = _speech(speech, split, cache_dir)
+        cuts.append((UNKNOWN, SPEECH, *_pieces(stretches, split, keyword_clips, samples)))
     count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index and not multilabel else 0
     if split == "all" and SILENCE in names:
         count = 0
     if count:
         stretches = _noise_stretches(corpus, split, noise_roots, cache_dir)
-        excerpts, origins = _silence(stretches, split, count, samples)
-        pcm = np.concatenate([pcm, excerpts])
-        label += [index[SILENCE]] * count
-        word += [SILENCE] * count
-        speaker += [f"{SILENCE}/{name}" for name, _ in origins]
+        cuts.append((SILENCE, SILENCE, *_silence(stretches, split, count, samples)))
+    for name, kind, rows, origins in cuts:
+        pcm = np.concatenate([pcm, rows])
+        label += [index[name]] * len(rows)
+        word += [kind] * len(rows)
+        speaker += [f"{kind}/{recording}" for recording, _ in origins]
         path += [place for _, place in origins]
+        own += [False] * len(rows)
     return Split(
         tuple(labels),
         pcm,
@@ -186,6 +210,7 @@ def load_split(
         np.array(path, np.str_),
         len(clips) - len(kept),
         several,
+        np.array(own, np.bool_),
     )
 
 
@@ -198,7 +223,8 @@ def noise_pool(
     """The noise that belongs to a split: one int16 array per recording, at 16 kHz, any length.
 
     Of each recording the first 80 % are for training, the next 10 % for validation and the last
-    10 % for testing. A recording shorter than 10 s goes whole to the split that its name hashes to.
+    10 % for testing. A recording shorter than 10 s goes whole to the split that its name hashes to,
+    or that of the recording that it is a take of.
     ``split="all"`` gives whole recordings.
 
     Raises:
@@ -207,6 +233,29 @@ def noise_pool(
     if split not in (*SPLITS, "all"):
         raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
     return [s.pcm for s in _noise_stretches(corpus, split, noise_roots, cache_dir)]
+
+
+def speech_pool(
+    roots: Iterable[str | os.PathLike[str]],
+    split: str,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> NDArray[np.int16]:
+    """The free speech that belongs to a split, one recording after the other, int16 at 16 kHz.
+
+    A recording goes whole to the split that its speaker or, where its name tells none, its name
+    hashes to, so that no recording that is measured was trained on. With a cache it is a memory
+    map: hours of speech take no memory until they are drawn.
+
+    Args:
+        roots: folders of any layout, of speech that holds no keyword.
+        split: ``train``, ``validation``, ``test`` or ``all``.
+
+    Raises:
+        EarmarkError: an unknown split, or a folder is missing or has no audio.
+    """
+    if split not in (*SPLITS, "all"):
+        raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
+    return _speech(roots, split, cache_dir)[1]
 
 
 def fit(pcm: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
@@ -267,6 +316,26 @@ def _silence(
     return rows, origins
 
 
+def _pieces(
+    stretches: list[_Stretch], split: str, count: int, samples: int
+) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
+    """Pieces int16 [count, samples], and for each the name of its recording and its place."""
+    seed = "\n".join(["speech", split, *(s.name for s in stretches)])
+    rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    if not stretches:
+        _LOG.warning("no recordings of free speech fall into the %s split: add some", split)
+        count = 0
+    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
+    rows = np.zeros((count, samples), np.int16)
+    origins: list[tuple[str, str]] = []
+    for row in rows:
+        stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
+        start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
+        row[:] = fit(stretch.pcm[start : start + samples], samples)
+        origins.append((stretch.name, f"{stretch.path}#t={start / SAMPLE_RATE:.3f}"))
+    return rows, origins
+
+
 def _noise_stretches(
     corpus: Corpus,
     split: str,
@@ -280,11 +349,7 @@ def _noise_stretches(
         for path in corpus.noise
         if path.is_relative_to(root)
     ]
-    for root in map(Path, noise_roots):
-        found = find_audio(root)
-        if not found:
-            raise EarmarkError(f"{root}: no audio files: name a folder of noise recordings")
-        named += [(path, f"{root.name}/{path.relative_to(root).as_posix()}") for path in found]
+    named += _named(noise_roots, "noise recordings")
     recordings = _decode_noise([path for path, _ in named], cache_dir)
     stretches = []
     for (path, name), pcm in zip(named, recordings, strict=True):
@@ -294,12 +359,59 @@ def _noise_stretches(
     return stretches
 
 
+def _speech(
+    roots: Iterable[str | os.PathLike[str]],
+    split: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[list[_Stretch], NDArray[np.int16]]:
+    """The recordings of a split, and all of them in one array."""
+    named = [
+        (path, name)
+        for path, name in _named(roots, "free speech")
+        if split in ("all", hashed_split(recording_origin(name)))
+    ]
+    paths = [path for path, _ in named]
+    flat, lengths = _cached(paths, "speech", _parallel(paths, "Decoding speech"), cache_dir)
+    parts = np.split(flat, np.cumsum(lengths)[:-1]) if paths else []
+    stretches = [
+        _Stretch(path, name, 0, pcm)
+        for (path, name), pcm in zip(named, parts, strict=True)
+        if len(pcm)
+    ]
+    return stretches, flat
+
+
+def _named(roots: Iterable[str | os.PathLike[str]], what: str) -> list[tuple[Path, str]]:
+    """The audio files of folders, each with a name that does not tell where its folder lies."""
+    named = []
+    for root in map(Path, roots):
+        found = find_audio(root)
+        if not found:
+            raise EarmarkError(f"{root}: no audio files: name a folder of {what}")
+        named += [(path, f"{root.name}/{path.relative_to(root).as_posix()}") for path in found]
+    return named
+
+
+def recording_origin(name: str) -> str:
+    """What a recording shares with others that must not be in another split.
+
+    Takes of one source (the naming of ESC-50) go together, and so do recordings of one speaker
+    (``<speaker>_nohash_<n>``); any other recording is its own origin.
+    """
+    stem = PurePosixPath(name).stem
+    take = _ESC_NAME.fullmatch(stem)
+    if take:
+        return take[1]
+    speaker, mark, _ = stem.partition(SPEAKER_MARK)
+    return speaker if mark else name
+
+
 def _share(name: str, length: int, split: str) -> tuple[int, int]:
     """First and last + 1 sample of a noise recording that belong to a split."""
     if split == "all":
         return 0, length
     if length < _SHORT_NOISE_SECONDS * SAMPLE_RATE:
-        return (0, length) if hashed_split(name) == split else (0, 0)
+        return (0, length) if hashed_split(recording_origin(name)) == split else (0, 0)
     first, last = [(0, 8), (8, 9), (9, 10)][SPLITS.index(split)]
     return length * first // 10, length * last // 10
 

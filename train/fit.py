@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.errors import EarmarkError
-from ..runtime.manifest import SILENCE, UNKNOWN
+from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from . import run as runs
 from .augment import augment_audio, mask_bands, mixup
 from .checkpoints import AtomicCheckpointIO, epochs_done
-from .corpus import Corpus, scan
-from .dataset import Split, load_split, noise_pool
+from .corpus import Corpus, data_fingerprint, read_sources, scan
+from .dataset import SPEECH, Split, load_split, noise_pool, speech_pool
 from .metrics import watched
 from .recipe import Recipe
+from .speech import surround
 from .student import Student
 
 with warnings.catch_warnings():
@@ -35,6 +36,9 @@ READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
 CALIBRATION_CLIPS = 256
 _EMPTY = -1
+_NO_SPEECH = np.zeros(0, np.int16)
+_AROUND_DB = (-10.0, 5.0)
+"""Level of the free speech around a word against the word."""
 
 
 def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -71,14 +75,20 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             cache,
             noise_roots=recipe.data.noise,
             multilabel=recipe.multilabel,
+            speech_roots=recipe.data.speech,
         )
         for name in ("train", "validation")
     }
     _check_readable(splits, recipe)
-    runs.start(run_dir, recipe, _info(corpus, splits, recipe, command))
+    first = runs.load_run(recipe.train.init) if recipe.train.init else None
+    runs.start(run_dir, recipe, _info(corpus, splits, recipe, first, command))
     if runs.is_complete(run_dir):
         return run_dir
-    lesson = Lesson(recipe, labels, splits["train"], _background(corpus, recipe, splits, cache))
+    background = _background(corpus, recipe, splits, cache)
+    clip = splits["train"].pcm.shape[1]
+    lesson = Lesson(recipe, labels, splits["train"], background, _free_speech(recipe, cache, clip))
+    if first:
+        _start_from(lesson.student, labels, first)
     trainer = _trainer(recipe, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
@@ -108,11 +118,25 @@ class Lesson(pl.LightningModule):
     """What one step of training is."""
 
     def __init__(
-        self, recipe: Recipe, labels: tuple[str, ...], split: Split, pool: np.ndarray
+        self,
+        recipe: Recipe,
+        labels: tuple[str, ...],
+        split: Split,
+        pool: np.ndarray,
+        speech: np.ndarray,
     ) -> None:
+        """
+        Args:
+            recipe: all choices of the run.
+            labels: as of :func:`earmark.train.dataset.label_set`.
+            split: the clips to learn from.
+            pool: background noise, int16 [samples].
+            speech: free speech without keywords, int16 [samples]; empty where there is none.
+        """
         super().__init__()
         self.recipe = recipe
         self.split = split
+        self.speech = speech
         self.unknown, self.silence = (
             labels.index(name) if name in labels else None for name in (UNKNOWN, SILENCE)
         )
@@ -131,11 +155,24 @@ class Lesson(pl.LightningModule):
         # Lightning asks anew for each epoch, so that the order follows from the epoch's number
         # alone and a resumed run sees the clips that it would have seen.
         trainer = self.trainer
+        epoch = trainer.current_epoch
         batches = epoch_batches(
-            self.split, self.recipe, trainer.current_epoch, trainer.world_size, self.unknown
+            self.split,
+            self.recipe,
+            epoch,
+            trainer.world_size,
+            self.unknown,
+            max(0, len(self.speech) - self.split.pcm.shape[1]),
+        )
+        clips = Clips(
+            self.split,
+            self.silence,
+            self.speech,
+            self.recipe.data.speech_around,
+            np.random.default_rng((self.recipe.seed, epoch, trainer.global_rank, 1)),
         )
         return DataLoader(
-            Clips(self.split, self.silence),
+            clips,
             batch_sampler=batches[trainer.global_rank :: trainer.world_size],
             collate_fn=_as_it_is,
         )
@@ -212,24 +249,59 @@ class Lesson(pl.LightningModule):
 
 
 class Clips(Dataset[Any]):
-    """Clips fetched a batch at a time; index -1 is an empty clip, to be filled with background."""
+    """Clips fetched a batch at a time.
 
-    def __init__(self, split: Split, silence: int | None) -> None:
+    Index -1 is an empty clip, to be filled with background, and -2 - ``s`` the piece of free speech
+    that begins at sample ``s``.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        silence: int | None,
+        speech: np.ndarray = _NO_SPEECH,
+        around: float = 0.0,
+        random: np.random.Generator | None = None,
+    ) -> None:
+        """
+        Args:
+            split: the clips.
+            silence: the class of an empty clip.
+            speech: free speech, int16 [samples].
+            around: share of the words to put between pieces of free speech.
+            random: draws those words and pieces.
+        """
         self.split, self.silence = split, silence
+        self.speech, self.around, self.random = speech, around, random
+        self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
+        self.places = len(speech) - split.pcm.shape[1]
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         index = np.asarray(indices)
-        empty = index == _EMPTY
-        pcm = np.asarray(self.split.pcm[np.where(empty, 0, index)])
-        pcm[empty] = 0
+        stored = index >= 0
+        place = np.where(stored, index, 0)
+        pcm = np.asarray(self.split.pcm[place])
+        pcm[index == _EMPTY] = 0
         if self.split.several is not None:
-            label = self.split.several[index].astype(np.int64)
-        else:
-            label = np.where(empty, self.silence or 0, self.split.label[index])
+            return torch.from_numpy(pcm), torch.from_numpy(
+                self.split.several[place].astype(np.int64)
+            )
+        label = np.where(stored, self.split.label[place], self.silence or 0)
+        for row in np.flatnonzero(index < _EMPTY):
+            pcm[row] = self._piece(_EMPTY - 1 - int(index[row]))
+            label[row] = self.unknown
+        if self.random is not None and self.places > 0:
+            drawn = self.random.random(len(index)) < self.around
+            for row in np.flatnonzero(drawn & stored & (label != self.silence)):
+                piece = self._piece(int(self.random.integers(self.places)))
+                pcm[row] = surround(pcm[row], piece, self.random.uniform(*_AROUND_DB))
         return torch.from_numpy(pcm), torch.from_numpy(label)
+
+    def _piece(self, start: int) -> np.ndarray:
+        return self.speech[start : start + self.split.pcm.shape[1]]
 
 
 def whole_steps(wav: Tensor, step: int) -> Tensor:
@@ -241,22 +313,42 @@ def whole_steps(wav: Tensor, step: int) -> Tensor:
 
 
 def epoch_batches(
-    split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int | None
+    split: Split,
+    recipe: Recipe,
+    epoch: int,
+    ranks: int,
+    unknown: int | None,
+    speech_places: int = 0,
 ) -> list[list[int]]:
-    """The clips of one epoch in batches, a multiple of ``ranks``; -1 stands for an empty clip.
+    """The clips of one epoch in batches, a multiple of ``ranks``, as indices of :class:`Clips`.
 
     They are drawn as the recipe's ``data.balance`` says: the rows of :func:`keyword_rows`, of
-    :func:`balanced_rows`, or each once.
+    :func:`balanced_rows`, or each once. An epoch has ``train.steps_per_epoch`` steps where that is
+    set.
+
+    Args:
+        split: the clips.
+        recipe: its shares, seed and lengths.
+        epoch: the clips and their order follow from its number.
+        ranks: processes that share the batches.
+        unknown: the class of other words, which follows those of the keywords; None where there is
+            none.
+        speech_places: samples of free speech at which a piece can begin.
     """
     random = np.random.default_rng((recipe.seed, epoch))
+    settings = recipe.train
+    wanted = settings.steps_per_epoch * settings.batch * ranks
     if recipe.data.balance == "natural":
         rows = np.arange(len(split))
     elif unknown is None or recipe.data.balance == "balanced":
         rows = balanced_rows(split, random)
     else:
-        rows = keyword_rows(split, recipe, unknown, random)
+        rows = keyword_rows(split, recipe, unknown, random, wanted, speech_places)
     order = random.permutation(rows)
-    size = min(recipe.train.batch, len(order) // ranks)
+    if wanted:
+        # Rounding leaves a clip too many or too few; other balances have an epoch of their own.
+        order = np.resize(order, wanted)
+    size = min(settings.batch, len(order) // ranks)
     count = len(order) // (size * ranks) * ranks
     return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
 
@@ -275,22 +367,45 @@ def balanced_rows(split: Split, random: np.random.Generator) -> np.ndarray:
 
 
 def keyword_rows(
-    split: Split, recipe: Recipe, unknown: int, random: np.random.Generator
+    split: Split,
+    recipe: Recipe,
+    unknown: int,
+    random: np.random.Generator,
+    wanted: int = 0,
+    speech_places: int = 0,
 ) -> np.ndarray:
-    """Clips of all keywords equally often, as many as there are of keywords in all, and the shares
-    of other words and of background (-1) that the recipe gives. A class with too few clips repeats
-    them.
+    """Clips of all keywords equally often, and the shares of other words and of background that
+    the recipe gives, as indices of :class:`Clips`.
+
+    Within a class, the recordings of ``data.own`` have the share that the recipe gives them, and
+    within the other words the pieces of free speech. A class with too few clips repeats them.
+    ``wanted``: about how many rows; 0: as many as go once through the keywords' clips.
     """
-    members = [np.flatnonzero(split.label == k) for k in range(unknown)]
-    total = sum(map(len, members))
-    each = -(-total // unknown)
     data = recipe.data
-    whole = total / max(1e-6, 1 - data.unknown - data.silence)
-    others = np.flatnonzero(split.label == unknown)
+    members = [np.flatnonzero(split.label == k) for k in range(unknown)]
+    rest = max(1e-6, 1 - data.unknown - data.silence)
+    total = round(wanted * rest) if wanted else sum(map(len, members))
+    each = -(-total // unknown)
+    whole = wanted or total / rest
+
+    def mixed(pool: np.ndarray, count: int) -> np.ndarray:
+        """So many of a class, ``data.own_share`` of them from the folders of ``data.own``."""
+        own = np.zeros(len(pool), bool) if split.own is None else split.own[pool]
+        if own.all() or not own.any():
+            return _draw(pool, count, random)
+        few = round(data.own_share * count)
+        return np.concatenate(
+            [_draw(pool[own], few, random), _draw(pool[~own], count - few, random)]
+        )
+
+    others = np.flatnonzero((split.label == unknown) & (split.word != SPEECH))
     real_silence = np.flatnonzero(split.label > unknown)
-    chosen = [_draw(pool, each, random) for pool in members]
+    chosen = [mixed(pool, each) for pool in members]
+    count = round(data.unknown * whole)
+    pieces = round(data.speech_share * count) if speech_places else 0
+    chosen.append(_EMPTY - 1 - random.integers(max(1, speech_places), size=pieces))
     if len(others):
-        chosen.append(_draw(others, round(data.unknown * whole), random))
+        chosen.append(mixed(others, count - pieces))
     background = np.full(round(data.silence * whole), _EMPTY)
     # Half of the background is what the corpus holds of it, the other half drawn from the pool.
     half = len(background) // 2 if len(real_silence) else 0
@@ -301,7 +416,7 @@ def keyword_rows(
 def _draw(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """``count`` of ``pool``, each once before any comes again."""
     rounds = -(-count // max(1, len(pool)))
-    return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]
+    return np.concatenate([pool[:0], *(random.permutation(pool) for _ in range(rounds))])[:count]
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -320,9 +435,12 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
 
 def _scan(recipe: Recipe) -> Corpus:
     if not recipe.data.roots:
-        raise EarmarkError("recipe field data.roots: names no corpus folder")
+        hint = ": data.own alone gives no validation split, name one from earmark synth"
+        raise EarmarkError(
+            "recipe field data.roots: names no corpus folder" + (hint if recipe.data.own else "")
+        )
     data, labels = recipe.data, recipe.labels
-    corpus = scan(*data.roots, folds=data.folds, fold=data.fold)
+    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
     classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
     corpus.require(classes, ("train",), data.at_least, unknown)
     corpus.require(classes, ("validation",), unknown=unknown)
@@ -360,7 +478,43 @@ def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
                 )
 
 
-def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str) -> runs.RunInfo:
+def _free_speech(recipe: Recipe, cache: Path, clip: int) -> np.ndarray:
+    """The free speech to train on, int16 [samples]; empty where the recipe names none."""
+    folders = recipe.data.speech
+    if not folders:
+        return _NO_SPEECH
+    pool = speech_pool(folders, "train", cache)
+    if len(pool) <= clip:
+        raise EarmarkError(
+            f"{', '.join(folders)}: no free speech of more than a clip's length for training: a "
+            "recording is in one split only, so give some dozens of them"
+        )
+    return pool
+
+
+def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> None:
+    """Give a student the weights of another run, of its last layer those of labels in common."""
+    if (first.recipe.student, first.recipe.features) != (student.settings, student.mfcc.settings):
+        raise EarmarkError(
+            f"recipe field train.init: {first.path} has a student of another shape: use its "
+            "settings of student and features, or leave train.init out"
+        )
+    known = [first.info.labels.index(label) for label in labels if label in first.info.labels]
+    new = [index for index, label in enumerate(labels) if label in first.info.labels]
+    weights = first.student.state_dict()
+    for name, value in student.head.state_dict().items():
+        old = weights[f"head.{name}"]
+        weights[f"head.{name}"] = value.index_copy(0, torch.tensor(new), old[known])
+    student.load_state_dict(weights)
+
+
+def _info(
+    corpus: Corpus,
+    splits: dict[str, Split],
+    recipe: Recipe,
+    first: runs.Run | None,
+    command: str,
+) -> runs.RunInfo:
     labels = splits["train"].labels
     counts = {
         name: dict(zip(labels, split.target.sum(axis=0).tolist(), strict=True))
@@ -370,14 +524,28 @@ def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str
     rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
     return runs.RunInfo(
         labels=labels,
-        sources=recipe.data.sources or corpus.sources,
-        fingerprint=corpus.fingerprint,
+        sources=_sources(corpus, recipe, first),
+        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
+        init_sha256=first.weights_sha256 if first else "",
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),
         versions=runs.package_versions(),
         git_revision=runs.git_revision(),
         command=command,
     )
+
+
+def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[Source, ...]:
+    """All that shaped the weights: what the recipe says, or the folders; and what ``first`` had."""
+    data = recipe.data
+    sources = list(data.sources or corpus.sources)
+    if not data.sources:
+        for role, folders in (("background noise", data.noise), ("free speech", data.speech)):
+            for folder in folders:
+                sources += read_sources(Path(folder), role)
+    if first:
+        sources += first.info.sources
+    return tuple(dict.fromkeys(sources))
 
 
 def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:

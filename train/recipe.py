@@ -33,6 +33,17 @@ class DataSettings:
     roots: tuple[str, ...] = ()
     """Corpus folders in the Speech Commands layout, or CSV tables of clips (see
     :mod:`earmark.train.metadata`), read as one."""
+    own: tuple[str, ...] = ()
+    """More corpus folders, of a few recordings of one's own. Without lists all of their clips
+    train, whoever speaks them, and ``roots`` must provide the validation split."""
+    own_share: Share = 0.5
+    """Share of each class's clips in a training epoch that comes from ``own``, where it has any."""
+    speech: tuple[str, ...] = ()
+    """Folders of free speech that holds no keyword, any layout: pieces of it are ``_unknown_``."""
+    speech_share: Share = 0.5
+    """Share of the other words in a training epoch that is pieces of free speech."""
+    speech_around: Share = 0.3
+    """Share of the words in a training epoch that stand between pieces of free speech."""
     folds: str = ""
     """Regular expression whose first group is a clip's fold, matched at the beginning of its file
     name; for clips whose fold no table says."""
@@ -64,6 +75,9 @@ class TrainSettings:
     """Optimizer (AdamW, one cosine cycle after a linear warm-up) and loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 100
+    steps_per_epoch: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of an epoch; 0: as many as go once through the clips of keywords. Few clips
+    need this, as an epoch of theirs is only a step or two."""
     batch: Annotated[int, Field(ge=2)] = 128
     """Clips per step on each device."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
@@ -71,6 +85,8 @@ class TrainSettings:
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    init: str = ""
+    """Complete run directory of a student of the same shape to start from; empty: at random."""
     validate_every: Annotated[int, Field(ge=1)] = 5
     """At most so many epochs between two looks at the validation split; the last epoch has one."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -208,6 +224,9 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "at least two classes, or data.balance = keywords, or a multi-label task",
         (data.balance == "keywords" or recipe.multilabel or len(recipe.keywords) > 1),
     )
+    words = data.balance == "keywords"
+    yield "data.speech", "none where data.balance is not keywords", words or not data.speech
+    yield "data.own", "none where data.balance is not keywords", words or not data.own
     yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
     yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
     yield (

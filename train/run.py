@@ -27,7 +27,6 @@ from pydantic.dataclasses import dataclass
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text, write_bytes, write_text
 from ..runtime.manifest import Source
-from .dataset import label_set
 from .recipe import Recipe, load_recipe, recipe_toml
 from .student import Student
 
@@ -49,7 +48,8 @@ class RunInfo:
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
     fingerprint: str
-    """SHA-256 over the corpus files (see :class:`earmark.train.corpus.Corpus`)."""
+    """SHA-256 over the files of the corpus, of noise and of free speech (see
+    :func:`earmark.train.corpus.data_fingerprint`)."""
     clips: dict[str, dict[str, int]]
     """Clips of each label in each split that was used."""
     calibration: tuple[str, ...]
@@ -58,6 +58,8 @@ class RunInfo:
     versions: dict[str, str]
     git_revision: str | None
     command: str
+    init_sha256: str = ""
+    """SHA-256 of the weights that training started from; empty: random ones."""
     schema: int = SCHEMA_VERSION
 
 
@@ -149,7 +151,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise EarmarkError(f"{path}: training is not complete: run the same train command again")
     recipe = load_recipe(path / RECIPE)
     info = _read_info(path)
-    if info.labels != label_set(recipe.keywords):
+    if info.labels != recipe.labels:
         raise EarmarkError(f"{path / INFO}: field labels: not those of the keywords in {RECIPE}")
     student = Student(len(info.labels), recipe.student, recipe.features)
     weights = path / WEIGHTS
