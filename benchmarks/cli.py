@@ -184,6 +184,35 @@ def _fuzz(arguments: Namespace) -> int:
     return run(arguments)
 
 
+def _configure_soak(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model file (default: the one that is shipped)"
+    )
+    parser.add_argument(
+        "--hours", type=float, default=24.0, metavar="N", help="of audio (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--path",
+        choices=("detect", "wyoming", "both"),
+        default="both",
+        help="what the audio goes through (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="recordings to repeat (default: the model's keywords, synthesized)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _soak(arguments: Namespace) -> int:
+    from .soak import run
+
+    return run(arguments)
+
+
 bench = Command(
     summary="time models on this machine: microseconds per chunk, CPU per second of audio",
     configure=_configure_bench,
@@ -227,4 +256,11 @@ fuzz = Command(
         "earmark fuzz --cases 15000 --jobs 2 >fuzz.json",
         "earmark fuzz --target model --case 7",
     ),
+)
+soak = Command(
+    summary="push hours of audio through detect and Wyoming: memory, drift, detections",
+    configure=_configure_soak,
+    run=_soak,
+    extra="all",
+    examples=("earmark soak --json >soak.json", "earmark soak model.onnx --hours 1 --path detect"),
 )
