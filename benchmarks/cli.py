@@ -207,6 +207,50 @@ def _configure_soak(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
+def _configure_faults(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="FILE", help="model (default: the shipped one)")
+    parser.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="recordings to hear (default: the model's keywords, synthesized)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _faults(arguments: Namespace) -> int:
+    from .faults import run
+
+    return run(arguments)
+
+
+def _configure_reliability(parser: ArgumentParser) -> None:
+    for name in ("faults", "soak", "fuzz", "streams"):
+        command = "bench-streams" if name == "streams" else name
+        shown = "" if name == "fuzz" else " --json"
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"what `earmark {command}{shown}` printed; may be repeated",
+        )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="reliability.md",
+        metavar="FILE",
+        help="page to write (default: %(default)s)",
+    )
+
+
+def _reliability(arguments: Namespace) -> int:
+    from .reliability import run
+
+    return run(arguments)
+
+
 def _soak(arguments: Namespace) -> int:
     from .soak import run
 
@@ -263,4 +307,21 @@ soak = Command(
     run=_soak,
     extra="all",
     examples=("earmark soak --json >soak.json", "earmark soak model.onnx --hours 1 --path detect"),
+)
+faults = Command(
+    summary="make faults one by one and show what the user sees and what is lost",
+    configure=_configure_faults,
+    run=_faults,
+    extra="all",
+    examples=("earmark faults", "earmark faults --json >faults.json"),
+)
+reliability = Command(
+    summary="write the page of faults, soak, fuzz and streams from what those commands printed",
+    configure=_configure_reliability,
+    run=_reliability,
+    extra="all",
+    examples=(
+        "earmark reliability --faults faults.json --soak soak.json --fuzz fuzz.json "
+        "--streams streams.json -o docs/reliability.md",
+    ),
 )

@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -156,7 +157,7 @@ def one_pass(
     stream = engine.stream()
     found: list[Detection] = []
     blocks = iter(audio)
-    while minute := [block for _, block in zip(range(MINUTE), blocks, strict=False)]:
+    while minute := list(islice(blocks, MINUTE)):
         found += stream.push(np.concatenate(minute))
         done(len(minute) // MINUTE)
     return found + stream.flush(TAIL_SECONDS)
