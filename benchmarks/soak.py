@@ -326,12 +326,13 @@ def _spoken(keywords: Sequence[str], rate: int) -> Iterator[NDArray[np.float32]]
                 pitch=50,
                 pitch_range=50,
             )
-            speech = pcm.astype(np.float32) / 32768
+            speech = pcm.astype(np.float32) / np.float32(32768)
             if engine.rate != rate:
                 resampler: Any = make_resampler(engine.rate, rate)
                 speech = resampler.resample_chunk(speech, last=True)
             loud = float(np.sqrt(np.mean(np.square(speech))))
-            yield speech * np.float32(10 ** (SPEECH_DB / 20) / max(loud, 1e-9))
+            speech *= 10 ** (SPEECH_DB / 20) / max(loud, 1e-9)
+            yield speech
 
 
 def _show(outcomes: dict[str, Outcome], found: dict[str, Any]) -> None:
