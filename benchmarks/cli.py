@@ -237,6 +237,79 @@ def _few_shot(arguments: Namespace) -> int:
     return 0
 
 
+def _configure_soak(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model file (default: the one that is shipped)"
+    )
+    parser.add_argument(
+        "--hours", type=float, default=24.0, metavar="N", help="of audio (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--path",
+        choices=("detect", "wyoming", "both"),
+        default="both",
+        help="what the audio goes through (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="recordings to repeat (default: the model's keywords, synthesized)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _configure_faults(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="FILE", help="model (default: the shipped one)")
+    parser.add_argument(
+        "--audio",
+        nargs="+",
+        default=[],
+        metavar="FILE|DIR",
+        help="recordings to hear (default: the model's keywords, synthesized)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _faults(arguments: Namespace) -> int:
+    from .faults import run
+
+    return run(arguments)
+
+
+def _configure_reliability(parser: ArgumentParser) -> None:
+    for name in ("faults", "soak", "fuzz", "streams"):
+        command = "bench-streams" if name == "streams" else name
+        shown = "" if name == "fuzz" else " --json"
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"what `earmark {command}{shown}` printed; may be repeated",
+        )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="reliability.md",
+        metavar="FILE",
+        help="page to write (default: %(default)s)",
+    )
+
+
+def _reliability(arguments: Namespace) -> int:
+    from .reliability import run
+
+    return run(arguments)
+
+
+def _soak(arguments: Namespace) -> int:
+    from .soak import run
+
+    return run(arguments)
+
+
 bench = Command(
     summary="time models on this machine: microseconds per chunk, CPU per second of audio",
     configure=_configure_bench,
@@ -288,5 +361,29 @@ few_shot = Command(
     extra="bench",
     examples=(
         "earmark few-shot computer data/wake-words/computer --speech data/libri --noise data/noise",
+    ),
+)
+soak = Command(
+    summary="push hours of audio through detect and Wyoming: memory, drift, detections",
+    configure=_configure_soak,
+    run=_soak,
+    extra="all",
+    examples=("earmark soak --json >soak.json", "earmark soak model.onnx --hours 1 --path detect"),
+)
+faults = Command(
+    summary="make faults one by one and show what the user sees and what is lost",
+    configure=_configure_faults,
+    run=_faults,
+    extra="all",
+    examples=("earmark faults", "earmark faults --json >faults.json"),
+)
+reliability = Command(
+    summary="write the page of faults, soak, fuzz and streams from what those commands printed",
+    configure=_configure_reliability,
+    run=_reliability,
+    extra="all",
+    examples=(
+        "earmark reliability --faults faults.json --soak soak.json --fuzz fuzz.json "
+        "--streams streams.json -o docs/reliability.md",
     ),
 )

@@ -9,6 +9,7 @@ import json
 import struct
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -340,6 +341,44 @@ def _read_corpus(data: bytes, folder: Path) -> None:
         raise AssertionError("unprintable text in a source")
 
 
+def _wyoming_seeds(folder: Path) -> list[bytes]:
+    """Conversations as clients have them."""
+    from wyoming.audio import AudioChunk, AudioStart, AudioStop
+    from wyoming.info import Describe
+    from wyoming.ping import Ping
+    from wyoming.wake import Detect
+
+    audio = [AudioStart(16000, 2, 1), AudioChunk(16000, 2, 1, bytes(640), 20), AudioStop()]
+    conversations = ([Describe()], [Detect(["yes"]), *audio], [Ping("a"), *audio, Describe()])
+    return [
+        b"".join(_wyoming_bytes(message.event()) for message in conversation)
+        for conversation in conversations
+    ]
+
+
+def _wyoming_bytes(event: Any) -> bytes:
+    data, payload = json.dumps(event.data).encode(), event.payload or b""
+    header = {"type": event.type, "data_length": len(data), "payload_length": len(payload)}
+    return json.dumps(header).encode() + b"\n" + data + payload
+
+
+def _read_wyoming(data: bytes, folder: Path) -> None:
+    """Message by message to the end of the connection."""
+    import asyncio
+
+    from ..runtime.wyoming_wire import MAX_LINE, read_message
+
+    async def read() -> None:
+        reader = asyncio.StreamReader(limit=MAX_LINE)
+        reader.feed_data(data)
+        reader.feed_eof()
+        with suppress(asyncio.IncompleteReadError):  # the peer has gone within a message
+            while (message := await read_message(reader)) is not None:
+                await reader.readexactly(message.payload)
+
+    asyncio.run(read())
+
+
 TARGETS: dict[str, Target] = {
     "wav": Target(_wav_seeds, _read_audio),
     "audio": Target(_audio_seeds, _read_audio),
@@ -348,5 +387,6 @@ TARGETS: dict[str, Target] = {
     "manifest": Target(_manifest_seeds, _read_manifest, _mutate_json),
     "recipe": Target(_recipe_seeds, _read_recipe, _mutate_toml),
     "run": Target(_run_seeds, _read_run, _mutate_run),
+    "wyoming": Target(_wyoming_seeds, _read_wyoming),
     "corpus": Target(_corpus_seeds, _read_corpus, _mutate_corpus),
 }

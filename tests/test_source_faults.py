@@ -4,9 +4,9 @@ import io
 
 import pytest
 import toy_model
+from earmark.benchmarks.faulty_source import Fault, FaultySource
 from earmark.runtime import DetectionEvent, EndedEvent, Engine, Event, GapEvent, RawSource
 from earmark.runtime.spotter import Spotter
-from faulty_source import Fault, FaultySource
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""A source with the faults of real ones, at places that the test chooses."""
+"""A source with the faults of real ones, at chosen places."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from earmark.runtime.audio import make_resampler
-from earmark.runtime.sources import DeviceBack, DeviceLost, Gap, Piece, Source
+
+from ..runtime.audio import make_resampler
+from ..runtime.sources import DeviceBack, DeviceLost, Gap, Piece, Source
 
 RATE = 16000
 
@@ -69,7 +70,7 @@ class FaultySource:
 def _notices(fault: Fault) -> Iterator[Piece]:
     told = fault.samples if fault.told is None else fault.told
     if fault.kind == "unplug":
-        yield DeviceLost("faulty", "unplugged by the test")
+        yield DeviceLost("faulty", "unplugged")
         yield DeviceBack("faulty", fault.samples / RATE)
     if fault.kind in ("unplug", "overflow"):
         yield Gap(told)

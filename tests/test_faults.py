@@ -1,0 +1,84 @@
+"""The table of faults, made with the toy model, and the page that shows it."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import toy_model
+from earmark.benchmarks.demo import write_wav
+from earmark.benchmarks.faults import Bench, Row, measure
+from earmark.benchmarks.machine import machine
+from earmark.benchmarks.reliability import page
+from earmark.runtime.cli import main
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+    folder = tmp_path_factory.mktemp("faults")
+    write_wav(folder / "scene.wav", toy_model.scene())
+    model = toy_model.save(folder / "toy.onnx")
+    return {row.fault: row for row in measure(Bench.open(str(model), [str(folder / "scene.wav")]))}
+
+
+def test_faults_of_the_source(rows: dict[str, Row]) -> None:
+    gap, nan = rows["overflow, half a second"], rows["buffers of NaN, half a second"]
+    assert (gap.sees, gap.lost_ms) == (nan.sees, nan.lost_ms) == (("gap",), 500)
+    lost = rows["unplugged and back after 2 s"]
+    assert (lost.sees, lost.lost_ms) == (("device_lost", "device_back", "gap"), 2000)
+    assert rows["back after 1 s at 44.1 kHz"].lost_ms == 1000
+    empty = rows["buffer without samples"]
+    assert (empty.sees, empty.lost_ms, empty.lost_detections) == ((), 0, 0)
+
+
+def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
+    clock = rows["clock set back while listening"]
+    assert clock.sees == ("`at` jumps; audio time does not",)
+    broker = rows["MQTT broker down"]
+    assert broker.undelivered > 10
+    assert broker.sees == ("MQTT broker 127.0.0.1:PORT: cannot be reached: trying again",)
+    gone = rows["Wyoming client gone within a message"]
+    assert gone.sees[0] == "the next client is served"
+    around = [clock, broker, gone]
+    if Path("/dev/full").exists():
+        full = rows["disk of the log full"]
+        assert full.undelivered == broker.undelivered + 1  # the summary too
+        around.append(full)
+    if sys.platform != "win32":
+        ended = rows["SIGTERM to `detect -`"]
+        assert "traceback" not in ended.sees
+        around.append(ended)
+    assert [row.lost_detections for row in around] == [0] * len(around)
+
+
+def test_the_page_shows_what_there_is(rows: dict[str, Row]) -> None:
+    faults = [dataclasses.asdict(row) for row in rows.values()]
+    text = page({"faults": [{"machine": machine(), "faults": faults}]})
+    assert "| overflow, half a second | gap | 500 ms |" in text
+    assert text.count("Not measured.") == 3
+    assert text.count("Measured on: ") == 1
+
+
+def test_the_page_of_what_commands_print(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fuzz", "--cases", "5", "--target", "manifest", "--target", "wyoming"]) == 0
+    fuzz = tmp_path / "fuzz.json"
+    fuzz.write_text(capsys.readouterr().out)
+    target = tmp_path / "page.md"
+    assert main(["reliability", "--fuzz", str(fuzz), "-o", str(target)]) == 0
+    assert "10 cases from seed 0" in target.read_text()
+    assert main(["reliability", "--soak", str(fuzz), "-o", str(target)]) == 1
+    assert "--soak: is not what `earmark soak" in capsys.readouterr().err
+    fuzz.write_text("no")
+    assert main(["reliability", "--fuzz", str(fuzz), "-o", str(target)]) == 1
+    assert "no JSON" in capsys.readouterr().err
+
+
+def test_the_verb_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav(tmp_path / "scene.wav", toy_model.scene())
+    model = toy_model.save(tmp_path / "toy.onnx")
+    options = ("--model", str(model), "--audio", str(tmp_path / "scene.wav"), "--json")
+    assert main(["faults", *options]) == 0
+    assert len(json.loads(capsys.readouterr().out)["faults"]) >= 9
