@@ -243,7 +243,7 @@ def test_an_epoch_balances_keywords_and_follows_from_its_number(
     batches = epoch_batches(split, recipe, 3, 1, unknown=2)
     assert batches == epoch_batches(split, recipe, 3, 1, unknown=2)
     assert batches != epoch_batches(split, recipe, 4, 1, unknown=2)
-    rows = [row for batch in batches for row in batch]
+    rows = [row for batch in batches for row, _ in batch]
     labels = [3 if row < 0 else int(split.label[row]) for row in rows]
     # The last, partial batch is left out, so the counts are near the shares and not at them.
     assert abs(labels.count(0) - labels.count(1)) <= 8

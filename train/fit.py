@@ -4,23 +4,26 @@ import json
 import logging
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from . import run as runs
-from .augment import augment_audio, mask_bands, mixup
+from .augment import Mixture, augment_audio, mask_bands
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .corpus import Corpus, scan
 from .dataset import Split, label_set, load_split, noise_pool
-from .recipe import Recipe
+from .draws import Draws
+from .recipe import Recipe, TrainSettings
 from .student import Student
 
 with warnings.catch_warnings():
@@ -34,7 +37,6 @@ with warnings.catch_warnings():
 READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
 CALIBRATION_CLIPS = 256
-_EMPTY = -1
 
 
 def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -57,6 +59,37 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             loss is no number.
     """
     run_dir = Path(run_dir)
+    material = prepare(recipe, run_dir)
+    runs.start(run_dir, recipe, run_info(material, recipe, command))
+    if runs.is_complete(run_dir):
+        return run_dir
+    lesson = StudentLesson(recipe, material)
+    if fit(lesson, material, run_dir, progress):
+        runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
+    lesson.trainer.strategy.barrier()
+    return run_dir
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from."""
+
+    labels: tuple[str, ...]
+    corpus: Corpus
+    splits: dict[str, Split]
+    """``train`` and ``validation``."""
+    pool: NDArray[np.int16]
+    """Background noise for training, int16 [length]."""
+    cache: Path
+    """Folder for what is computed once."""
+
+
+def prepare(recipe: Recipe, run_dir: Path) -> Material:
+    """Find and decode the recordings of a recipe.
+
+    Raises:
+        EarmarkError: the corpus is missing or too small.
+    """
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     labels = label_set(recipe.keywords)
@@ -69,9 +102,6 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         for name in ("train", "validation")
     }
     _check_readable(splits, recipe)
-    runs.start(run_dir, recipe, _info(corpus, splits, recipe, command))
-    if runs.is_complete(run_dir):
-        return run_dir
     pool = noise_pool(corpus, "train", recipe.data.noise, cache)
     clip = splits["train"].pcm.shape[1]
     if sum(map(len, pool)) <= clip:
@@ -80,8 +110,19 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             "than a clip's length for training: add recordings of 10 s or more to the corpus' "
             "folder _background_noise_, or name a folder of some in data.noise"
         )
-    lesson = Lesson(recipe, labels, splits["train"], np.concatenate(pool))
-    trainer = _trainer(recipe, run_dir, progress)
+    return Material(labels, corpus, splits, np.concatenate(pool), cache)
+
+
+def fit(lesson: "Lesson", material: Material, run_dir: Path, progress: bool = True) -> bool:
+    """Go through the recipe's epochs, from the last complete one on if there are any.
+
+    Returns:
+        Whether this process is the one that writes the result.
+
+    Raises:
+        EarmarkError: the loss is no number, a checkpoint is damaged.
+    """
+    trainer = _trainer(lesson.recipe.train, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
     if trainer.is_global_zero:
@@ -91,7 +132,7 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             warnings.simplefilter("ignore")
             trainer.fit(
                 lesson,
-                val_dataloaders=_validation_loader(splits["validation"], trainer),
+                val_dataloaders=_validation_loader(material.splits["validation"], trainer),
                 ckpt_path=resume,
                 weights_only=True,
             )
@@ -100,30 +141,41 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         if trainer.interrupted:
             raise KeyboardInterrupt from stop
         raise
-    if trainer.is_global_zero:
-        runs.save_weights(run_dir, lesson.student)
-    trainer.strategy.barrier()
-    return run_dir
+    return trainer.is_global_zero
+
+
+class Batch(NamedTuple):
+    """Clips as they are drawn for a step, row by row the same clip in every tensor."""
+
+    pcm: Tensor
+    """int16 [batch, samples]."""
+    label: Tensor
+    """int64 [batch]."""
+    clip: Tensor
+    """int64 [batch], row in the split; negative for an empty clip, to be filled with background."""
+    draw: Tensor
+    """int64 [batch], a random number of this one use of the clip."""
 
 
 class Lesson(pl.LightningModule):
-    """What one step of training is."""
+    """The data's way through a step of training, whoever learns."""
 
-    def __init__(
-        self, recipe: Recipe, labels: tuple[str, ...], split: Split, pool: np.ndarray
-    ) -> None:
+    def __init__(self, recipe: Recipe, material: Material) -> None:
         super().__init__()
         self.recipe = recipe
-        self.split = split
+        labels = material.labels
+        self.split = material.splits["train"]
         self.unknown, self.silence = labels.index(UNKNOWN), labels.index(SILENCE)
-        pl.seed_everything(recipe.seed, verbose=False)
-        self.student = Student(len(labels), recipe.student, recipe.features)
+        self.rate = recipe.features.sample_rate
         # No buffer: what a module registers is sent from one process to the others.
-        self.pool = torch.from_numpy(pool)
+        self.pool = torch.from_numpy(material.pool)
         self.accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.balanced = MulticlassAccuracy(len(labels), average="macro")
-        self.rate = recipe.features.sample_rate
-        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+        pl.seed_everything(recipe.seed, verbose=False)
+
+    def judge(self, wav: Tensor) -> Tensor:
+        """Logits, [batch, labels], of whole clips [batch, samples]."""
+        raise NotImplementedError
 
     def on_fit_start(self) -> None:
         self.pool = self.pool.to(self.device)
@@ -141,28 +193,75 @@ class Lesson(pl.LightningModule):
             collate_fn=_as_it_is,
         )
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        settings = self.recipe.augment
-        # Every step has a seed of its own: what a resumed run draws does not depend on where it
-        # was interrupted.
+    def view(self, batch: Batch) -> Tensor:
+        """Which of its views each clip is shown in, int64 [batch]."""
+        views = self.recipe.augment.views
+        return batch.draw % views if views else batch.draw
+
+    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The waveforms [batch, samples] and labels [batch] of the views of a batch.
+
+        They depend on the seed, each clip and its view alone.
+        """
+        return augment_audio(
+            batch.pcm.float() / 32768,
+            batch.label,
+            Draws.of(self.recipe.seed, batch.clip, self.view(batch)),
+            self.pool,
+            self.recipe.augment,
+            self.rate,
+            self.unknown,
+            self.silence,
+        )
+
+    def masked(self, log_mel: Tensor, batch: Batch) -> Tensor:
+        """SpecAugment on [batch, frames, mels], anew each time a clip is used."""
+        draws = Draws.of(self.recipe.seed, batch.clip, batch.draw)
+        return mask_bands(log_mel, draws, self.recipe.augment)
+
+    def seed_step(self) -> None:
+        """Give what is drawn from torch's generator in this step a seed of its own.
+
+        So what a resumed run draws does not depend on where it was interrupted.
+        """
         torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) & 0x7FFFFFFF)
-        pcm, label = batch
+
+    def report(self, loss: Tensor, clips: int) -> Tensor:
+        """Note the loss of a step of so many clips."""
+        if not torch.isfinite(loss):
+            raise EarmarkError("the loss is no number: lower train.learning_rate")
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=clips)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        logits = self.judge(batch.pcm.float() / 32768)
+        for name, metric in (("accuracy", self.accuracy), ("balanced_accuracy", self.balanced)):
+            metric(logits, batch.label)
+            self.log(name, metric, on_step=False, on_epoch=True)
+
+
+class StudentLesson(Lesson):
+    """Teaches a student by labels."""
+
+    def __init__(self, recipe: Recipe, material: Material) -> None:
+        super().__init__(recipe, material)
+        self.student = Student(len(material.labels), recipe.student, recipe.features)
+        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+
+    def judge(self, wav: Tensor) -> Tensor:
+        log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+        return self.student.classify(log_mel)[:, -1]
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        self.seed_step()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            wav, label = augment_audio(
-                pcm.float() / 32768,
-                label,
-                self.pool,
-                settings,
-                self.rate,
-                self.unknown,
-                self.silence,
-            )
-            log_mel = mask_bands(
-                self.student.log_mel(whole_steps(wav, self.student.step)), settings
-            )
+            wav, label = self.augmented(batch)
+            log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+            log_mel = self.masked(log_mel, batch)
             target = F.one_hot(label, self.student.labels).float()
-            if settings.mixup:
-                log_mel, target = mixup(log_mel, target, settings.mixup)
+            if self.recipe.augment.mixup:
+                mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+                log_mel, target = mix(log_mel), mix(target)
         logits = self.student.classify(log_mel)[:, -self.readout :]
         target = target[:, None].expand_as(logits)
         loss = F.cross_entropy(
@@ -170,24 +269,13 @@ class Lesson(pl.LightningModule):
             target.flatten(0, 1),
             label_smoothing=self.recipe.train.label_smoothing,
         )
-        if not torch.isfinite(loss):
-            raise EarmarkError("the loss is no number: lower train.learning_rate")
-        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pcm))
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        pcm, label = batch
-        log_mel = self.student.log_mel(whole_steps(pcm.float() / 32768, self.student.step))
-        logits = self.student.classify(log_mel)[:, -1]
-        for name, metric in (("accuracy", self.accuracy), ("balanced_accuracy", self.balanced)):
-            metric(logits, label)
-            self.log(name, metric, on_step=False, on_epoch=True)
+        return self.report(loss, len(wav))
 
     def configure_optimizers(self) -> Any:
         settings = self.recipe.train
         # Norms and biases are not decayed (Goyal et al. 2017).
-        decayed = [p for p in self.student.parameters() if p.ndim > 1]
-        others = [p for p in self.student.parameters() if p.ndim <= 1]
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
             settings.learning_rate,
@@ -209,7 +297,7 @@ class Lesson(pl.LightningModule):
 
 
 class Clips(Dataset[Any]):
-    """Clips fetched a batch at a time; index -1 is an empty clip, to be filled with background."""
+    """Clips fetched a batch at a time, each by its row and the number of the draw."""
 
     def __init__(self, split: Split, silence: int) -> None:
         self.split, self.silence = split, silence
@@ -217,13 +305,14 @@ class Clips(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        index = np.asarray(indices)
-        empty = index == _EMPTY
-        pcm = np.asarray(self.split.pcm[np.where(empty, 0, index)])
+    def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
+        clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
+        empty = clip < 0
+        pcm = np.asarray(self.split.pcm[np.where(empty, 0, clip)])
         pcm[empty] = 0
-        label = np.where(empty, self.silence, self.split.label[index])
-        return torch.from_numpy(pcm), torch.from_numpy(label)
+        label = np.where(empty, self.silence, self.split.label[clip])
+        # Copies: a transposed array is not whole in memory.
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (pcm, label, clip, draw)))
 
 
 def whole_steps(wav: Tensor, step: int) -> Tensor:
@@ -236,11 +325,13 @@ def whole_steps(wav: Tensor, step: int) -> Tensor:
 
 def epoch_batches(
     split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int
-) -> list[list[int]]:
-    """The clips of one epoch in batches, a multiple of ``ranks``; -1 stands for an empty clip.
+) -> list[list[tuple[int, int]]]:
+    """The clips of one epoch in batches, a multiple of ``ranks``.
 
-    All keywords come equally often, as many clips as there are of keywords in all; other words and
-    background have the shares that the recipe gives them. A class with too few clips repeats them.
+    Each is the clip's row in the split, or a negative number for an empty clip, and the number of
+    the draw. All keywords come equally often, as many clips as there are of keywords in all; other
+    words and background have the shares that the recipe gives them. A class with too few clips
+    repeats them.
     """
     random = np.random.default_rng((recipe.seed, epoch))
     members = [np.flatnonzero(split.label == k) for k in range(unknown)]
@@ -258,14 +349,18 @@ def epoch_batches(
     chosen = [draw(pool, each) for pool in members]
     if len(others):
         chosen.append(draw(others, round(data.unknown * whole)))
-    background = np.full(round(data.silence * whole), _EMPTY)
+    background = -1 - np.arange(round(data.silence * whole))
     # Half of the background is what the corpus holds of it, the other half drawn from the pool.
     half = len(background) // 2 if len(real_silence) else 0
-    background[:half] = random.choice(real_silence, half) if half else _EMPTY
+    if half:
+        background[:half] = random.choice(real_silence, half)
     order = random.permutation(np.concatenate([*chosen, background]))
     size = min(recipe.train.batch, len(order) // ranks)
     count = len(order) // (size * ranks) * ranks
-    return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
+    samples = list(
+        zip(order.tolist(), random.integers(1 << 32, size=len(order)).tolist(), strict=True)
+    )
+    return [samples[i * size : (i + 1) * size] for i in range(count)]
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -274,7 +369,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     # Every process gets a share: one without a batch would not join the others' sums.
-    rows = list(range(trainer.global_rank, len(split), trainer.world_size))
+    rows = [(row, 0) for row in range(trainer.global_rank, len(split), trainer.world_size)]
     return DataLoader(
         Clips(split, 0),
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
@@ -304,8 +399,9 @@ def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
                 )
 
 
-def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str) -> runs.RunInfo:
-    labels = splits["train"].labels
+def run_info(material: Material, recipe: Recipe, command: str) -> runs.RunInfo:
+    """What a run notes before it begins."""
+    labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
         name: {labels[k]: int((split.label == k).sum()) for k in range(len(labels))}
         for name, split in splits.items()
@@ -324,8 +420,7 @@ def _info(corpus: Corpus, splits: dict[str, Split], recipe: Recipe, command: str
     )
 
 
-def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:
-    settings = recipe.train
+def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(

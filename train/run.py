@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch import nn
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_bytes, write_text
@@ -121,13 +122,13 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
     write_text(path / RECIPE, text)
 
 
-def save_weights(path: Path, student: Student) -> None:
+def save_weights(file: Path, module: nn.Module) -> None:
     """Complete a run by writing its weights."""
     # Through memory: torch tells of a full disk by a RuntimeError, and names the archive inside
     # after the file, so that a temporary name would change the bytes.
     buffer = io.BytesIO()
-    torch.save(student.state_dict(), buffer)
-    write_bytes(path / WEIGHTS, buffer.getvalue())
+    torch.save(module.state_dict(), buffer)
+    write_bytes(file, buffer.getvalue())
 
 
 def is_complete(path: Path) -> bool:
