@@ -126,8 +126,8 @@ def reverberate(
 def excerpts(pool: Tensor, draws: Draws, samples: int) -> Tensor:
     """A random excerpt for each clip, float32 [batch, samples], of ``pool`` (int16 [length])."""
     start = draws.below("excerpt", len(pool) - samples)
-    index = start[:, None] + torch.arange(samples, device=pool.device)
-    return pool[index].float() / 32768
+    # Rows of a view copy whole stretches: far faster than an index for each sample.
+    return pool.unfold(0, samples, 1)[start].float() / 32768
 
 
 def add_background(

@@ -59,6 +59,8 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             loss is no number.
     """
     run_dir = Path(run_dir)
+    if recipe.teacher is not None:
+        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
     material = prepare(recipe, run_dir)
     runs.start(run_dir, recipe, run_info(material, recipe, command))
     if runs.is_complete(run_dir):
@@ -439,8 +441,9 @@ def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Train
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy="ddp" if many else "auto",
-            precision=settings.precision,
+            # Frozen or skipped layers take no part in some steps.
+            strategy="ddp_find_unused_parameters_true" if many else "auto",
+            precision=_precision(settings),
             max_epochs=settings.epochs,
             reload_dataloaders_every_n_epochs=1,
             check_val_every_n_epoch=_interval(settings.epochs, settings.validate_every),
@@ -453,6 +456,14 @@ def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Train
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+
+
+def _precision(settings: TrainSettings) -> Any:
+    if settings.precision != "auto":
+        return settings.precision
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
 def _interval(epochs: int, at_most: int) -> int:

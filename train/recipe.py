@@ -17,6 +17,7 @@ from .augment import AugmentSettings
 from .dataset import SAMPLE_RATE
 from .mfcc import MfccSettings
 from .student import StudentSettings
+from .teachers.settings import PRETRAINED, TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -62,7 +63,8 @@ class TrainSettings:
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices (GPUs, or processes on a CPU) of each machine."""
     nodes: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    """``auto``: mixed on a GPU, 32 bits on a CPU."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of each process; 0: torch's choice."""
 
@@ -90,6 +92,8 @@ class Recipe:
     student: StudentSettings = StudentSettings()
     train: TrainSettings = TrainSettings()
     decision: DecisionSettings = DecisionSettings()
+    teacher: TeacherSettings | None = None
+    """The recipe is that of a teacher (``earmark teach``), and has no student."""
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -164,6 +168,20 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "at most 0.9 together with data.unknown",
         (data.unknown + data.silence <= 0.9),
     )
+    if recipe.teacher is not None:
+        teacher = recipe.teacher
+        if teacher.kind in PRETRAINED:
+            yield (
+                "teacher.weights",
+                f"where {teacher.kind} is, or teacher.random = true",
+                bool(teacher.weights) != teacher.random,
+            )
+        else:
+            yield "teacher.weights", f"none for {teacher.kind}", not teacher.weights
+        if teacher.kind == "bcresnet":
+            yield "features.mels", "40, which BC-ResNet reads", f.mels == 40
+        if teacher.kind == "convtransformer":
+            yield "teacher.width", "a multiple of 32", teacher.width % 32 == 0
     for name in ("gain", "reverb_time", "snr", "silence_level"):
         low, high = getattr(recipe.augment, name)
         yield f"augment.{name}", "the lower number first", low <= high
@@ -176,7 +194,8 @@ def recipe_toml(recipe: Recipe) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        # TOML has no null: what is not there reads back as None.
+        return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
