@@ -14,6 +14,9 @@ from .log_mel import LogMelBackbone
 
 HEAD = 32
 """Channels of an attention head."""
+# Strides over frequency and time, and blocks, of each stage of the stem. A block costs most where
+# the image is large, and tokens are cheap on any machine.
+_STEM = (((2, 2), 0), ((2, 2), 1), ((2, 1), 2))
 
 
 class ConvTransformer(LogMelBackbone):
@@ -33,17 +36,14 @@ class ConvTransformer(LogMelBackbone):
         super().__init__(features, {"kind": "convtransformer", **settings})
         self.width = width
         sizes = (width // 4, width // 2, width * 3 // 4)
-        # Strides over frequency and time.
-        strides = ((2, 2), (2, 1), (2, 2))
         channels, bands, stem = 1, features.mels, []
-        for size, stride in zip(sizes, strides, strict=True):
+        for size, (stride, blocks) in zip(sizes, _STEM, strict=True):
             stem.append(
                 nn.Sequential(
                     nn.Conv2d(channels, size, 3, stride, 1, bias=False),
                     nn.BatchNorm2d(size),
                     nn.GELU(),
-                    ImageBlock(size),
-                    ImageBlock(size),
+                    *(ImageBlock(size) for _ in range(blocks)),
                 )
             )
             channels, bands = size, (bands + 1) // 2
