@@ -181,6 +181,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
         parameters=student.parameters_trained,
         licence=licence,
         sources=run.info.sources,
+        teacher=run.info.teacher,
         training={
             "command": run.info.command,
             "recipe": dataclasses.asdict(recipe),

@@ -6,7 +6,7 @@ Waveforms are float32 [batch, samples] in [-1, 1).
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,13 @@ class AugmentSettings:
     views: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     """So many augmented waveforms are made of each clip, and training draws from them; 0: a new one
     every time. Masks and mixup are drawn anew in any case."""
+
+
+def shapes_waveform(settings: AugmentSettings) -> dict[str, Any]:
+    """Those of the settings that a view's waveform follows from, as plain values."""
+    later = ("frequency_masks", "frequency_mask", "time_masks", "time_mask", "mixup", "views")
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if name not in later}
 
 
 def from_db(db: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Training: the recipe's corpus in, a complete run directory out."""
 
+import hashlib
 import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from . import run as runs
-from .augment import Mixture, augment_audio, mask_bands
+from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .corpus import Corpus, scan
-from .dataset import Split, label_set, load_split, noise_pool
+from .dataset import Split, label_set, load_split, noise_pool, pieces
+from .distill import Distillation
 from .draws import Draws
+from .ensemble import Ensemble
 from .recipe import Recipe, TrainSettings
 from .student import Student
 
@@ -37,6 +41,7 @@ with warnings.catch_warnings():
 READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
 CALIBRATION_CLIPS = 256
+UNLABELLED = -1
 
 
 def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -62,10 +67,15 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     if recipe.teacher is not None:
         raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
     material = prepare(recipe, run_dir)
-    runs.start(run_dir, recipe, run_info(material, recipe, command))
+    info = run_info(material, recipe, command)
+    ensemble = None
+    if recipe.distill is not None:
+        ensemble = Ensemble.load(recipe.distill.teachers, material.labels)
+        info = ensemble.credit(info, recipe.distill.unlabelled)
+    runs.start(run_dir, recipe, info)
     if runs.is_complete(run_dir):
         return run_dir
-    lesson = StudentLesson(recipe, material)
+    lesson = StudentLesson(recipe, material, ensemble)
     if fit(lesson, material, run_dir, progress):
         runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
     lesson.trainer.strategy.barrier()
@@ -82,6 +92,8 @@ class Material:
     """``train`` and ``validation``."""
     pool: NDArray[np.int16]
     """Background noise for training, int16 [length]."""
+    unlabelled: NDArray[np.int16]
+    """Clips that only teachers know the class of, int16 [clips, samples]."""
     cache: Path
     """Folder for what is computed once."""
 
@@ -112,7 +124,10 @@ def prepare(recipe: Recipe, run_dir: Path) -> Material:
             "than a clip's length for training: add recordings of 10 s or more to the corpus' "
             "folder _background_noise_, or name a folder of some in data.noise"
         )
-    return Material(labels, corpus, splits, np.concatenate(pool), cache)
+    unlabelled = pieces(
+        recipe.distill.unlabelled if recipe.distill else (), recipe.data.clip, cache
+    )
+    return Material(labels, corpus, splits, np.concatenate(pool), unlabelled, cache)
 
 
 def fit(lesson: "Lesson", material: Material, run_dir: Path, progress: bool = True) -> bool:
@@ -152,9 +167,10 @@ class Batch(NamedTuple):
     pcm: Tensor
     """int16 [batch, samples]."""
     label: Tensor
-    """int64 [batch]."""
+    """int64 [batch], -1 for a clip without a label."""
     clip: Tensor
-    """int64 [batch], row in the split; negative for an empty clip, to be filled with background."""
+    """int64 [batch]: the row in the split; from its end on, that of the clips without labels;
+    negative for an empty clip, to be filled with background."""
     draw: Tensor
     """int64 [batch], a random number of this one use of the clip."""
 
@@ -167,7 +183,9 @@ class Lesson(pl.LightningModule):
         self.recipe = recipe
         labels = material.labels
         self.split = material.splits["train"]
+        self.cache = material.cache
         self.unknown, self.silence = labels.index(UNKNOWN), labels.index(SILENCE)
+        self.clips = Clips(self.split, self.silence, material.unlabelled)
         self.rate = recipe.features.sample_rate
         # No buffer: what a module registers is sent from one process to the others.
         self.pool = torch.from_numpy(material.pool)
@@ -187,10 +205,10 @@ class Lesson(pl.LightningModule):
         # alone and a resumed run sees the clips that it would have seen.
         trainer = self.trainer
         batches = epoch_batches(
-            self.split, self.recipe, trainer.current_epoch, trainer.world_size, self.unknown
+            self.clips, self.recipe, trainer.current_epoch, trainer.world_size, self.unknown
         )
         return DataLoader(
-            Clips(self.split, self.silence),
+            self.clips,
             batch_sampler=batches[trainer.global_rank :: trainer.world_size],
             collate_fn=_as_it_is,
         )
@@ -243,12 +261,61 @@ class Lesson(pl.LightningModule):
 
 
 class StudentLesson(Lesson):
-    """Teaches a student by labels."""
+    """Teaches a student by labels, and by teachers where there are some."""
 
-    def __init__(self, recipe: Recipe, material: Material) -> None:
+    def __init__(
+        self, recipe: Recipe, material: Material, ensemble: Ensemble | None = None
+    ) -> None:
         super().__init__(recipe, material)
         self.student = Student(len(material.labels), recipe.student, recipe.features)
         self.readout = max(1, round(READOUT * self.rate / self.student.step))
+        self.ensemble = ensemble
+        self.distillation: Distillation | None = None
+        if ensemble is not None and recipe.distill is not None:
+            self.distillation = Distillation(
+                recipe.distill, recipe.student.width, ensemble.embedding_width
+            )
+        self._embedding: Tensor | None = None
+        if self.distillation is not None and self.distillation.matches:
+            self.student.head.register_forward_pre_hook(self._keep_embedding)
+
+    def _keep_embedding(self, _: Any, inputs: tuple[Tensor]) -> None:
+        self._embedding = inputs[0].mean(2)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.ensemble is None or self.distillation is None:
+            return
+        settings, recipe = self.distillation.settings, self.recipe
+        if settings.mode == "cached":
+            self.ensemble.answer_all(
+                self.cache / "teachers",
+                self.clips,
+                background_clips(self.split, recipe, self.unknown)[1],
+                recipe.augment.views,
+                self.render,
+                {
+                    "augment": shapes_waveform(recipe.augment),
+                    "noise": hashlib.sha256(self.pool.cpu().numpy().tobytes()).hexdigest(),
+                    "seed": recipe.seed,
+                    "classes": [self.unknown, self.silence],
+                },
+                embed=self.distillation.matches,
+                device=self.device,
+                rank=self.global_rank,
+                ranks=self.trainer.world_size,
+                barrier=self.trainer.strategy.barrier,
+            )
+        else:
+            self.ensemble.to(self.device)
+        if self.distillation.matches:
+            self.distillation.reduce(self.ensemble.embeddings(self.clips, self.render))
+
+    @torch.no_grad()
+    def render(self, clips: NDArray[np.int64], view: int) -> Tensor:
+        """The waveforms, [clips, samples], of a view of clips, numbered as in :class:`Batch`."""
+        batch = self.clips.__getitems__([(int(clip), view) for clip in clips])
+        return self.augmented(Batch(*(part.to(self.device) for part in batch)))[0]
 
     def judge(self, wav: Tensor) -> Tensor:
         log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
@@ -260,17 +327,23 @@ class StudentLesson(Lesson):
             wav, label = self.augmented(batch)
             log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
             log_mel = self.masked(log_mel, batch)
-            target = F.one_hot(label, self.student.labels).float()
-            if self.recipe.augment.mixup:
-                mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
-                log_mel, target = mix(log_mel), mix(target)
+            known = label >= 0
+            target = F.one_hot(label.clamp_min(0), self.student.labels).float()
+        taught = None
+        if self.ensemble is not None and self.distillation is not None:
+            with torch.no_grad():
+                answers = self.ensemble(batch.clip, self.view(batch), wav)
+            taught = self.distillation.targets(answers)
+        if self.recipe.augment.mixup:
+            mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+            log_mel, target = mix(log_mel), mix(target)
+            # The label of what is mixed with a clip without one is not known either.
+            known = known & known[mix.other]
+            taught = None if taught is None else taught.mixed(mix)
         logits = self.student.classify(log_mel)[:, -self.readout :]
-        target = target[:, None].expand_as(logits)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1),
-            target.flatten(0, 1),
-            label_smoothing=self.recipe.train.label_smoothing,
-        )
+        loss = label_loss(logits, target, known, self.recipe.train.label_smoothing)
+        if self.distillation is not None and taught is not None:
+            loss = self.distillation(loss, logits, self._embedding, taught)
         return self.report(loss, len(wav))
 
     def configure_optimizers(self) -> Any:
@@ -298,21 +371,41 @@ class StudentLesson(Lesson):
         }
 
 
-class Clips(Dataset[Any]):
-    """Clips fetched a batch at a time, each by its row and the number of the draw."""
+def label_loss(logits: Tensor, target: Tensor, known: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of ``logits`` [batch, steps, labels] over the clips whose ``target``
+    [batch, labels] is ``known`` (bool [batch])."""
+    loss = F.cross_entropy(
+        logits.flatten(0, 1),
+        target[:, None].expand_as(logits).flatten(0, 1),
+        label_smoothing=smoothing,
+        reduction="none",
+    ).view(logits.shape[:2])
+    return (loss.mean(1) * known).sum() / known.sum().clamp_min(1)
 
-    def __init__(self, split: Split, silence: int) -> None:
-        self.split, self.silence = split, silence
+
+class Clips(Dataset[Any]):
+    """Clips fetched a batch at a time, each by its number (see :class:`Batch`) and the draw's."""
+
+    def __init__(self, split: Split, silence: int, unlabelled: NDArray[np.int16]) -> None:
+        self.split, self.silence, self.unlabelled = split, silence, unlabelled
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.split) + len(self.unlabelled)
+
+    def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
+        """What stands for clips in a hash: their samples and labels."""
+        batch = self.__getitems__([(int(clip), 0) for clip in clips])
+        yield batch.pcm.numpy().tobytes()
+        yield batch.label.numpy().tobytes()
 
     def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
         clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
-        empty = clip < 0
-        pcm = np.asarray(self.split.pcm[np.where(empty, 0, clip)])
+        empty, foreign = clip < 0, clip >= len(self.split)
+        row = np.where(empty | foreign, 0, clip)
+        pcm = np.asarray(self.split.pcm[row])
         pcm[empty] = 0
-        label = np.where(empty, self.silence, self.split.label[clip])
+        pcm[foreign] = self.unlabelled[clip[foreign] - len(self.split)]
+        label = np.where(empty, self.silence, np.where(foreign, UNLABELLED, self.split.label[row]))
         # Copies: a transposed array is not whole in memory.
         return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (pcm, label, clip, draw)))
 
@@ -325,16 +418,26 @@ def whole_steps(wav: Tensor, step: int) -> Tensor:
     return wav[:, wav.shape[1] % step :]
 
 
-def epoch_batches(
-    split: Split, recipe: Recipe, epoch: int, ranks: int, unknown: int
-) -> list[list[tuple[int, int]]]:
-    """The clips of one epoch in batches, a multiple of ``ranks``.
+def background_clips(split: Split, recipe: Recipe, unknown: int) -> tuple[int, int]:
+    """How much of an epoch is background: clips of the split, and empty clips to be filled."""
+    data = recipe.data
+    keywords = int((split.label < unknown).sum())
+    count = round(data.silence * keywords / max(1e-6, 1 - data.unknown - data.silence))
+    # Half of it is what the corpus holds, the other half drawn from the pool.
+    half = count // 2 if (split.label > unknown).any() else 0
+    return half, count - half
 
-    Each is the clip's row in the split, or a negative number for an empty clip, and the number of
-    the draw. All keywords come equally often, as many clips as there are of keywords in all; other
-    words and background have the shares that the recipe gives them. A class with too few clips
-    repeats them.
+
+def epoch_batches(
+    clips: Clips, recipe: Recipe, epoch: int, ranks: int, unknown: int
+) -> list[list[tuple[int, int]]]:
+    """The clips of one epoch in batches, a multiple of ``ranks``, by their and the draws' numbers.
+
+    All keywords come equally often, as many clips as there are of keywords in all; other words and
+    background have the shares that the recipe gives them, clips without labels come on top. A class
+    with too few clips repeats them.
     """
+    split = clips.split
     random = np.random.default_rng((recipe.seed, epoch))
     members = [np.flatnonzero(split.label == k) for k in range(unknown)]
     total = sum(map(len, members))
@@ -347,16 +450,18 @@ def epoch_batches(
         return np.concatenate([random.permutation(pool) for _ in range(rounds)])[:count]
 
     others = np.flatnonzero(split.label == unknown)
-    real_silence = np.flatnonzero(split.label > unknown)
     chosen = [draw(pool, each) for pool in members]
     if len(others):
         chosen.append(draw(others, round(data.unknown * whole)))
-    background = -1 - np.arange(round(data.silence * whole))
-    # Half of the background is what the corpus holds of it, the other half drawn from the pool.
-    half = len(background) // 2 if len(real_silence) else 0
-    if half:
-        background[:half] = random.choice(real_silence, half)
-    order = random.permutation(np.concatenate([*chosen, background]))
+    real, drawn = background_clips(split, recipe, unknown)
+    if real:
+        chosen.append(random.choice(np.flatnonzero(split.label > unknown), real))
+    chosen.append(-1 - np.arange(drawn))
+    if recipe.distill is not None and len(clips.unlabelled):
+        share = recipe.distill.unlabelled_share
+        unlabelled = len(split) + np.arange(len(clips.unlabelled))
+        chosen.append(draw(unlabelled, round(share / (1 - share) * sum(map(len, chosen)))))
+    order = random.permutation(np.concatenate(chosen))
     size = min(recipe.train.batch, len(order) // ranks)
     count = len(order) // (size * ranks) * ranks
     samples = list(
@@ -373,7 +478,7 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     # Every process gets a share: one without a batch would not join the others' sums.
     rows = [(row, 0) for row in range(trainer.global_rank, len(split), trainer.world_size)]
     return DataLoader(
-        Clips(split, 0),
+        Clips(split, 0, split.pcm[:0]),
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
         collate_fn=_as_it_is,
     )

@@ -15,6 +15,7 @@ from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Source
 from .augment import AugmentSettings
 from .dataset import SAMPLE_RATE
+from .distill import DistillSettings
 from .mfcc import MfccSettings
 from .student import StudentSettings
 from .teachers.settings import PRETRAINED, TeacherSettings
@@ -94,6 +95,8 @@ class Recipe:
     decision: DecisionSettings = DecisionSettings()
     teacher: TeacherSettings | None = None
     """The recipe is that of a teacher (``earmark teach``), and has no student."""
+    distill: DistillSettings | None = None
+    """The student learns from teachers too."""
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -168,7 +171,20 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "at most 0.9 together with data.unknown",
         (data.unknown + data.silence <= 0.9),
     )
+    if recipe.distill is not None:
+        distill = recipe.distill
+        yield (
+            "augment.views",
+            "at least 1, for the teachers' answers to be cached",
+            recipe.augment.views > 0 or distill.mode == "online",
+        )
+        yield (
+            "distill.unlabelled_share",
+            "more than 0 with distill.unlabelled, and 0 without",
+            bool(distill.unlabelled) == (distill.unlabelled_share > 0),
+        )
     if recipe.teacher is not None:
+        yield "distill", "nothing beside teacher", recipe.distill is None
         teacher = recipe.teacher
         if teacher.kind in PRETRAINED:
             yield (

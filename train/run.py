@@ -58,6 +58,8 @@ class RunInfo:
     versions: dict[str, str]
     git_revision: str | None
     command: str
+    teacher: str | None = None
+    """Who taught a distilled student."""
     schema: int = SCHEMA_VERSION
 
 

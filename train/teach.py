@@ -1,7 +1,6 @@
 """Training of a teacher: the student's data and augmentation, another network, its own run."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +11,18 @@ from torch import Tensor
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
-from ..runtime.manifest import Source
 from . import run as runs
 from .augment import Mixture
 from .fit import Batch, Lesson, Material, fit, prepare, run_info
 from .metrics import classification
 from .recipe import Recipe
+from .teacher_run import SHAPE, WEIGHTS
 from .teachers import registry
 from .teachers.teacher import Teacher, parameter_groups
 
-WEIGHTS = "teacher.pt"
-SHAPE = "teacher.json"
 EVALUATION = "evaluation.json"
 _MOMENTUM = 0.9
 _CLIP_NORM = 5.0
-
-
-@dataclass(frozen=True)
-class TeacherRun:
-    """A complete teacher, read back."""
-
-    path: Path
-    recipe: Recipe
-    info: runs.RunInfo
-    teacher: Teacher
-    """In evaluation mode, on the CPU, without gradients."""
-    weights_sha256: str
-
-    @property
-    def title(self) -> str:
-        """What a manifest calls it."""
-        assert self.recipe.teacher is not None
-        return f"{self.recipe.name} ({self.recipe.teacher.kind})"
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """The teacher itself, and what it learned from."""
-        assert self.recipe.teacher is not None
-        made = self.teacher.backbone.source or Source(
-            self.title, "none of its own: that of its training data", "teacher"
-        )
-        return (made, *self.info.sources)
 
 
 def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -81,26 +51,6 @@ def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         runs.save_weights(run_dir / WEIGHTS, lesson.teacher)
     lesson.trainer.strategy.barrier()
     return run_dir
-
-
-def load_teacher(path: str | Path) -> TeacherRun:
-    """Read a complete teacher.
-
-    Raises:
-        EarmarkError: it is no run of a teacher, it is incomplete, or a file in it is damaged.
-    """
-    path = Path(path)
-    recipe, info = runs.open_run(path, WEIGHTS, "teach")
-    if recipe.teacher is None:
-        raise EarmarkError(f"{path}: a student's run: name a teacher's")
-    shape = path / SHAPE
-    try:
-        backbone = registry.rebuild(json.loads(shape.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise EarmarkError(f"{shape}: damaged ({error}): train the teacher again") from error
-    teacher = Teacher(backbone, len(info.labels))
-    digest = runs.read_weights(path / WEIGHTS, teacher, "teach")
-    return TeacherRun(path, recipe, info, teacher.eval().requires_grad_(False), digest)
 
 
 class TeacherLesson(Lesson):
