@@ -28,6 +28,7 @@ from .distill import Distillation
 from .draws import Draws
 from .ensemble import Ensemble
 from .recipe import Recipe, TrainSettings
+from .shared_norm import ShareBatchNorms
 from .student import Student
 
 with warnings.catch_warnings():
@@ -555,7 +556,7 @@ def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Train
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=TensorBoardLogger(run_dir, name="", version=""),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *([ShareBatchNorms()] if many else [])],
             callbacks=[checkpoints, _History(run_dir), *bar],
             enable_progress_bar=bool(bar),
             enable_model_summary=False,
