@@ -188,6 +188,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
             "clip": recipe.data.clip,
             "seed": recipe.seed,
             "clips": run.info.clips,
+            "baselines": run.info.baselines,
             "fingerprint": run.info.fingerprint,
             "git_revision": run.info.git_revision,
             "versions": run.info.versions,

@@ -60,6 +60,7 @@ def test_the_run_directory_is_complete_and_the_loss_falls(run_dir: Path, recipe:
     assert run.info.clips["train"]["low"] == 30 and run.info.clips["validation"]["low"] == 10
     assert run.info.command == "earmark train x"
     assert run.info.calibration and "torch" in run.info.versions
+    assert set(run.info.baselines) == {"knn_mean_variance", "knn_mean_variance_skew_kurtosis"}
     history = run.history
     assert [line["epoch"] for line in history] == [1, 2, 3, 4]
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]

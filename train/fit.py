@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
+from . import knn
 from . import run as runs
 from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
 from .checkpoints import AtomicCheckpointIO, epochs_done
@@ -68,7 +69,7 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     if recipe.teacher is not None:
         raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
     material = prepare(recipe, run_dir)
-    info = run_info(material, recipe, command)
+    info = run_info(material, recipe, run_dir, command)
     ensemble = None
     if recipe.distill is not None:
         ensemble = Ensemble.load(recipe.distill.teachers, material.labels)
@@ -507,7 +508,7 @@ def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
                 )
 
 
-def run_info(material: Material, recipe: Recipe, command: str) -> runs.RunInfo:
+def run_info(material: Material, recipe: Recipe, run_dir: Path, command: str) -> runs.RunInfo:
     """What a run notes before it begins."""
     labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
@@ -516,6 +517,13 @@ def run_info(material: Material, recipe: Recipe, command: str) -> runs.RunInfo:
     }
     random = np.random.default_rng((recipe.seed, len(splits["train"])))
     rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
+    # A run that is there has noted them.
+    fresh = not (run_dir / runs.INFO).exists()
+    baselines = (
+        knn.baselines(splits["train"], splits["validation"], recipe.features) if fresh else {}
+    )
+    for name, top1 in baselines.items():
+        print(f"baseline {name}: top-1 {top1:.4f}", file=sys.stderr)
     return runs.RunInfo(
         labels=labels,
         sources=recipe.data.sources or corpus.sources,
@@ -525,6 +533,7 @@ def run_info(material: Material, recipe: Recipe, command: str) -> runs.RunInfo:
         versions=runs.package_versions(),
         git_revision=runs.git_revision(),
         command=command,
+        baselines=baselines,
     )
 
 

@@ -16,7 +16,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class RunInfo:
     command: str
     teacher: str | None = None
     """Who taught a distilled student."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Validation top-1 of what needs no training (see :mod:`earmark.train.knn`)."""
     schema: int = SCHEMA_VERSION
 
 

@@ -40,7 +40,7 @@ def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     if recipe.teacher is None:
         raise EarmarkError("recipe field teacher: is missing: name its kind")
     material = prepare(recipe, run_dir)
-    runs.start(run_dir, recipe, run_info(material, recipe, command))
+    runs.start(run_dir, recipe, run_info(material, recipe, run_dir, command))
     if runs.is_complete(run_dir, WEIGHTS):
         return run_dir
     lesson = TeacherLesson(recipe, material)
