@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from earmark.export.export import export
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train import ensemble
 from earmark.train.distill import Distillation, DistillSettings, linear_cka, soft_loss
@@ -112,6 +114,19 @@ def test_the_run_names_its_teachers(
     info = load_run(train(distilled(recipe, teachers), tmp_path / "run")).info
     assert info.teacher == "tones (cnn2d) + tones (cnn2d)"
     assert [s.name for s in info.sources if s.role == "teacher"] == ["tones (cnn2d)"]
+
+
+def test_the_exported_file_names_them_too(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    longer = dataclasses.replace(recipe.train, epochs=10, batch=8)
+    wanted = distilled(dataclasses.replace(recipe, train=longer), teachers, weight=0.1)
+    exported = export(train(wanted, tmp_path / "run"), tmp_path / "model.onnx")
+    manifest = Engine(exported.model).manifest
+    assert manifest.teacher == "tones (cnn2d) + tones (cnn2d)"
+    assert "teacher" in [source.role for source in manifest.sources]
+    assert manifest.training["recipe"]["distill"]["weight"] == 0.1
+    assert set(manifest.training["baselines"]) == set(load_run(tmp_path / "run").info.baselines)
 
 
 def test_the_cache_goes_on_after_a_kill_with_the_same_bytes(
