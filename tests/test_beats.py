@@ -180,9 +180,8 @@ def test_half_precision_keeps_the_filterbank(arrays) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(beats.fbank(wav.bfloat16().float()), beats.fbank(wav.bfloat16()))
         assert beats.fbank(wav).dtype == torch.float32
-        assert torch.equal(
-            beats.fbank(wav), torch.from_numpy(arrays["tiny_finetuned"]["batch_padded/fbank"])
-        )
+        reference = torch.from_numpy(arrays["tiny_finetuned"]["batch_padded/fbank"])
+        assert (beats.fbank(wav) - reference).abs().max() < 5e-5
         assert (model.logits(wav, mask) - exact).abs().max() < 0.1
     assert model.bfloat16().logits(wav, mask).dtype == torch.bfloat16
 
