@@ -282,7 +282,7 @@ def _run_seeds(folder: Path) -> list[bytes]:
     labels = ("yes", "_unknown_", "_silence_")
     info = RunInfo(labels, (), "0" * 64, {}, ("yes/a.wav",), {}, None, "earmark train")
     start(folder, recipe, info)
-    save_weights(folder, Student(3, recipe.student, recipe.features))
+    save_weights(folder / WEIGHTS, Student(3, recipe.student, recipe.features))
     (folder / METRICS).write_text('{"epoch": 1, "loss": 0.5}\n' * 3)
     names = (RECIPE, "run.json", WEIGHTS, METRICS)
     return [name.encode() + b"\n" + (folder / name).read_bytes() for name in names]

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
 from earmark.train.checkpoints import AtomicCheckpointIO, epochs_done
-from earmark.train.fit import epoch_batches, train
+from earmark.train.fit import Clips, epoch_batches, train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
 from tiny_corpus import tiny_recipe, write_corpus
@@ -60,6 +60,7 @@ def test_the_run_directory_is_complete_and_the_loss_falls(run_dir: Path, recipe:
     assert run.info.clips["train"]["low"] == 30 and run.info.clips["validation"]["low"] == 10
     assert run.info.command == "earmark train x"
     assert run.info.calibration and "torch" in run.info.versions
+    assert set(run.info.baselines) == {"knn_mean_variance", "knn_four_moments"}
     history = run.history
     assert [line["epoch"] for line in history] == [1, 2, 3, 4]
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
@@ -240,13 +241,14 @@ def test_an_epoch_balances_keywords_and_follows_from_its_number(
     from earmark.train.dataset import label_set, load_split
 
     split = load_split(scan(corpus), label_set(recipe.keywords), "train")
-    batches = epoch_batches(split, recipe, 3, 1, unknown=2)
-    assert batches == epoch_batches(split, recipe, 3, 1, unknown=2)
-    assert batches != epoch_batches(split, recipe, 4, 1, unknown=2)
-    rows = [row for batch in batches for row in batch]
+    clips = Clips(split, 3, split.pcm[:0])
+    batches = epoch_batches(clips, recipe, 3, 1, unknown=2)
+    assert batches == epoch_batches(clips, recipe, 3, 1, unknown=2)
+    assert batches != epoch_batches(clips, recipe, 4, 1, unknown=2)
+    rows = [row for batch in batches for row, _ in batch]
     labels = [3 if row < 0 else int(split.label[row]) for row in rows]
     # The last, partial batch is left out, so the counts are near the shares and not at them.
     assert abs(labels.count(0) - labels.count(1)) <= 8
     assert abs(labels.count(2) / len(labels) - recipe.data.unknown) < 0.1
     assert abs(labels.count(3) / len(labels) - recipe.data.silence) < 0.06
-    assert len(epoch_batches(split, recipe, 0, 2, unknown=2)) % 2 == 0
+    assert len(epoch_batches(clips, recipe, 0, 2, unknown=2)) % 2 == 0

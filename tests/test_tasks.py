@@ -13,7 +13,7 @@ from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train.corpus import scan
 from earmark.train.dataset import Split, load_split
-from earmark.train.fit import balanced_rows, epoch_batches, train
+from earmark.train.fit import Clips, balanced_rows, epoch_batches, train
 from earmark.train.metrics import measure
 from earmark.train.recipe import Recipe, parse_recipe
 from earmark.train.run import load_run
@@ -149,7 +149,8 @@ def test_unknown_and_silence_are_classes_where_they_are_named(imbalanced: Path) 
     corpus = scan(imbalanced)
     split = load_split(corpus, asked.labels, "all")
     assert np.bincount(split.label).tolist() == [60, 28, 6]
-    rows = list(chain.from_iterable(epoch_batches(split, asked, 0, 1, 1)))
+    batches = epoch_batches(Clips(split, 2), asked, 0, 1, 1)
+    rows = [row for row, _ in chain.from_iterable(batches)]
     assert min(rows) >= 0 and len(rows) >= len(split) - asked.train.batch
 
 
@@ -171,6 +172,19 @@ def test_training_without_noise_says_so_where_noise_is_asked_for(
         ({"data": {"folds": "("}}, "field data.folds: expected a regular expression"),
         ({"data": {"folds": "1-"}}, "field data.folds: expected a regular expression"),
         ({"data": {"fold": -1}}, "field data.fold"),
+        ({"task": "multilabel", "teacher": {"kind": "cnn2d"}}, "field task: expected exclusive"),
+        (
+            {"task": "multilabel", "distill": {"teachers": ["a"], "mode": "online"}},
+            "field task: expected exclusive",
+        ),
+        (
+            {"data": {"speech": ["talk"]}, "augment": {"views": 2}},
+            "field augment.views: expected 0 together with data.speech",
+        ),
+        (
+            {"teacher": {"kind": "cnn2d"}, "train": {"init": "run"}},
+            "field train.init: expected none beside teacher",
+        ),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(
@@ -217,5 +231,6 @@ def test_balanced_sampling_of_several_labels_leaves_none_out(words: list[set[int
 def test_natural_sampling_takes_every_clip_once(imbalanced: Path) -> None:
     split = load_split(scan(imbalanced), SOUNDS, "all")
     recipe = recipe_for(imbalanced, data={"balance": "natural"}, train={"batch": 11})
-    rows = sorted(chain.from_iterable(epoch_batches(split, recipe, 0, 1, None)))
+    batches = epoch_batches(Clips(split, None), recipe, 0, 1, None)
+    rows = sorted(row for row, _ in chain.from_iterable(batches))
     assert rows == list(range(88))

@@ -116,17 +116,21 @@ def test_shares_of_own_recordings_and_of_free_speech(recipe: Recipe, corpus: Pat
         recipe, train=dataclasses.replace(recipe.train, steps_per_epoch=50, batch=20)
     )
     long = with_data(long, own_share=0.4, unknown=0.5, silence=0.1, speech_share=0.7)
-    batches = epoch_batches(split, long, 0, 1, unknown=2, speech_places=1000)
+    pool = np.zeros(split.pcm.shape[1] + 1000, np.int16)
+    batches = epoch_batches(Clips(split, 3, speech=pool), long, 0, 1, unknown=2)
     assert len(batches) == 50 and {len(batch) for batch in batches} == {20}
-    rows = np.concatenate(batches)
-    clips = rows[rows >= 0]
+    rows = np.concatenate(batches)[:, 0]
+    clips = rows[(rows >= 0) & (rows < len(split))]
     low = clips[split.label[clips] == 0]
     assert len(low) == 200 and split.own[low].sum() == 80
     # The other keyword has no recordings of one's own.
     assert (split.label[clips] == 1).sum() == 200
-    pieces = -2 - rows[rows < -1]
+    pieces = rows[rows >= len(split)] - len(split)
     assert len(pieces) == 350 and pieces.min() >= 0 and pieces.max() < 1000
     assert (split.label[clips] == 2).sum() == 150
+    # Empty clips have numbers of their own, so that each is filled with other background.
+    empty = np.sort(-1 - rows[rows < 0])
+    assert len(empty) and (empty == np.arange(len(empty))).all()
 
 
 def test_pieces_of_free_speech_are_unknown_and_of_the_training_split(
@@ -136,8 +140,8 @@ def test_pieces_of_free_speech_are_unknown_and_of_the_training_split(
     pool = speech_pool([speech], "train")
     names = {n for n in range(40) if hashed_split(f"talk/{n}.wav") == "train"}
     assert set(np.unique(pool) - 1000) == names and len(names) < 40
-    clips = Clips(split, 3, pool)
-    pcm, label = clips.__getitems__([-102, -1, 0])
+    clips = Clips(split, 3, speech=pool)
+    pcm, label, *_ = clips.__getitems__([(len(split) + 100, 0), (-1, 0), (0, 0)])
     assert label.tolist() == [2, 3, int(split.label[0])]
     assert np.array_equal(pcm[0].numpy(), pool[100 : 100 + RATE])
     assert not pcm[1].any()
@@ -154,11 +158,16 @@ def test_words_stand_in_free_speech_as_often_as_asked(corpus: Path, speech: Path
     split = load_split(scan(corpus), LABELS, "train")
     pool = speech_pool([speech], "train")
     rows = np.flatnonzero(split.label < 2).tolist()
-    plain, _ = Clips(split, 3).__getitems__(rows)
-    mixed, label = Clips(split, 3, pool, 0.5, np.random.default_rng(0)).__getitems__(rows)
+    uses = [(row, 7 * row) for row in rows]
+    plain = Clips(split, 3).__getitems__(uses).pcm
+    clips = Clips(split, 3, speech=pool, around=0.5)
+    mixed, label, *_ = clips.__getitems__(uses)
     changed = (plain != mixed).any(1).float().mean()
     assert 0.3 < changed < 0.7
     assert label.tolist() == split.label[rows].tolist()
+    # What a use of a clip becomes does not depend on its batch; another use is another.
+    assert torch.equal(clips.__getitems__(uses[::-1]).pcm.flip(0), mixed)
+    assert not torch.equal(clips.__getitems__([(row, 7 * row + 1) for row in rows]).pcm, mixed)
 
 
 @pytest.mark.parametrize("kind", ["noise", "speech"])

@@ -1,10 +1,12 @@
 """Augmentation of a batch on the device that trains, one plain function per kind.
 
-Random numbers come from torch's global generator of the device, so that one seed fixes them all.
+What a clip becomes follows from its own random numbers alone (:class:`earmark.train.draws.Draws`),
+whatever batch it is in; only mixup, which is of a batch, draws from torch's global generator.
 Waveforms are float32 [batch, samples] in [-1, 1).
 """
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from .draws import Draws
 from .torchaudio_import import torchaudio
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -48,11 +51,16 @@ class AugmentSettings:
     """Longest time mask, frames."""
     mixup: NonNegative = 0.0
     """Parameter of the Beta distribution that draws the mixing weight."""
+    views: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    """So many augmented waveforms are made of each clip, and training draws from them; 0: a new one
+    every time. Masks and mixup are drawn anew in any case."""
 
 
-def uniform(n: int, limits: tuple[float, float], like: Tensor) -> Tensor:
-    """``n`` numbers drawn evenly between ``limits``, on the device of ``like``."""
-    return torch.rand(n, device=like.device) * (limits[1] - limits[0]) + limits[0]
+def shapes_waveform(settings: AugmentSettings) -> dict[str, Any]:
+    """Those of the settings that a view's waveform follows from, as plain values."""
+    later = ("frequency_masks", "frequency_mask", "time_masks", "time_mask", "mixup", "views")
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if name not in later}
 
 
 def from_db(db: Tensor) -> Tensor:
@@ -60,14 +68,14 @@ def from_db(db: Tensor) -> Tensor:
     return 10 ** (db / 20)
 
 
-def warp(wav: Tensor, shift: float, speed: float) -> Tensor:
+def warp(wav: Tensor, draws: Draws, shift: float, speed: float) -> Tensor:
     """Shift each clip by up to ``shift`` samples and play it up to ``speed`` faster or slower.
 
     What moves in from outside is silence. Linear interpolation, as the change is small.
     """
-    batch, samples = wav.shape
-    rate = 1 + uniform(batch, (-speed, speed), wav)
-    offset = uniform(batch, (-shift, shift), wav)
+    samples = wav.shape[1]
+    rate = 1 + draws.uniform("speed", (-speed, speed))
+    offset = draws.uniform("shift", (-shift, shift))
     # grid_sample's coordinate runs from -1 at the first sample to 1 at the last.
     time = torch.linspace(-1, 1, samples, device=wav.device)
     x = time * rate[:, None] - (offset * 2 / (samples - 1))[:, None]
@@ -75,103 +83,118 @@ def warp(wav: Tensor, shift: float, speed: float) -> Tensor:
     return F.grid_sample(wav[:, None, None], grid, align_corners=True)[:, 0, 0]
 
 
-def cut_words(wav: Tensor, chosen: Tensor, share: tuple[float, float] = (0.2, 0.5)) -> Tensor:
+def cut_words(
+    wav: Tensor, chosen: Tensor, draws: Draws, share: tuple[float, float] = (0.2, 0.5)
+) -> Tensor:
     """Keep only the beginning or the end of the clips where ``chosen`` (bool [batch]) is true.
 
     The part kept holds ``share`` of the clip's energy, so that the cut falls within the word. A
     streaming spotter hears such part words all the time and must not take them for the word.
     """
-    words = wav[chosen]
+    words, draws = wav[chosen], draws[chosen]
     energy = words.square().cumsum(1)
     energy = energy / energy[:, -1:].clamp_min(1e-12)
-    keep = uniform(len(words), share, wav)[:, None]
-    head = torch.rand(len(words), 1, device=wav.device) < 0.5
+    keep = draws.uniform("cut share", share)[:, None]
+    head = draws.chance("cut head", 0.5)[:, None]
     out = wav.clone()
     out[chosen] = torch.where(torch.where(head, energy < keep, energy > 1 - keep), words, 0.0)
     return out
 
 
-def reverberate(wav: Tensor, chosen: Tensor, reverb_time: tuple[float, float], rate: int) -> Tensor:
+def reverberate(
+    wav: Tensor, chosen: Tensor, draws: Draws, reverb_time: tuple[float, float], rate: int
+) -> Tensor:
     """Put the clips where ``chosen`` (bool [batch]) is true into simulated rooms.
 
     The room impulse response is the direct sound and a tail of noise that decays by 60 dB in a
     random time (Moorer 1979, "About this reverberation business"); its level against the direct
     sound is drawn from -15 to 0 dB. The clip's level is kept.
     """
-    n = int(chosen.sum())
-    if n == 0:
+    if not bool(chosen.any()):
         return wav
-    dry = wav[chosen]
+    dry, draws = wav[chosen], draws[chosen]
     # The convolution takes an FFT of the summed length, which is slow where that has large factors.
     samples = wav.shape[1]
     length = -(-(samples + int(reverb_time[1] * rate)) // 1024) * 1024 - samples + 1
     time = torch.arange(length, device=wav.device) / rate
-    decay = torch.exp(-6.9078 * time / uniform(n, reverb_time, wav)[:, None])
-    tail = torch.randn(n, length, device=wav.device) * decay
-    tail = tail / tail.norm(dim=1, keepdim=True) * from_db(uniform(n, (-15.0, 0.0), wav))[:, None]
+    decay = torch.exp(-6.9078 * time / draws.uniform("reverb time", reverb_time)[:, None])
+    tail = (draws.noise("tail", length) - 0.5) * decay
+    level = from_db(draws.uniform("tail level", (-15.0, 0.0)))[:, None]
+    tail = tail / tail.norm(dim=1, keepdim=True) * level
     # The direct sound comes first, so that the word does not move.
     tail[:, 0] = 1.0
-    wet = torchaudio.functional.fftconvolve(dry, tail)[:, : wav.shape[1]]
+    wet = torchaudio.functional.fftconvolve(dry, tail)[:, :samples]
     level = dry.norm(dim=1, keepdim=True) / wet.norm(dim=1, keepdim=True).clamp_min(1e-9)
     out = wav.clone()
     out[chosen] = wet * level
     return out
 
 
-def excerpts(pool: Tensor, n: int, samples: int) -> Tensor:
-    """``n`` random excerpts, float32 [n, samples], of ``pool`` (int16 [length])."""
-    start = (torch.rand(n, device=pool.device) * (len(pool) - samples)).long()
-    index = start[:, None] + torch.arange(samples, device=pool.device)
-    return pool[index].float() / 32768
+def excerpts(pool: Tensor, draws: Draws, samples: int) -> Tensor:
+    """A random excerpt for each clip, float32 [batch, samples], of ``pool`` (int16 [length])."""
+    start = draws.below("excerpt", len(pool) - samples)
+    # Rows of a view copy whole stretches: far faster than an index for each sample.
+    return pool.unfold(0, samples, 1)[start].float() / 32768
 
 
 def add_background(
-    wav: Tensor, noise: Tensor, probability: float, snr: tuple[float, float]
+    wav: Tensor, noise: Tensor, draws: Draws, probability: float, snr: tuple[float, float]
 ) -> Tensor:
     """Add ``noise`` (the shape of ``wav``) to a random share of the clips at random SNRs."""
-    batch = len(wav)
     # Noise that is all zeros has no level to scale: the offset gives it one, and is inaudible.
-    mixed = torchaudio.functional.add_noise(wav, noise + 1e-9, uniform(batch, snr, wav))
-    chosen = torch.rand(batch, device=wav.device) < probability
+    mixed = torchaudio.functional.add_noise(wav, noise + 1e-9, draws.uniform("snr", snr))
+    chosen = draws.chance("noise", probability)
     return torch.where((chosen & wav.any(1))[:, None], mixed, wav)
 
 
-def mask_bands(log_mel: Tensor, settings: AugmentSettings) -> Tensor:
+def mask_bands(log_mel: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:
     """SpecAugment (Park et al. 2019) without time warping on [batch, frames, mels].
 
     Masks hold the clip's mean. They lie on the mel bands, before the cosine transform would spread
     them over all coefficients.
     """
-    mean = log_mel.mean(dim=(1, 2), keepdim=True)
-    x = log_mel - mean
-    mask = torchaudio.functional.mask_along_axis_iid
-    for _ in range(settings.frequency_masks if settings.frequency_mask else 0):
-        x = mask(x[:, None], settings.frequency_mask + 1, 0.0, 3)[:, 0]
-    for _ in range(settings.time_masks if settings.time_mask else 0):
-        x = mask(x[:, None], settings.time_mask + 1, 0.0, 2)[:, 0]
-    return x + mean
+    frames, bands = log_mel.shape[1:]
+    masked = torch.zeros_like(log_mel, dtype=torch.bool)
+    for i in range(settings.time_masks):
+        masked |= _stripe(frames, settings.time_mask, draws, f"time {i}")[:, :, None]
+    for i in range(settings.frequency_masks):
+        masked |= _stripe(bands, settings.frequency_mask, draws, f"frequency {i}")[:, None]
+    return torch.where(masked, log_mel.mean(dim=(1, 2), keepdim=True), log_mel)
 
 
-def mixup(x: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each example and its target with another one's (Zhang et al. 2018).
+def _stripe(length: int, widest: int, draws: Draws, name: str) -> Tensor:
+    """True on a random stretch of up to ``widest`` places, bool [batch, length]."""
+    width = draws.below(f"{name} width", min(widest, length) + 1)
+    start = draws.below(f"{name} start", length - width + 1)
+    place = torch.arange(length, device=width.device) - start[:, None]
+    return (place >= 0) & (place < width[:, None])
 
-    Args:
-        x: examples [batch, ...].
-        target: class probabilities [batch, classes].
-        alpha: parameter of the Beta distribution of the weight.
-    """
-    beta = torch.distributions.Beta(alpha, alpha).sample((len(x),)).to(x.device)
-    other = torch.randperm(len(x), device=x.device)
-    weight = beta.view(-1, *[1] * (x.ndim - 1))
-    return (
-        x * weight + x[other] * (1 - weight),
-        target * beta[:, None] + target[other] * (1 - beta[:, None]),
-    )
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Which other example each of a batch is mixed with, and how (Zhang et al. 2018)."""
+
+    other: Tensor
+    """int64 [batch]."""
+    weight: Tensor
+    """The share of the example itself, float32 [batch]."""
+
+    @classmethod
+    def draw(cls, batch: int, alpha: float, device: torch.device) -> "Mixture":
+        """A random mixture whose weights have the distribution Beta(``alpha``, ``alpha``)."""
+        weight = torch.distributions.Beta(alpha, alpha).sample((batch,)).to(device)
+        return cls(torch.randperm(batch, device=device), weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Examples, targets or anything that goes with them, [batch, ...], mixed."""
+        weight = self.weight.view(-1, *[1] * (x.ndim - 1))
+        return x * weight + x[self.other] * (1 - weight)
 
 
 def augment_audio(
     wav: Tensor,
     label: Tensor,
+    draws: Draws,
     pool: Tensor,
     settings: AugmentSettings,
     rate: int,
@@ -182,7 +205,9 @@ def augment_audio(
 
     Args:
         wav: clips [batch, samples]; all zeros for a ``_silence_`` clip still to be drawn.
-        label: classes, int64 [batch]; of any shape where neither ``unknown`` nor ``silence`` is.
+        label: classes, int64 [batch], negative where there is none; of any shape where neither
+            ``unknown`` nor ``silence`` is.
+        draws: the random numbers of each clip.
         pool: background noise, int16 [length].
         rate: sample rate, Hz.
         unknown, silence: the classes of cut words and of background alone; without the former no
@@ -191,24 +216,23 @@ def augment_audio(
     Returns:
         The clips and their classes, which change for words that were cut.
     """
-    batch, samples = wav.shape
     s = settings
-    wav = warp(wav, s.shift * rate, s.speed)
-    cut = torch.rand(batch, device=wav.device) < s.cut
+    wav = warp(wav, draws, s.shift * rate, s.speed)
     if unknown is not None:
-        cut &= label < unknown
-        wav = cut_words(wav, cut)
+        cut = draws.chance("cut", s.cut) & (label >= 0) & (label < unknown)
+        wav = cut_words(wav, cut, draws)
         label = torch.where(cut, unknown, label)
-    reverb = torch.rand(batch, device=wav.device) < s.reverb
-    wav = reverberate(wav, reverb & wav.any(1), s.reverb_time, rate)
+    wav = reverberate(
+        wav, draws.chance("reverb", s.reverb) & wav.any(1), draws, s.reverb_time, rate
+    )
     # Nothing is drawn from a pool that nothing needs.
-    noise = excerpts(pool, batch, samples) if len(pool) else torch.zeros_like(wav)
+    noise = excerpts(pool, draws, wav.shape[1]) if len(pool) else torch.zeros_like(wav)
     empty = ~wav.any(1)
-    wav = add_background(wav, noise, s.noise, s.snr)
-    wav = wav * from_db(uniform(batch, s.gain, wav))[:, None]
-    level = from_db(uniform(batch, s.silence_level, wav))
+    wav = add_background(wav, noise, draws, s.noise, s.snr)
+    wav = wav * from_db(draws.uniform("gain", s.gain))[:, None]
+    level = from_db(draws.uniform("silence level", s.silence_level))
     # One in twenty stays digital silence: a muted microphone must not surprise the spotter.
-    level = level * (torch.rand(batch, device=wav.device) > 0.05)
+    level = level * draws.chance("no silence", 0.95)
     if silence is not None:
         wav = torch.where((empty & (label == silence))[:, None], noise * level[:, None], wav)
     return wav.clamp(-1, 1), label

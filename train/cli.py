@@ -1,5 +1,6 @@
-"""The verb ``train``."""
+"""The verbs ``train`` and ``teach``."""
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -39,4 +40,27 @@ train = Command(
     run=_run,
     extra="train",
     examples=("earmark train recipe.toml -o runs/mine --set train.epochs=20 --set seed=1",),
+)
+
+
+def _run_teach(arguments: Namespace) -> int:
+    from .recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    from .teach import EVALUATION, teach
+
+    path = teach(
+        recipe, Path(arguments.output or Path("runs") / recipe.name), arguments.command_line
+    )
+    measured = json.loads((path / EVALUATION).read_text(encoding="utf-8"))
+    print(json.dumps({"type": "teach", "run": str(path)} | measured, ensure_ascii=False))
+    return 0
+
+
+teach = Command(
+    summary="train a teacher, or the reference that students are compared with",
+    configure=_configure,
+    run=_run_teach,
+    extra="train",
+    examples=("earmark teach teacher.toml -o runs/teacher",),
 )

@@ -327,7 +327,7 @@ def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
                 speaker = f"{root.name}/{word}/{stem}"
             listed_split = split_of.get(f"{word}/{stem}", "train")
             split = listed_split if has_lists or own else hashed_split(speaker)
-            clips.append(Clip(folder / name, word, speaker, split, own))
+            clips.append(Clip(folder / name, word, speaker, split, own=own))
     if not clips:
         raise EarmarkError(
             f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"

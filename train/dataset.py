@@ -258,6 +258,38 @@ def speech_pool(
     return _speech(roots, split, cache_dir)[1]
 
 
+def pieces(
+    folders: Iterable[str | os.PathLike[str]],
+    clip_seconds: float,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> NDArray[np.int16]:
+    """Recordings of any length cut into clips one after the other, int16 [N, samples] at 16 kHz.
+
+    What is left at a recording's end is a clip, padded, if it is at least half as long as one.
+
+    Args:
+        folders: any layout.
+        clip_seconds: length of every row.
+        cache_dir: as for :func:`load_split`.
+
+    Raises:
+        EarmarkError: a folder is missing, or has no audio that can be read.
+    """
+    samples = round(clip_seconds * SAMPLE_RATE)
+    rows = []
+    for root in map(Path, folders):
+        cut = []
+        for pcm in _decode_noise(list(find_audio(root)), cache_dir):
+            whole = len(pcm) // samples * samples
+            cut.append(pcm[:whole].reshape(-1, samples))
+            if 2 * (len(pcm) - whole) >= samples:
+                cut.append(fit(pcm[whole:], samples)[None])
+        if not any(map(len, cut)):
+            raise EarmarkError(f"{root}: no audio of half a clip's length: name a folder of some")
+        rows += cut
+    return np.concatenate(rows) if rows else np.zeros((0, samples), np.int16)
+
+
 def fit(pcm: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
     """A clip of exactly ``samples``: padded on both sides, or its loudest window.
 

@@ -1,27 +1,36 @@
 """Training: the recipe's corpus in, a complete run directory out."""
 
+import hashlib
 import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from . import run as runs
-from .augment import augment_audio, mask_bands, mixup
+from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .corpus import Corpus, data_fingerprint, read_sources, scan
-from .dataset import SPEECH, Split, load_split, noise_pool, speech_pool
+from .dataset import SPEECH, Split, load_split, noise_pool, pieces, speech_pool
+from .distill import Distillation
+from .draws import Draws
+from .ensemble import Ensemble
+from .knn import knn_figures
 from .metrics import watched
-from .recipe import Recipe
+from .recipe import Recipe, TrainSettings
+from .shared_norm import ShareBatchNorms
 from .speech import surround
 from .student import Student
 
@@ -35,10 +44,13 @@ with warnings.catch_warnings():
 READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
 CALIBRATION_CLIPS = 256
-_EMPTY = -1
+UNLABELLED = -1
+_NO_CLIPS = np.zeros((0, 0), np.int16)
 _NO_SPEECH = np.zeros(0, np.int16)
 _AROUND_DB = (-10.0, 5.0)
 """Level of the free speech around a word against the word."""
+_BASELINE_TRAIN, _BASELINE_VALIDATION = 4000, 2000
+"""At most so many clips are learned from and judged for the baselines of a run."""
 
 
 def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -61,6 +73,51 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             loss is no number.
     """
     run_dir = Path(run_dir)
+    if recipe.teacher is not None:
+        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
+    material = prepare(recipe, run_dir)
+    first = runs.load_run(recipe.train.init) if recipe.train.init else None
+    info = run_info(material, recipe, run_dir, command, first)
+    ensemble = None
+    if recipe.distill is not None:
+        ensemble = Ensemble.load(recipe.distill.teachers, material.labels)
+        info = ensemble.credit(info, recipe.distill.unlabelled)
+    runs.start(run_dir, recipe, info)
+    if runs.is_complete(run_dir):
+        return run_dir
+    lesson = StudentLesson(recipe, material, ensemble)
+    if first:
+        _start_from(lesson.student, material.labels, first)
+    if fit(lesson, material, run_dir, progress):
+        runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
+    lesson.trainer.strategy.barrier()
+    return run_dir
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from."""
+
+    labels: tuple[str, ...]
+    corpus: Corpus
+    splits: dict[str, Split]
+    """``train`` and ``validation``."""
+    pool: NDArray[np.int16]
+    """Background noise for training, int16 [length]; empty where nothing draws from it."""
+    unlabelled: NDArray[np.int16]
+    """Clips that only teachers know the class of, int16 [clips, samples]."""
+    speech: NDArray[np.int16]
+    """Free speech without keywords, int16 [samples]; empty where there is none."""
+    cache: Path
+    """Folder for what is computed once."""
+
+
+def prepare(recipe: Recipe, run_dir: Path) -> Material:
+    """Find and decode the recordings of a recipe.
+
+    Raises:
+        EarmarkError: the corpus is missing or too small.
+    """
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     labels = recipe.labels
@@ -80,16 +137,24 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         for name in ("train", "validation")
     }
     _check_readable(splits, recipe)
-    first = runs.load_run(recipe.train.init) if recipe.train.init else None
-    runs.start(run_dir, recipe, _info(corpus, splits, recipe, first, command))
-    if runs.is_complete(run_dir):
-        return run_dir
-    background = _background(corpus, recipe, splits, cache)
-    clip = splits["train"].pcm.shape[1]
-    lesson = Lesson(recipe, labels, splits["train"], background, _free_speech(recipe, cache, clip))
-    if first:
-        _start_from(lesson.student, labels, first)
-    trainer = _trainer(recipe, run_dir, progress)
+    pool = _background(corpus, recipe, splits, cache)
+    speech = _free_speech(recipe, cache, splits["train"].pcm.shape[1])
+    unlabelled = pieces(
+        recipe.distill.unlabelled if recipe.distill else (), recipe.data.clip, cache
+    )
+    return Material(labels, corpus, splits, pool, unlabelled, speech, cache)
+
+
+def fit(lesson: "Lesson", material: Material, run_dir: Path, progress: bool = True) -> bool:
+    """Go through the recipe's epochs, from the last complete one on if there are any.
+
+    Returns:
+        Whether this process is the one that writes the result.
+
+    Raises:
+        EarmarkError: the loss is no number, a checkpoint is damaged.
+    """
+    trainer = _trainer(lesson.recipe.train, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
     if trainer.is_global_zero:
@@ -99,7 +164,7 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             warnings.simplefilter("ignore")
             trainer.fit(
                 lesson,
-                val_dataloaders=_validation_loader(splits["validation"], trainer),
+                val_dataloaders=_validation_loader(material.splits["validation"], trainer),
                 ckpt_path=resume,
                 weights_only=True,
             )
@@ -108,45 +173,54 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         if trainer.interrupted:
             raise KeyboardInterrupt from stop
         raise
-    if trainer.is_global_zero:
-        runs.save_weights(run_dir, lesson.student)
-    trainer.strategy.barrier()
-    return run_dir
+    return trainer.is_global_zero
+
+
+class Batch(NamedTuple):
+    """Clips as they are drawn for a step, row by row the same clip in every tensor."""
+
+    pcm: Tensor
+    """int16 [batch, samples]."""
+    label: Tensor
+    """int64 [batch], -1 for a clip without a label; in a multi-label task [batch, labels], 1 for
+    each that the clip has."""
+    clip: Tensor
+    """int64 [batch]: the row in the split; from its end on, that of the clips without labels; from
+    their end on, the sample of the free speech at which a piece begins; negative for an empty clip,
+    to be filled with background."""
+    draw: Tensor
+    """int64 [batch], a random number of this one use of the clip."""
 
 
 class Lesson(pl.LightningModule):
-    """What one step of training is."""
+    """The data's way through a step of training, whoever learns."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        labels: tuple[str, ...],
-        split: Split,
-        pool: np.ndarray,
-        speech: np.ndarray,
-    ) -> None:
-        """
-        Args:
-            recipe: all choices of the run.
-            labels: as of :func:`earmark.train.dataset.label_set`.
-            split: the clips to learn from.
-            pool: background noise, int16 [samples].
-            speech: free speech without keywords, int16 [samples]; empty where there is none.
-        """
+    def __init__(self, recipe: Recipe, material: Material) -> None:
         super().__init__()
         self.recipe = recipe
-        self.split = split
-        self.speech = speech
+        labels = material.labels
+        self.split = material.splits["train"]
+        self.cache = material.cache
         self.unknown, self.silence = (
             labels.index(name) if name in labels else None for name in (UNKNOWN, SILENCE)
         )
-        pl.seed_everything(recipe.seed, verbose=False)
-        self.student = Student(len(labels), recipe.student, recipe.features)
-        # No buffer: what a module registers is sent from one process to the others.
-        self.pool = torch.from_numpy(pool)
-        self.watched = watched(len(labels), recipe.multilabel)
+        self.clips = Clips(
+            self.split,
+            self.silence,
+            material.unlabelled,
+            material.speech,
+            recipe.data.speech_around,
+            recipe.seed,
+        )
         self.rate = recipe.features.sample_rate
-        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+        # No buffer: what a module registers is sent from one process to the others.
+        self.pool = torch.from_numpy(material.pool)
+        self.watched = watched(len(labels), recipe.multilabel)
+        pl.seed_everything(recipe.seed, verbose=False)
+
+    def judge(self, wav: Tensor) -> Tensor:
+        """Logits, [batch, labels], of whole clips [batch, samples]."""
+        raise NotImplementedError
 
     def on_fit_start(self) -> None:
         self.pool = self.pool.to(self.device)
@@ -156,78 +230,160 @@ class Lesson(pl.LightningModule):
         # alone and a resumed run sees the clips that it would have seen.
         trainer = self.trainer
         epoch = trainer.current_epoch
-        batches = epoch_batches(
-            self.split,
-            self.recipe,
-            epoch,
-            trainer.world_size,
-            self.unknown,
-            max(0, len(self.speech) - self.split.pcm.shape[1]),
-        )
-        clips = Clips(
-            self.split,
-            self.silence,
-            self.speech,
-            self.recipe.data.speech_around,
-            np.random.default_rng((self.recipe.seed, epoch, trainer.global_rank, 1)),
-        )
+        batches = epoch_batches(self.clips, self.recipe, epoch, trainer.world_size, self.unknown)
         return DataLoader(
-            clips,
+            self.clips,
             batch_sampler=batches[trainer.global_rank :: trainer.world_size],
             collate_fn=_as_it_is,
         )
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        settings = self.recipe.augment
-        # Every step has a seed of its own: what a resumed run draws does not depend on where it
-        # was interrupted.
+    def view(self, batch: Batch) -> Tensor:
+        """Which of its views each clip is shown in, int64 [batch]."""
+        views = self.recipe.augment.views
+        return batch.draw % views if views else batch.draw
+
+    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The waveforms [batch, samples] and labels [batch] of the views of a batch.
+
+        They depend on the seed, each clip and its view alone.
+        """
+        return augment_audio(
+            batch.pcm.float() / 32768,
+            batch.label,
+            Draws.of(self.recipe.seed, batch.clip, self.view(batch)),
+            self.pool,
+            self.recipe.augment,
+            self.rate,
+            self.unknown,
+            self.silence,
+        )
+
+    def masked(self, log_mel: Tensor, batch: Batch) -> Tensor:
+        """SpecAugment on [batch, frames, mels], anew each time a clip is used."""
+        draws = Draws.of(self.recipe.seed, batch.clip, batch.draw)
+        return mask_bands(log_mel, draws, self.recipe.augment)
+
+    def seed_step(self) -> None:
+        """Give what is drawn from torch's generator in this step a seed of its own.
+
+        So what a resumed run draws does not depend on where it was interrupted.
+        """
         torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) & 0x7FFFFFFF)
-        pcm, label = batch
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            wav, label = augment_audio(
-                pcm.float() / 32768,
-                label,
-                self.pool,
-                settings,
-                self.rate,
-                self.unknown,
-                self.silence,
-            )
-            log_mel = mask_bands(
-                self.student.log_mel(whole_steps(wav, self.student.step)), settings
-            )
-            target = label if label.ndim > 1 else F.one_hot(label, self.student.labels)
-            target = target.float()
-            if settings.mixup:
-                log_mel, target = mixup(log_mel, target, settings.mixup)
-        logits = self.student.classify(log_mel)[:, -self.readout :]
-        loss = self.loss(logits.flatten(0, 1), target[:, None].expand_as(logits).flatten(0, 1))
+
+    def report(self, loss: Tensor, clips: int) -> Tensor:
+        """Note the loss of a step of so many clips."""
         if not torch.isfinite(loss):
             raise EarmarkError("the loss is no number: lower train.learning_rate")
-        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(pcm))
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=clips)
         return loss
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of logits [rows, labels] against targets in [0, 1] of the same shape."""
-        smoothing = self.recipe.train.label_smoothing
-        if self.recipe.multilabel:
-            # Smoothed as the cross-entropy is, over the two values that each label has.
-            target = target * (1 - smoothing) + smoothing / 2
-            return F.binary_cross_entropy_with_logits(logits, target)
-        return F.cross_entropy(logits, target, label_smoothing=smoothing)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        pcm, label = batch
-        log_mel = self.student.log_mel(whole_steps(pcm.float() / 32768, self.student.step))
-        logits = self.student.classify(log_mel)[:, -1]
-        self.watched.update(logits, label)
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self.watched.update(self.judge(batch.pcm.float() / 32768), batch.label)
         self.log_dict(self.watched, on_step=False, on_epoch=True)
+
+
+class StudentLesson(Lesson):
+    """Teaches a student by labels, and by teachers where there are some."""
+
+    def __init__(
+        self, recipe: Recipe, material: Material, ensemble: Ensemble | None = None
+    ) -> None:
+        super().__init__(recipe, material)
+        self.student = Student(len(material.labels), recipe.student, recipe.features)
+        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+        self.ensemble = ensemble
+        self.distillation: Distillation | None = None
+        if ensemble is not None and recipe.distill is not None:
+            self.distillation = Distillation(
+                recipe.distill, recipe.student.width, ensemble.embedding_width
+            )
+        self._embedding: Tensor | None = None
+        if self.distillation is not None and self.distillation.matches:
+            self.student.head.register_forward_pre_hook(self._keep_embedding)
+
+    def _keep_embedding(self, _: Any, inputs: tuple[Tensor]) -> None:
+        self._embedding = inputs[0].mean(2)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.ensemble is None or self.distillation is None:
+            return
+        settings, recipe = self.distillation.settings, self.recipe
+        if settings.mode == "cached":
+            self.ensemble.answer_all(
+                self.cache / "teachers",
+                self.clips,
+                self._empty_clips(),
+                recipe.augment.views,
+                self.render,
+                {
+                    "augment": shapes_waveform(recipe.augment),
+                    "noise": hashlib.sha256(self.pool.cpu().numpy().tobytes()).hexdigest(),
+                    "seed": recipe.seed,
+                    "classes": [self.unknown, self.silence],
+                },
+                embed=self.distillation.matches,
+                device=self.device,
+                rank=self.global_rank,
+                ranks=self.trainer.world_size,
+                barrier=self.trainer.strategy.barrier,
+            )
+        else:
+            self.ensemble.to(self.device)
+        if self.distillation.matches:
+            self.distillation.reduce(self.ensemble.embeddings(self.clips, self.render))
+
+    def _empty_clips(self) -> int:
+        """How many empty clips an epoch has, of negative numbers."""
+        if self.unknown is None or self.recipe.data.balance != "keywords":
+            return 0
+        wanted = labelled_clips(self.clips, self.recipe, self.trainer.world_size)
+        return background_clips(self.split, self.recipe, self.unknown, wanted)[1]
+
+    @torch.no_grad()
+    def render(self, clips: NDArray[np.int64], view: int) -> Tensor:
+        """The waveforms, [clips, samples], of a view of clips, numbered as in :class:`Batch`."""
+        batch = self.clips.__getitems__([(int(clip), view) for clip in clips])
+        return self.augmented(Batch(*(part.to(self.device) for part in batch)))[0]
+
+    def judge(self, wav: Tensor) -> Tensor:
+        log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+        return self.student.classify(log_mel)[:, -1]
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        self.seed_step()
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            wav, label = self.augmented(batch)
+            log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+            log_mel = self.masked(log_mel, batch)
+            if self.recipe.multilabel:
+                target, known = label.float(), torch.ones_like(batch.clip, dtype=torch.bool)
+            else:
+                target = F.one_hot(label.clamp_min(0), self.student.labels).float()
+                known = label >= 0
+        taught = None
+        if self.ensemble is not None and self.distillation is not None:
+            with torch.no_grad():
+                answers = self.ensemble(batch.clip, self.view(batch), wav)
+            taught = self.distillation.targets(answers)
+        if self.recipe.augment.mixup:
+            mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+            log_mel, target = mix(log_mel), mix(target)
+            # The label of what is mixed with a clip without one is not known either.
+            known = known & known[mix.other]
+            taught = None if taught is None else taught.mixed(mix)
+        logits = self.student.classify(log_mel)[:, -self.readout :]
+        settings = self.recipe.train
+        loss = label_loss(logits, target, known, settings.label_smoothing, self.recipe.multilabel)
+        if self.distillation is not None and taught is not None:
+            loss = self.distillation(loss, logits, self._embedding, taught)
+        return self.report(loss, len(wav))
 
     def configure_optimizers(self) -> Any:
         settings = self.recipe.train
         # Norms and biases are not decayed (Goyal et al. 2017).
-        decayed = [p for p in self.student.parameters() if p.ndim > 1]
-        others = [p for p in self.student.parameters() if p.ndim <= 1]
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
             settings.learning_rate,
@@ -248,57 +404,96 @@ class Lesson(pl.LightningModule):
         }
 
 
-class Clips(Dataset[Any]):
-    """Clips fetched a batch at a time.
+def label_loss(
+    logits: Tensor, target: Tensor, known: Tensor, smoothing: float, multilabel: bool = False
+) -> Tensor:
+    """Mean loss of ``logits`` [batch, steps, labels] over the clips whose ``target``
+    [batch, labels] is ``known`` (bool [batch]): cross-entropy, or binary cross-entropy where a
+    clip may have several labels."""
+    wanted = target[:, None].expand_as(logits)
+    if multilabel:
+        # Smoothed as the cross-entropy is, over the two values that each label has.
+        wanted = wanted * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(2)
+    else:
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            wanted.flatten(0, 1),
+            label_smoothing=smoothing,
+            reduction="none",
+        ).view(logits.shape[:2])
+    return (loss.mean(1) * known).sum() / known.sum().clamp_min(1)
 
-    Index -1 is an empty clip, to be filled with background, and -2 - ``s`` the piece of free speech
-    that begins at sample ``s``.
-    """
+
+class Clips(Dataset[Any]):
+    """Clips fetched a batch at a time, each by its number (see :class:`Batch`) and the draw's."""
 
     def __init__(
         self,
         split: Split,
         silence: int | None,
-        speech: np.ndarray = _NO_SPEECH,
+        unlabelled: NDArray[np.int16] = _NO_CLIPS,
+        speech: NDArray[np.int16] = _NO_SPEECH,
         around: float = 0.0,
-        random: np.random.Generator | None = None,
+        seed: int = 0,
     ) -> None:
         """
         Args:
             split: the clips.
             silence: the class of an empty clip.
+            unlabelled: clips without a label, int16 [clips, samples].
             speech: free speech, int16 [samples].
             around: share of the words to put between pieces of free speech.
-            random: draws those words and pieces.
+            seed: which words and pieces these are follows from it, the clip and the draw.
         """
-        self.split, self.silence = split, silence
-        self.speech, self.around, self.random = speech, around, random
+        self.split, self.silence, self.unlabelled = split, silence, unlabelled
+        self.speech, self.around, self.seed = speech, around, seed
         self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
-        self.places = len(speech) - split.pcm.shape[1]
+        self.places = max(0, len(speech) - split.pcm.shape[1])
+        """Samples of free speech at which a piece can begin."""
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.split) + len(self.unlabelled)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        index = np.asarray(indices)
-        stored = index >= 0
-        place = np.where(stored, index, 0)
-        pcm = np.asarray(self.split.pcm[place])
-        pcm[index == _EMPTY] = 0
+    def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
+        """What stands for clips in a hash: their samples and labels."""
+        batch = self.__getitems__([(int(clip), 0) for clip in clips])
+        yield batch.pcm.numpy().tobytes()
+        yield batch.label.numpy().tobytes()
+
+    def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
+        clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
+        empty, piece = clip < 0, clip >= len(self)
+        stored = ~empty & (clip < len(self.split))
+        foreign = ~(empty | piece | stored)
+        row = np.where(stored, clip, 0)
+        pcm = np.asarray(self.split.pcm[row])
+        pcm[empty] = 0
+        if foreign.any():
+            pcm[foreign] = self.unlabelled[clip[foreign] - len(self.split)]
+        for place in np.flatnonzero(piece):
+            pcm[place] = self._piece(int(clip[place]) - len(self))
         if self.split.several is not None:
-            return torch.from_numpy(pcm), torch.from_numpy(
-                self.split.several[place].astype(np.int64)
-            )
-        label = np.where(stored, self.split.label[place], self.silence or 0)
-        for row in np.flatnonzero(index < _EMPTY):
-            pcm[row] = self._piece(_EMPTY - 1 - int(index[row]))
-            label[row] = self.unknown
-        if self.random is not None and self.places > 0:
-            drawn = self.random.random(len(index)) < self.around
-            for row in np.flatnonzero(drawn & stored & (label != self.silence)):
-                piece = self._piece(int(self.random.integers(self.places)))
-                pcm[row] = surround(pcm[row], piece, self.random.uniform(*_AROUND_DB))
-        return torch.from_numpy(pcm), torch.from_numpy(label)
+            label = self.split.several[row].astype(np.int64)
+        else:
+            label = np.where(stored, self.split.label[row], UNLABELLED)
+            label[empty] = UNLABELLED if self.silence is None else self.silence
+            label[piece] = UNLABELLED if self.unknown is None else self.unknown
+            if self.places and self.around:
+                for place in np.flatnonzero(stored & (label != self.silence)):
+                    use = (self.seed, int(clip[place]), int(draw[place]))
+                    pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
+        # Copies: a transposed array is not whole in memory.
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (pcm, label, clip, draw)))
+
+    def _within_speech(
+        self, pcm: NDArray[np.int16], random: np.random.Generator
+    ) -> NDArray[np.int16]:
+        """A word, put between pieces of free speech as often as is asked for."""
+        if random.random() >= self.around:
+            return pcm
+        piece = self._piece(int(random.integers(self.places)))
+        return surround(pcm, piece, random.uniform(*_AROUND_DB))
 
     def _piece(self, start: int) -> np.ndarray:
         return self.speech[start : start + self.split.pcm.shape[1]]
@@ -312,29 +507,51 @@ def whole_steps(wav: Tensor, step: int) -> Tensor:
     return wav[:, wav.shape[1] % step :]
 
 
+def background_clips(
+    split: Split, recipe: Recipe, unknown: int, wanted: int = 0
+) -> tuple[int, int]:
+    """How much of an epoch of keywords is background: clips of the split, and empty clips to be
+    filled. ``wanted``: as of :func:`keyword_rows`."""
+    data = recipe.data
+    keywords = int((split.label < unknown).sum())
+    whole = wanted or keywords / max(1e-6, 1 - data.unknown - data.silence)
+    count = round(data.silence * whole)
+    # Half of it is what the corpus holds, the other half drawn from the pool.
+    half = count // 2 if (split.label > unknown).any() else 0
+    return half, count - half
+
+
+def labelled_clips(clips: Clips, recipe: Recipe, ranks: int) -> int:
+    """About how many clips with labels the recipe wants in an epoch; 0: it sets no number."""
+    settings = recipe.train
+    wanted = settings.steps_per_epoch * settings.batch * ranks
+    return round(wanted * (1 - _unlabelled_share(clips, recipe)))
+
+
+def _unlabelled_share(clips: Clips, recipe: Recipe) -> float:
+    if recipe.distill is None or not len(clips.unlabelled):
+        return 0.0
+    return recipe.distill.unlabelled_share
+
+
 def epoch_batches(
-    split: Split,
-    recipe: Recipe,
-    epoch: int,
-    ranks: int,
-    unknown: int | None,
-    speech_places: int = 0,
-) -> list[list[int]]:
-    """The clips of one epoch in batches, a multiple of ``ranks``, as indices of :class:`Clips`.
+    clips: Clips, recipe: Recipe, epoch: int, ranks: int, unknown: int | None
+) -> list[list[tuple[int, int]]]:
+    """The clips of one epoch in batches, a multiple of ``ranks``, by their and the draws' numbers.
 
     They are drawn as the recipe's ``data.balance`` says: the rows of :func:`keyword_rows`, of
-    :func:`balanced_rows`, or each once. An epoch has ``train.steps_per_epoch`` steps where that is
-    set.
+    :func:`balanced_rows`, or each once; clips without labels come on top. An epoch has
+    ``train.steps_per_epoch`` steps where that is set.
 
     Args:
-        split: the clips.
+        clips: the clips.
         recipe: its shares, seed and lengths.
         epoch: the clips and their order follow from its number.
         ranks: processes that share the batches.
         unknown: the class of other words, which follows those of the keywords; None where there is
             none.
-        speech_places: samples of free speech at which a piece can begin.
     """
+    split = clips.split
     random = np.random.default_rng((recipe.seed, epoch))
     settings = recipe.train
     wanted = settings.steps_per_epoch * settings.batch * ranks
@@ -343,14 +560,20 @@ def epoch_batches(
     elif unknown is None or recipe.data.balance == "balanced":
         rows = balanced_rows(split, random)
     else:
-        rows = keyword_rows(split, recipe, unknown, random, wanted, speech_places)
+        rows = keyword_rows(clips, recipe, unknown, random, labelled_clips(clips, recipe, ranks))
+    if share := _unlabelled_share(clips, recipe):
+        unlabelled = len(split) + np.arange(len(clips.unlabelled))
+        count = round(share / (1 - share) * len(rows))
+        rows = np.concatenate([rows, _draw(unlabelled, count, random)])
     order = random.permutation(rows)
     if wanted:
         # Rounding leaves a clip too many or too few; other balances have an epoch of their own.
         order = np.resize(order, wanted)
     size = min(settings.batch, len(order) // ranks)
     count = len(order) // (size * ranks) * ranks
-    return [order[i * size : (i + 1) * size].tolist() for i in range(count)]
+    draws = random.integers(1 << 32, size=len(order))
+    samples = list(zip(order.tolist(), draws.tolist(), strict=True))
+    return [samples[i * size : (i + 1) * size] for i in range(count)]
 
 
 def balanced_rows(split: Split, random: np.random.Generator) -> np.ndarray:
@@ -367,21 +590,20 @@ def balanced_rows(split: Split, random: np.random.Generator) -> np.ndarray:
 
 
 def keyword_rows(
-    split: Split,
+    clips: Clips,
     recipe: Recipe,
     unknown: int,
     random: np.random.Generator,
     wanted: int = 0,
-    speech_places: int = 0,
 ) -> np.ndarray:
     """Clips of all keywords equally often, and the shares of other words and of background that
-    the recipe gives, as indices of :class:`Clips`.
+    the recipe gives, by the numbers of :class:`Batch`.
 
     Within a class, the recordings of ``data.own`` have the share that the recipe gives them, and
     within the other words the pieces of free speech. A class with too few clips repeats them.
     ``wanted``: about how many rows; 0: as many as go once through the keywords' clips.
     """
-    data = recipe.data
+    data, split = recipe.data, clips.split
     members = [np.flatnonzero(split.label == k) for k in range(unknown)]
     rest = max(1e-6, 1 - data.unknown - data.silence)
     total = round(wanted * rest) if wanted else sum(map(len, members))
@@ -399,18 +621,17 @@ def keyword_rows(
         )
 
     others = np.flatnonzero((split.label == unknown) & (split.word != SPEECH))
-    real_silence = np.flatnonzero(split.label > unknown)
     chosen = [mixed(pool, each) for pool in members]
     count = round(data.unknown * whole)
-    pieces = round(data.speech_share * count) if speech_places else 0
-    chosen.append(_EMPTY - 1 - random.integers(max(1, speech_places), size=pieces))
+    parts = round(data.speech_share * count) if clips.places else 0
+    chosen.append(len(clips) + random.integers(max(1, clips.places), size=parts))
     if len(others):
-        chosen.append(mixed(others, count - pieces))
-    background = np.full(round(data.silence * whole), _EMPTY)
-    # Half of the background is what the corpus holds of it, the other half drawn from the pool.
-    half = len(background) // 2 if len(real_silence) else 0
-    background[:half] = random.choice(real_silence, half) if half else _EMPTY
-    return np.concatenate([*chosen, background])
+        chosen.append(mixed(others, count - parts))
+    real, drawn = background_clips(split, recipe, unknown, wanted)
+    if real:
+        chosen.append(random.choice(np.flatnonzero(split.label > unknown), real))
+    chosen.append(-1 - np.arange(drawn))
+    return np.concatenate(chosen)
 
 
 def _draw(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -425,7 +646,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     # Every process gets a share: one without a batch would not join the others' sums.
-    rows = list(range(trainer.global_rank, len(split), trainer.world_size))
+    rows = [(row, 0) for row in range(trainer.global_rank, len(split), trainer.world_size)]
     return DataLoader(
         Clips(split, 0),
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
@@ -508,20 +729,55 @@ def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> N
     student.load_state_dict(weights)
 
 
-def _info(
-    corpus: Corpus,
-    splits: dict[str, Split],
+def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:
+    """Figures on the validation clips of what needs no training, over at most some clips."""
+    train, validation = splits["train"], splits["validation"]
+    if train.pcm.shape[1] < recipe.features.window:
+        return {}
+    found = knn_figures(
+        _some(train, _BASELINE_TRAIN), _some(validation, _BASELINE_VALIDATION), recipe.features
+    )
+    return {name: round(figure, 4) for name, figure in found.items()}
+
+
+def _some(split: Split, most: int) -> Split:
+    """At most so many clips of a split, drawn evenly and always the same."""
+    if len(split) <= most:
+        return split
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
+    return replace(
+        split,
+        pcm=split.pcm[rows],
+        label=split.label[rows],
+        word=split.word[rows],
+        speaker=split.speaker[rows],
+        path=split.path[rows],
+        several=None if split.several is None else split.several[rows],
+        own=None if split.own is None else split.own[rows],
+    )
+
+
+def run_info(
+    material: Material,
     recipe: Recipe,
-    first: runs.Run | None,
+    run_dir: Path,
     command: str,
+    first: runs.Run | None = None,
 ) -> runs.RunInfo:
-    labels = splits["train"].labels
+    """What a run notes before it begins; ``first``: the run whose weights it starts from."""
+    labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
         name: dict(zip(labels, split.target.sum(axis=0).tolist(), strict=True))
         for name, split in splits.items()
     }
     random = np.random.default_rng((recipe.seed, len(splits["train"])))
     rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
+    # A run that is there has noted them.
+    fresh = not (run_dir / runs.INFO).exists()
+    baselines = _baselines(splits, recipe) if fresh else {}
+    figure_name = "map" if recipe.multilabel else "top-1"
+    for name, figure in baselines.items():
+        print(f"baseline {name}: {figure_name} {figure:.4f}", file=sys.stderr)
     return runs.RunInfo(
         labels=labels,
         sources=_sources(corpus, recipe, first),
@@ -532,6 +788,7 @@ def _info(
         versions=runs.package_versions(),
         git_revision=runs.git_revision(),
         command=command,
+        baselines=baselines,
     )
 
 
@@ -548,8 +805,7 @@ def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[So
     return tuple(dict.fromkeys(sources))
 
 
-def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:
-    settings = recipe.train
+def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -568,20 +824,29 @@ def _trainer(recipe: Recipe, run_dir: Path, progress: bool) -> pl.Trainer:
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy="ddp" if many else "auto",
-            precision=settings.precision,
+            # Frozen or skipped layers take no part in some steps.
+            strategy="ddp_find_unused_parameters_true" if many else "auto",
+            precision=_precision(settings),
             max_epochs=settings.epochs,
             reload_dataloaders_every_n_epochs=1,
             check_val_every_n_epoch=_interval(settings.epochs, settings.validate_every),
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=TensorBoardLogger(run_dir, name="", version=""),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *([ShareBatchNorms()] if many else [])],
             callbacks=[checkpoints, _History(run_dir), *bar],
             enable_progress_bar=bool(bar),
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+
+
+def _precision(settings: TrainSettings) -> Any:
+    if settings.precision != "auto":
+        return settings.precision
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
 def _interval(epochs: int, at_most: int) -> int:

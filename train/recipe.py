@@ -16,8 +16,10 @@ from ..runtime.files import read_text
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
 from .dataset import SAMPLE_RATE, label_set
+from .distill import DistillSettings
 from .mfcc import MfccSettings
 from .student import StudentSettings
+from .teachers.settings import PRETRAINED, TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MAX_RECIPE_BYTES = 1 << 20
@@ -93,7 +95,8 @@ class TrainSettings:
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices (GPUs, or processes on a CPU) of each machine."""
     nodes: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    """``auto``: mixed on a GPU, 32 bits on a CPU."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of each process; 0: torch's choice."""
 
@@ -125,6 +128,10 @@ class Recipe:
     student: StudentSettings = StudentSettings()
     train: TrainSettings = TrainSettings()
     decision: DecisionSettings = DecisionSettings()
+    teacher: TeacherSettings | None = None
+    """The recipe is that of a teacher (``earmark teach``), and has no student."""
+    distill: DistillSettings | None = None
+    """The student learns from teachers too."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -240,6 +247,44 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         f"at most {MAX_WEIGHTS} weights in the blocks: less width, kernel or dilations",
         (s.width**2 * s.kernel * len(s.dilations) <= MAX_WEIGHTS),
     )
+    yield (
+        "task",
+        "exclusive together with teacher or distill",
+        not recipe.multilabel or (recipe.teacher is None and recipe.distill is None),
+    )
+    yield (
+        "augment.views",
+        "0 together with data.speech, of which every use draws other pieces",
+        not (data.speech and recipe.augment.views),
+    )
+    if recipe.distill is not None:
+        distill = recipe.distill
+        yield (
+            "augment.views",
+            "at least 1, for the teachers' answers to be cached",
+            recipe.augment.views > 0 or distill.mode == "online",
+        )
+        yield (
+            "distill.unlabelled_share",
+            "more than 0 with distill.unlabelled, and 0 without",
+            bool(distill.unlabelled) == (distill.unlabelled_share > 0),
+        )
+    if recipe.teacher is not None:
+        yield "distill", "nothing beside teacher", recipe.distill is None
+        yield "train.init", "none beside teacher", not recipe.train.init
+        teacher = recipe.teacher
+        if teacher.kind in PRETRAINED:
+            yield (
+                "teacher.weights",
+                f"where {teacher.kind} is, or teacher.random = true",
+                bool(teacher.weights) != teacher.random,
+            )
+        else:
+            yield "teacher.weights", f"none for {teacher.kind}", not teacher.weights
+        if teacher.kind == "bcresnet":
+            yield "features.mels", "40, which BC-ResNet reads", f.mels == 40
+        if teacher.kind == "convtransformer":
+            yield "teacher.width", "a multiple of 32", teacher.width % 32 == 0
     for name in ("gain", "reverb_time", "snr", "silence_level"):
         low, high = getattr(recipe.augment, name)
         yield f"augment.{name}", "the lower number first", low <= high
@@ -259,7 +304,8 @@ def recipe_toml(recipe: Recipe) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        # TOML has no null: what is not there reads back as None.
+        return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value

@@ -16,13 +16,14 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch import nn
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text, write_bytes, write_text
@@ -60,6 +61,11 @@ class RunInfo:
     command: str
     init_sha256: str = ""
     """SHA-256 of the weights that training started from; empty: random ones."""
+    teacher: str | None = None
+    """Who taught a distilled student."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Validation top-1, or mean average precision, of what needs no training (see
+    :mod:`earmark.train.knn`)."""
     schema: int = SCHEMA_VERSION
 
 
@@ -124,18 +130,18 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
     write_text(path / RECIPE, text)
 
 
-def save_weights(path: Path, student: Student) -> None:
+def save_weights(file: Path, module: nn.Module) -> None:
     """Complete a run by writing its weights."""
     # Through memory: torch tells of a full disk by a RuntimeError, and names the archive inside
     # after the file, so that a temporary name would change the bytes.
     buffer = io.BytesIO()
-    torch.save(student.state_dict(), buffer)
-    write_bytes(path / WEIGHTS, buffer.getvalue())
+    torch.save(module.state_dict(), buffer)
+    write_bytes(file, buffer.getvalue())
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(path: Path, weights: str = WEIGHTS) -> bool:
     """Whether the run has been trained to its end."""
-    return (path / WEIGHTS).is_file()
+    return (path / weights).is_file()
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -145,26 +151,43 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         EarmarkError: it is no run directory, it is incomplete, or a file in it is damaged.
     """
     path = Path(path)
+    recipe, info = open_run(path, WEIGHTS, "train")
+    student = Student(len(info.labels), recipe.student, recipe.features)
+    digest = read_weights(path / WEIGHTS, student, "train")
+    return Run(path, recipe, info, student.eval(), digest, read_history(path))
+
+
+def open_run(path: Path, weights: str, verb: str) -> tuple[Recipe, RunInfo]:
+    """The recipe and the facts of a complete run that ``verb`` made.
+
+    Raises:
+        EarmarkError: it is no run directory, it is incomplete, or a file in it is damaged.
+    """
     if not (path / RECIPE).is_file():
-        raise EarmarkError(f"{path}: not a run directory (no {RECIPE}): give what train wrote")
-    if not is_complete(path):
-        raise EarmarkError(f"{path}: training is not complete: run the same train command again")
-    recipe = load_recipe(path / RECIPE)
-    info = _read_info(path)
+        raise EarmarkError(f"{path}: not a run directory (no {RECIPE}): give what {verb} wrote")
+    if not is_complete(path, weights):
+        raise EarmarkError(f"{path}: training is not complete: run the same {verb} command again")
+    recipe, info = load_recipe(path / RECIPE), _read_info(path)
     if info.labels != recipe.labels:
         raise EarmarkError(f"{path / INFO}: field labels: not those of the keywords in {RECIPE}")
-    student = Student(len(info.labels), recipe.student, recipe.features)
-    weights = path / WEIGHTS
+    return recipe, info
+
+
+def read_weights(file: Path, module: nn.Module, verb: str) -> str:
+    """Load the weights of a run into ``module``, and give their SHA-256.
+
+    Raises:
+        EarmarkError: the file is damaged or of another shape.
+    """
     try:
-        student.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many types for a damaged file
         brief = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EarmarkError(
-            f"{weights}: not the weights of this run ({brief[:200]}): remove it and run the same "
-            "train command again"
+            f"{file}: not the weights of this run ({brief[:200]}): remove it and run the same "
+            f"{verb} command again"
         ) from error
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return Run(path, recipe, info, student.eval(), digest, read_history(path))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..torchaudio_import import torchaudio
-from .beats_file import MELS, RELEASED, BeatsConfig, check_tensors, read_file
+from . import kaldi
+from .beats_file import RELEASED, BeatsConfig, check_tensors, read_file
 
-SAMPLE_RATE = 16_000
-_WINDOW, _HOP = 400, 160
 # Mean and standard deviation of the log mel energies of the authors' training data. Dividing by
 # twice the deviation is their choice, after AST.
 _MEAN, _DEVIATION = 15.41663, 6.55582
@@ -58,19 +56,8 @@ def fbank(wav: Tensor) -> Tensor:
 
     There are ``(samples - 400) // 160 + 1`` frames of 25 ms every 10 ms.
     """
-    # Energies of 16-bit samples exceed what half precision holds.
-    with torch.autocast(wav.device.type, enabled=False):
-        frames = wav.float().unfold(-1, _WINDOW, _HOP) * 2**15
-        # Kaldi treats every frame by itself, so frames laid end to end and cut without overlap
-        # make one call of a whole batch.
-        energies = torchaudio.compliance.kaldi.fbank(
-            frames.reshape(1, -1),
-            num_mel_bins=MELS,
-            sample_frequency=SAMPLE_RATE,
-            frame_length=1000 * _WINDOW / SAMPLE_RATE,
-            frame_shift=1000 * _WINDOW / SAMPLE_RATE,
-        )
-        return (energies.view(*frames.shape[:2], MELS) - _MEAN) / (2 * _DEVIATION)
+    # The scale of 16-bit samples.
+    return (kaldi.log_mel(wav.float() * 2**15, "povey") - _MEAN) / (2 * _DEVIATION)
 
 
 def position_buckets(offsets: Tensor, buckets: int, max_distance: int) -> Tensor:
@@ -299,12 +286,12 @@ class Beats(nn.Module):
         and calls a group padding if all of it is. Near a clip's end the mask thus tells the bands
         of one time step apart.
         """
-        frames = (padding_mask.shape[1] - _WINDOW) // _HOP + 1
+        frames = (padding_mask.shape[1] - kaldi.WINDOW) // kaldi.HOP + 1
         patch = self.config.input_patch_size
-        return _shrink(_shrink(padding_mask, frames), (frames // patch) * (MELS // patch))
+        return _shrink(_shrink(padding_mask, frames), (frames // patch) * (kaldi.MELS // patch))
 
     def _features(self, wav: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        least = _WINDOW + (self.config.input_patch_size - 1) * _HOP
+        least = kaldi.WINDOW + (self.config.input_patch_size - 1) * kaldi.HOP
         if wav.dim() != 2 or wav.shape[1] < least or not wav.is_floating_point():
             raise ValueError(
                 f"audio is {wav.dtype} {list(wav.shape)}: expected floating [batch, samples] of at "
@@ -321,10 +308,18 @@ class Beats(nn.Module):
             if bool(padding.all(1).any()):
                 # Its attention would be over nothing: NaN.
                 raise ValueError("a clip of the batch is padding alone: leave it out")
-        energies = fbank(wav).to(self.patch_embedding.weight.dtype)
-        patches = self.patch_embedding(energies[:, None])
+        return self.encode(fbank(wav), padding), padding
+
+    def encode(self, energies: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Output of the last layer, [batch, tokens, width], for what :func:`fbank` gives.
+
+        Args:
+            energies: float32 [batch, frames, 128].
+            padding: :meth:`token_mask` of the clips.
+        """
+        patches = self.patch_embedding(energies.to(self.patch_embedding.weight.dtype)[:, None])
         x = self.layer_norm(patches.flatten(2).transpose(1, 2))
-        return self.encoder(self.dropout_input(self.post_extract_proj(x)), padding), padding
+        return self.encoder(self.dropout_input(self.post_extract_proj(x)), padding)
 
 
 def _shrink(mask: Tensor, length: int) -> Tensor:

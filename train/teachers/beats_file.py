@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from ...runtime.errors import EarmarkError
+from .kaldi import MELS
 
-MELS = 128
 Count = Annotated[int, Field(ge=1, le=1 << 16)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 

@@ -1,0 +1,350 @@
+"""Distillation: what it changes, what it must not change, and what is kept on disk."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from earmark.export.export import export
+from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
+from earmark.train import ensemble
+from earmark.train.distill import Distillation, DistillSettings, linear_cka, soft_loss
+from earmark.train.fit import train
+from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
+from earmark.train.run import load_run
+from earmark.train.teach import teach
+from earmark.train.teacher_run import load_teacher
+from earmark.train.teachers.settings import TeacherSettings
+from earmark.train.teachers.teacher import Outputs
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_corpus import tiny_recipe, write_corpus
+
+EARMARK = str(Path(sys.executable).with_name("earmark"))
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("distill")
+    recipe = tiny_recipe(write_corpus(folder / "corpus"))
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, cache=str(folder / "cache")),
+        augment=dataclasses.replace(recipe.augment, views=2),
+    )
+
+
+def make_teacher(recipe: Recipe, path: Path, seed: int) -> str:
+    settings = TeacherSettings(kind="cnn2d", width=4)
+    rate = dataclasses.replace(recipe.train, learning_rate=0.01, epochs=2)
+    teach(dataclasses.replace(recipe, teacher=settings, seed=seed, train=rate), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def teachers(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("teachers")
+    return make_teacher(recipe, folder / "a", 0), make_teacher(recipe, folder / "b", 1)
+
+
+def distilled(recipe: Recipe, teachers: tuple[str, ...], **changes: Any) -> Recipe:
+    return dataclasses.replace(recipe, distill=DistillSettings(teachers=teachers, **changes))
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in load_run(run).history]
+
+
+def files(recipe: Recipe) -> dict[str, bytes]:
+    folder = Path(recipe.data.cache) / "teachers"
+    return {file.name: file.read_bytes() for file in folder.rglob("*.npy")}
+
+
+def test_a_weight_of_zero_is_training_on_labels_alone(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    labels = train(recipe, tmp_path / "labels")
+    for mode in ("cached", "online"):
+        run = train(distilled(recipe, teachers, weight=0.0, mode=mode), tmp_path / mode)
+        assert losses(run) == losses(labels)
+        before, after = load_run(labels).student, load_run(run).student
+        for key, value in before.state_dict().items():
+            assert torch.equal(value, after.state_dict()[key])
+
+
+@pytest.mark.parametrize("extra", [{}, {"feature_weight": 0.5, "feature_components": 3}])
+def test_asked_beforehand_or_in_every_step_the_losses_are_the_same(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, extra: dict[str, Any]
+) -> None:
+    runs = [
+        train(distilled(recipe, teachers[:1], mode=mode, **extra), tmp_path / mode)
+        for mode in ("cached", "online")
+    ]
+    cached, online = map(losses, runs)
+    assert cached == pytest.approx(online, rel=2e-3)
+    assert cached[-1] < cached[0]
+    assert cached != pytest.approx(losses(train(recipe, tmp_path / "labels")), rel=2e-2)
+
+
+@pytest.mark.parametrize("likeness", ["cosine", "cka"])
+def test_matching_embeddings_changes_the_student_and_leaves_nothing_behind(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, likeness: str
+) -> None:
+    plain = train(distilled(recipe, teachers), tmp_path / "plain")
+    run = train(
+        distilled(recipe, teachers, features=likeness, feature_weight=1.0), tmp_path / likeness
+    )
+    a, b = load_run(plain).student.state_dict(), load_run(run).student.state_dict()
+    assert a.keys() == b.keys()
+    assert not torch.equal(a["head.weight"], b["head.weight"])
+
+
+def test_the_run_names_its_teachers(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    info = load_run(train(distilled(recipe, teachers), tmp_path / "run")).info
+    assert info.teacher == "tones (cnn2d) + tones (cnn2d)"
+    assert [s.name for s in info.sources if s.role == "teacher"] == ["tones (cnn2d)"]
+
+
+def test_the_exported_file_names_them_too(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    longer = dataclasses.replace(recipe.train, epochs=10, batch=8)
+    wanted = distilled(dataclasses.replace(recipe, train=longer), teachers, weight=0.1)
+    exported = export(train(wanted, tmp_path / "run"), tmp_path / "model.onnx")
+    manifest = Engine(exported.model).manifest
+    assert manifest.teacher == "tones (cnn2d) + tones (cnn2d)"
+    assert "teacher" in [source.role for source in manifest.sources]
+    assert manifest.training["recipe"]["distill"]["weight"] == 0.1
+    assert set(manifest.training["baselines"]) == set(load_run(tmp_path / "run").info.baselines)
+
+
+def test_the_cache_goes_on_after_a_kill_with_the_same_bytes(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    wanted = dataclasses.replace(
+        distilled(recipe, teachers[:1]),
+        train=dataclasses.replace(recipe.train, epochs=1),
+        augment=dataclasses.replace(recipe.augment, views=12),
+    )
+    caches = [
+        dataclasses.replace(wanted, data=dataclasses.replace(recipe.data, cache=str(tmp_path / n)))
+        for n in ("whole", "killed")
+    ]
+    whole = train(caches[0], tmp_path / "a")
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(caches[1]))
+    process = subprocess.Popen([EARMARK, "train", str(file), "-o", str(tmp_path / "b")])
+    deadline = time.monotonic() + 120
+    while len(files(caches[1])) < 5 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(files(caches[1])) >= 5
+    run = train(caches[1], tmp_path / "b")
+    assert files(caches[0]) == files(caches[1])
+    assert losses(run) == losses(whole)
+
+
+def test_what_is_cached_is_not_asked_again(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(distilled(recipe, teachers[:1]), tmp_path / "first")
+    before = files(recipe)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked a teacher")
+
+    monkeypatch.setattr("earmark.train.teacher_cache.ask", never)
+    train(distilled(recipe, teachers[:1], weight=0.5, temperature=4.0), tmp_path / "again")
+    assert files(recipe) == before
+    # Another seed shows other views.
+    with pytest.raises(AssertionError, match="asked a teacher"):
+        train(distilled(dataclasses.replace(recipe, seed=7), teachers[:1]), tmp_path / "seed")
+
+
+def test_damaged_answers_are_named(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    own = dataclasses.replace(
+        recipe, data=dataclasses.replace(recipe.data, cache=str(tmp_path / "cache"))
+    )
+    train(distilled(own, teachers[:1]), tmp_path / "first")
+    for file in (tmp_path / "cache" / "teachers").rglob("*.npy"):
+        file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(EarmarkError, match=r"logits\.npy: damaged .*: remove it"):
+        train(distilled(own, teachers[:1]), tmp_path / "second")
+
+
+def test_recordings_without_labels_are_heard_by_the_soft_loss_alone(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "free").mkdir()
+    for name, seconds in (("a", 7.0), ("b", 3.6), ("c", 0.3)):
+        audio = random.normal(0, 0.1, round(seconds * 16000))
+        soundfile.write(tmp_path / "free" / f"{name}.wav", audio, 16000)
+    free = {"unlabelled": (str(tmp_path / "free"),), "unlabelled_share": 0.4}
+    runs = {
+        (mode, weight): train(
+            distilled(recipe, teachers[:1], mode=mode, weight=weight, **free),
+            tmp_path / f"{mode}{weight}",
+        )
+        for mode, weight in (("cached", 1.0), ("online", 1.0), ("cached", 0.0))
+    }
+    assert losses(runs["cached", 1.0]) == pytest.approx(losses(runs["online", 1.0]), rel=2e-3)
+    info = load_run(runs["cached", 1.0]).info
+    assert [s.name for s in info.sources if s.role == "unlabelled audio"] == ["free"]
+    # Without the soft loss they only take part in the batch norms.
+    assert losses(runs["cached", 0.0])[-1] < losses(runs["cached", 0.0])[0]
+
+
+def test_two_processes_see_what_one_sees(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    runs = []
+    for devices, batch in ((1, 32), (2, 16)):
+        settings = dataclasses.replace(recipe.train, devices=devices, epochs=2, batch=batch)
+        wanted = dataclasses.replace(
+            distilled(recipe, teachers),
+            train=settings,
+            data=dataclasses.replace(recipe.data, cache=str(tmp_path / f"cache{devices}")),
+        )
+        file = tmp_path / f"{devices}.toml"
+        file.write_text(recipe_toml(wanted))
+        runs.append(tmp_path / f"run{devices}")
+        done = subprocess.run(
+            [EARMARK, "train", str(file), "-o", str(runs[-1])],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            env=os.environ | {"MASTER_ADDR": "127.0.0.1"},
+        )
+        assert done.returncode == 0, done.stderr
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
+    a, b = (load_run(run).student.state_dict() for run in runs)
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], rtol=1e-3, atol=1e-3)
+
+
+def test_teachers_of_other_words_are_refused(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    other = dataclasses.replace(distilled(recipe, teachers), keywords=("high", "low"))
+    with pytest.raises(EarmarkError, match=r"teaches low, high.* not high, low"):
+        train(other, tmp_path / "run")
+    with pytest.raises(EarmarkError, match="not a run directory"):
+        train(distilled(recipe, (str(tmp_path),)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"distill": {"teachers": []}}, "distill.teachers"),
+        ({"distill": {"teachers": ["a"]}}, "augment.views: expected at least 1"),
+        (
+            {"distill": {"teachers": ["a"], "mode": "online", "unlabelled_share": 0.1}},
+            "distill.unlabelled_share: expected more than 0 with",
+        ),
+        (
+            {
+                "distill": {"teachers": ["a"], "mode": "online"},
+                "teacher": {"kind": "cnn2d"},
+            },
+            "distill: expected nothing beside teacher",
+        ),
+    ],
+)
+def test_wrong_settings_are_named(table: dict[str, Any], expected: str) -> None:
+    with pytest.raises(EarmarkError, match=expected):
+        parse_recipe({"name": "a", "keywords": ["yes"], **table}, "x")
+
+
+def outputs(logits: torch.Tensor) -> Outputs:
+    return Outputs(torch.zeros(len(logits), 2), logits)
+
+
+@given(temperature=st.floats(0.2, 8), weight=st.floats(0, 1))
+def test_the_soft_loss_is_least_where_student_and_teacher_agree(
+    temperature: float, weight: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 5, generator=generator)
+    settings = DistillSettings(teachers=("x",), temperature=temperature, weight=weight)
+    loss = Distillation(settings, 3, 2)
+    targets = loss.targets([outputs(logits)])
+    agreed = soft_loss(logits[:, None], targets.probabilities, temperature)
+    assert agreed.abs() < 1e-4
+    other = soft_loss(logits[:, None].flip(2), targets.probabilities, temperature)
+    assert other > agreed
+    whole = loss(torch.tensor(2.0), logits[:, None].flip(2), None, targets)
+    assert float(whole) == pytest.approx((1 - weight) * 2 + weight * float(other), abs=1e-4)
+
+
+def test_an_ensemble_is_the_mean_of_its_teachers() -> None:
+    a, b = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    for average, expected in (
+        ("probabilities", (a.softmax(1) + b.softmax(1)) / 2),
+        ("logits", ((a + b) / 2).softmax(1)),
+    ):
+        settings = DistillSettings(teachers=("x", "y"), average=average)  # pyright: ignore[reportArgumentType]
+        targets = Distillation(settings, 3, 4).targets([outputs(a), outputs(b)])
+        torch.testing.assert_close(targets.probabilities, expected)
+
+
+def test_cka_does_not_mind_rotation_scale_and_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=generator)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0]
+    assert float(linear_cka(x, 3 * x @ rotation + 1)) == pytest.approx(1, abs=1e-5)
+    assert float(linear_cka(x, torch.randn(50, 9, generator=generator))) < 0.5
+
+
+def test_components_keep_what_varies_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(100, 1, generator=generator)
+    embeddings = torch.cat([5 * signal, 0.01 * torch.randn(100, 3, generator=generator)], 1) + 7
+    settings = DistillSettings(teachers=("x",), feature_weight=1.0, feature_components=1)
+    loss = Distillation(settings, 3, 4)
+    loss.reduce(embeddings)
+    reduced = loss.targets([Outputs(embeddings, torch.zeros(100, 2))]).embedding
+    assert reduced is not None and reduced.shape == (100, 1)
+    correlation = torch.corrcoef(torch.cat([reduced, signal], 1).T)[0, 1]
+    assert correlation.abs() > 0.999
+
+
+def test_the_cache_answers_as_the_teacher_does(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    wav = torch.randn(7, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
+    loaded = ensemble.Ensemble.load(teachers[:1], ("low", "high", "_unknown_", "_silence_"))
+
+    class Waves:
+        def __len__(self) -> int:
+            return 5
+
+        def content(self, clips: np.ndarray) -> Any:
+            yield wav[clips].numpy().tobytes()
+
+    def render(clips: np.ndarray, view: int) -> torch.Tensor:
+        return wav[clips] * (1 + view)
+
+    device = torch.device("cpu")
+    loaded.answer_all(tmp_path, Waves(), 2, 3, render, {}, embed=True, device=device)
+    clip, view = torch.tensor([4, -1, 0, -2]), torch.tensor([2, 0, 1, 2])
+    [got] = loaded(clip, view, wav)
+    waves = torch.stack([wav[c] * (1 + v) for c, v in zip(clip, view, strict=True)])
+    expected = load_teacher(teachers[0]).teacher(waves)
+    torch.testing.assert_close(got.logits, expected.logits, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(got.embedding, expected.embedding, rtol=2e-3, atol=2e-3)

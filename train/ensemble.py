@@ -1,0 +1,143 @@
+"""The teachers of a student, which answer every step anew or have answered beforehand."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..runtime.errors import EarmarkError
+from .corpus import read_sources
+from .run import RunInfo
+from .teacher_cache import Table, answers, ask, blocks
+from .teacher_run import TeacherRun, load_teacher
+from .teachers.teacher import Outputs
+
+_SAMPLE = 2048
+"""Clips whose embeddings show the principal components."""
+
+
+class Recordings(Protocol):
+    """The clips of a run: how many there are by number, and what stands for some in a hash."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, clips: NDArray[np.int64]) -> Any: ...
+
+
+Render = Callable[[NDArray[np.int64], int], Tensor]
+
+
+@dataclass
+class Ensemble:
+    """Teachers of the same classes; what they say is averaged by the loss."""
+
+    runs: tuple[TeacherRun, ...]
+    tables: list[Table] = field(default_factory=list)
+    """One for each teacher once all has been answered, else none."""
+    clips: int = 0
+    """Clips in the tables before those of background."""
+
+    @classmethod
+    def load(cls, paths: Sequence[str], labels: tuple[str, ...]) -> Self:
+        """Read teachers' run directories.
+
+        Raises:
+            EarmarkError: one is no complete teacher, or one of other classes.
+        """
+        runs = tuple(map(load_teacher, paths))
+        for run in runs:
+            if run.info.labels != labels:
+                raise EarmarkError(
+                    f"{run.path}: teaches {', '.join(run.info.labels)}, not {', '.join(labels)}: "
+                    "train it on the same keywords in the same order"
+                )
+        return cls(runs)
+
+    @property
+    def embedding_width(self) -> int:
+        """Of the teachers' embeddings, one after the other."""
+        return sum(run.teacher.backbone.width for run in self.runs)
+
+    def credit(self, info: RunInfo, unlabelled: Sequence[str]) -> RunInfo:
+        """The facts of a student's run, with its teachers and their sources among them."""
+        sources = [*info.sources, *(source for run in self.runs for source in run.sources)]
+        for folder in unlabelled:
+            found = read_sources(Path(folder))
+            sources += [dataclasses.replace(source, role="unlabelled audio") for source in found]
+        return dataclasses.replace(
+            info,
+            teacher=" + ".join(run.title for run in self.runs),
+            sources=tuple(dict.fromkeys(sources)),
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Move the teachers."""
+        for run in self.runs:
+            run.teacher.to(device)
+
+    def answer_all(
+        self,
+        folder: Path,
+        clips: Recordings,
+        background: int,
+        views: int,
+        render: Render,
+        settings: dict[str, Any],
+        *,
+        embed: bool,
+        device: torch.device,
+        **processes: Any,
+    ) -> None:
+        """Have all views of all clips answered, by what is in the cache and by the teachers.
+
+        Arguments are those of :func:`earmark.train.teacher_cache.answers`, and:
+
+        Args:
+            clips: the recordings.
+            background: how many empty clips there are, of negative numbers.
+            device: where the teachers run.
+        """
+        parts = [
+            *blocks(np.arange(len(clips)), clips.content),
+            *blocks(-1 - np.arange(background), clips.content),
+        ]
+        self.clips = len(clips)
+        for run in self.runs:
+            teacher = run.teacher.to(device)
+            follows = settings | {"teacher": run.weights_sha256}
+            name = run.title
+            self.tables.append(
+                answers(
+                    folder, teacher, name, follows, parts, views, render, embed=embed, **processes
+                )
+            )
+            teacher.to("cpu")
+
+    def __call__(self, clip: Tensor, view: Tensor, wav: Tensor) -> list[Outputs]:
+        """Every teacher's answers to a batch.
+
+        Args:
+            clip: numbers of the clips, int64 [batch].
+            view: which of their views, int64 [batch].
+            wav: the waveforms of these views, [batch, samples].
+        """
+        if not self.tables:
+            return [run.teacher(wav) for run in self.runs]
+        row = torch.where(clip < 0, self.clips - 1 - clip, clip)
+        answered = [table(row, view) for table in self.tables]
+        return [Outputs(*(part.to(wav.device) for part in one)) for one in answered]
+
+    def embeddings(self, clips: Recordings, render: Render) -> Tensor:
+        """Embeddings of one view of clips from all over the recordings, float32 [clips, width]."""
+        some = np.unique(np.linspace(0, len(clips) - 1, _SAMPLE).astype(np.int64))
+        if self.tables:
+            parts = [table.embedding[torch.from_numpy(some), 0] for table in self.tables]
+        else:
+            parts = [ask(run.teacher, render, some, 0).embedding for run in self.runs]
+        return torch.cat([part.float() for part in parts], 1)

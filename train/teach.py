@@ -1,0 +1,149 @@
+"""Training of a teacher: the student's data and augmentation, another network, its own run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime.errors import EarmarkError
+from ..runtime.files import write_text
+from . import run as runs
+from .augment import Mixture
+from .fit import Batch, Lesson, Material, fit, prepare, run_info
+from .metrics import classification
+from .recipe import Recipe
+from .teacher_run import SHAPE, WEIGHTS
+from .teachers import registry
+from .teachers.teacher import Teacher, parameter_groups
+
+EVALUATION = "evaluation.json"
+_MOMENTUM = 0.9
+_CLIP_NORM = 5.0
+
+
+def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
+    """Train the recipe's teacher, or go on with an interrupted run.
+
+    Returns:
+        ``run_dir``, complete: a run directory as of :mod:`earmark.train.run` with the weights in
+        ``teacher.pt``, the network's shape in ``teacher.json`` and its accuracy on the validation
+        clips in ``evaluation.json``.
+
+    Raises:
+        EarmarkError: as :func:`earmark.train.fit.train`; or the recipe names no teacher.
+    """
+    run_dir = Path(run_dir)
+    if recipe.teacher is None:
+        raise EarmarkError("recipe field teacher: is missing: name its kind")
+    material = prepare(recipe, run_dir)
+    runs.start(run_dir, recipe, run_info(material, recipe, run_dir, command))
+    if runs.is_complete(run_dir, WEIGHTS):
+        return run_dir
+    lesson = TeacherLesson(recipe, material)
+    if fit(lesson, material, run_dir, progress):
+        write_text(run_dir / SHAPE, json.dumps(lesson.teacher.backbone.config, default=str))
+        measured = _evaluate(lesson, material)
+        write_text(run_dir / EVALUATION, json.dumps(measured, indent=1))
+        runs.save_weights(run_dir / WEIGHTS, lesson.teacher)
+    lesson.trainer.strategy.barrier()
+    return run_dir
+
+
+class TeacherLesson(Lesson):
+    """Teaches a teacher: first its head on a frozen network if the recipe says so, then all."""
+
+    def __init__(self, recipe: Recipe, material: Material) -> None:
+        super().__init__(recipe, material)
+        assert recipe.teacher is not None
+        self.settings = recipe.teacher
+        backbone = registry.build(recipe.teacher, recipe.features, recipe.seed)
+        self.teacher = Teacher(backbone, len(material.labels))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the head alone is trained now."""
+        return self.current_epoch < self.settings.head_epochs
+
+    def judge(self, wav: Tensor) -> Tensor:
+        return self.teacher(wav).logits
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        self.seed_step()
+        backbone = self.teacher.backbone.train(not self.frozen)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            wav, label = self.augmented(batch)
+            features = backbone.features(wav)
+            if features.ndim == 3:
+                features = self.masked(features, batch)
+            target = F.one_hot(label, len(self.split.labels)).float()
+            if self.recipe.augment.mixup:
+                mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+                features, target = mix(features), mix(target)
+        with torch.set_grad_enabled(not self.frozen):
+            embedding = backbone.encode(features)
+        loss = F.cross_entropy(
+            self.teacher.head(embedding),
+            target,
+            label_smoothing=self.recipe.train.label_smoothing,
+        )
+        return self.report(loss, len(wav))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        # Attention trained from random numbers has rare, huge gradients.
+        self.clip_gradients(optimizer, _CLIP_NORM, "norm")
+
+    def configure_optimizers(self) -> Any:
+        settings, teacher = self.recipe.train, self.settings
+        groups = parameter_groups(
+            self.teacher, settings.learning_rate, teacher.backbone_rate, teacher.layer_decay
+        )
+        groups = [part for group in groups for part in _by_decay(group, settings.weight_decay)]
+        if teacher.optimizer == "sgd":
+            optimizer: Any = torch.optim.SGD(groups, settings.learning_rate, _MOMENTUM)
+        else:
+            optimizer = torch.optim.AdamW(groups, settings.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warm_cosine(step, steps, settings.warmup)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def warm_cosine(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate at a step: a linear rise, then half a cosine down to 0."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + float(np.cos(np.pi * min(1.0, (step - rise) / max(1, steps - rise)))))
+
+
+def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+    """A group in two: norms and biases are not decayed (Goyal et al. 2017)."""
+    shapes = {True: decay, False: 0.0}
+    parts = [
+        group | {"params": [p for p in group["params"] if (p.ndim > 1) == wide], "weight_decay": w}
+        for wide, w in shapes.items()
+    ]
+    return [part for part in parts if part["params"]]
+
+
+@torch.no_grad()
+def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
+    """Accuracy on whole validation clips."""
+    split = material.splits["validation"]
+    teacher = lesson.teacher.eval()
+    device = next(teacher.parameters()).device
+    found = []
+    for start in range(0, len(split), 256):
+        pcm = torch.from_numpy(np.array(split.pcm[start : start + 256])).to(device)
+        found.append(lesson.judge(pcm.float() / 32768).float().softmax(1).cpu().numpy())
+    measured = classification(split.labels, split.label, np.concatenate(found), split.speaker)
+    parameters = sum(p.numel() for p in teacher.parameters())
+    return {"split": "validation", "parameters": parameters} | measured
