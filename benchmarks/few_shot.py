@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ..export.drawing import PALETTE
 from ..export.export import export
+from ..export.intervals import poisson_interval
 from ..export.verify import Limits
 from ..runtime.audio import read_audio
 from ..runtime.decision import Decider
@@ -272,7 +272,8 @@ def table(word: str, curves: Sequence[Curve]) -> str:
     lines[-1] += " of free speech for each seed. False accepts per hour, with the 95 % upper bound:"
     bounds = []
     for count in FALSE_ACCEPTS:
-        upper = scipy.stats.chi2.ppf(0.95, 2 * count + 2) / 2
+        # The upper end of the two-sided interval of 90 % is the one-sided bound of 95 %.
+        upper = poisson_interval(count, 0.9)[1]
         bounds.append(
             f"{count}: {count / np.mean(hours):.1f} (at most {upper / np.mean(hours):.1f})"
         )

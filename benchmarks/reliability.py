@@ -128,7 +128,7 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     ),
     "soak": (
         "Soak",
-        "earmark soak --json >soak.json",
+        "earmark soak --hours N --json >soak.json",
         "Audio faster than real time through the loop of `detect` and through a connection to "
         "`earmark wyoming`. *Different* counts detections that one pass over the same audio does "
         "not have, has otherwise, or has and are missing: keyword, time and score are compared, "
@@ -139,7 +139,7 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     ),
     "fuzz": (
         "Fuzz",
-        "earmark fuzz --cases 15000 --jobs 2 >fuzz.json",
+        "earmark fuzz --cases N --seed S >fuzz.json",
         "Mutated inputs to every reader. A finding is a crash, a hang, an exception that is no "
         "plain error line, a message that is no printable line, or too much memory or time.",
         _fuzz,
