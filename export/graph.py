@@ -387,10 +387,10 @@ def _network_int8(
     (first, *stem), project, blocks = layers
     first = _patched(first)
     codes = iter(pairwise(encodings))
-    x = g.node("Reshape", x, g.array([-1, steps * first.stride[0], *first.sides]))
-    past = g.node("Reshape", state.stem[0], g.array([-1, first.context, *first.sides]))
-    x = g.node("Concat", past, x, axis=1)
-    state.stem = [g.node("Flatten", _tail(g, x, first.context))]
+    frames = first.context + steps * first.stride[0]
+    x = g.node(
+        "Reshape", _first_input(g, first, state, x, steps), g.array([-1, frames, *first.sides])
+    )
     x = g.node("QuantizeLinear", x, *_affine(g, encodings[0]))
     x = _conv_int8(g, first, x, *next(codes))
     flat = g.node("Cast", state.others, to=TensorProto.UINT8)
@@ -404,6 +404,14 @@ def _network_int8(
     state.others = g.node("Cast", histories.following(), to=TensorProto.FLOAT)
     x = g.node("DequantizeLinear", x, *_affine(g, encodings[-1]))
     return g.node("Reshape", x, g.array([-1, len(project.weight)]))
+
+
+def _first_input(g: _Graph, layer: Layer, state: _State, x: str, steps: int) -> str:
+    """The bands of the chunk after those that the first layer has kept, flat."""
+    x = g.node("Reshape", x, g.array([-1, steps * layer.stride[0] * layer.row]))
+    x = g.node("Concat", state.stem[0], x, axis=1)
+    state.stem[0] = _tail(g, x, layer.context * layer.row)
+    return x
 
 
 def _patched(layer: Layer) -> Layer:
@@ -439,12 +447,15 @@ def _network_float(
     matrices, which are faster than convolutions over a few steps.
     """
     stem, project, blocks = layers
-    x = g.node("Reshape", x, g.array([-1, 1, steps * stem[0].stride[0], stem[0].bands]))
+    frames = stem[0].context + steps * stem[0].stride[0]
+    x = _first_input(g, stem[0], state, x, steps)
+    x = g.node("Reshape", x, g.array([-1, 1, frames, stem[0].bands]))
     for index, layer in enumerate(stem):
-        sides = [-1, layer.weight.shape[1], layer.context, layer.bands]
-        past = g.node("Reshape", state.stem[index], g.array(sides))
-        x = g.node("Concat", past, x, axis=2)
-        state.stem[index] = g.node("Flatten", _tail(g, x, layer.context, 2))
+        if index:
+            sides = [-1, layer.weight.shape[1], layer.context, layer.bands]
+            past = g.node("Reshape", state.stem[index], g.array(sides))
+            x = g.node("Concat", past, x, axis=2)
+            state.stem[index] = g.node("Flatten", _tail(g, x, layer.context, 2))
         weight, bias = g.array(layer.weight), g.array(layer.bias)
         x = g.node("Relu", g.node("Conv", x, weight, bias, **_conv_attributes(layer)))
     x = g.node("Transpose", x, perm=[0, 2, 3, 1])
