@@ -11,6 +11,8 @@ from .command import Command
 from .errors import EarmarkError
 
 GROUP = "earmark.commands"
+INTERRUPTED = 130
+"""Exit status of a program that Ctrl-C ended."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(str(error))
     except KeyboardInterrupt:
         _failed("interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return 141  # as a program that SIGPIPE ends
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if not _was_interrupted(error):
             raise
         _failed("interrupted")
-        return 130
+        return INTERRUPTED
     return status
 
 

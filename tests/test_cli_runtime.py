@@ -1,5 +1,6 @@
 """The command line as a user meets it: ``detect``, ``info``, ``devices``, and what ends a run."""
 
+import io
 import json
 import os
 import signal
@@ -199,15 +200,46 @@ def test_raw_audio_on_standard_input(model: str) -> None:
     assert events(out.decode()) == EXPECTED
 
 
-def test_a_detection_is_written_while_the_stream_goes_on(model: str) -> None:
-    process = run("detect", "--model", model, "-", stdin=subprocess.PIPE)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
+    model: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    process = run("detect", "--model", model, "-", "--log", str(log), stdin=subprocess.PIPE)
     assert process.stdin and process.stdout
     process.stdin.write(toy_model.scene()[: 2 * 16000].tobytes())
     process.stdin.flush()
-    assert json.loads(process.stdout.readline())["keyword"] == "low"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"earmark: interrupted\n")
+    first = process.stdout.readline()
+    assert json.loads(first)["keyword"] == "low"
+    # Its pipe stays open and empty, so that the signal finds it waiting for audio.
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 0
+    (ended,) = map(json.loads, rest.splitlines())
+    assert (ended["type"], ended["source"], ended["detections"]) == ("ended", "-", 1)
+    assert log.read_bytes() == first + rest
+    assert process.stderr
+    err = process.stderr.read().decode()
+    assert err.startswith("earmark: listened for ")
+    assert "1 detections (low 1)" in err
+    assert err.count("\n") == 1
+    process.stdin.close()
+
+
+def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = run("detect", "--model", model, str(tmp_path / "pipe"), str(tmp_path / "never"))
+    wav = io.BytesIO()
+    soundfile.write(wav, toy_model.scene(), 16000, format="WAV")
+    with (tmp_path / "pipe").open("wb") as pipe:
+        pipe.write(wav.getvalue()[: 3 * 32000])
+        pipe.flush()
+        assert process.stdout and process.stderr
+        assert json.loads(process.stdout.readline())["keyword"] == "low"
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.read())["type"] == "ended"
+        assert process.wait(timeout=60) == 130
+    assert process.stderr.read().count(b"\n") == 1
 
 
 def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:
