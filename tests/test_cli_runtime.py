@@ -200,6 +200,57 @@ def test_raw_audio_on_standard_input(model: str) -> None:
     assert events(out.decode()) == EXPECTED
 
 
+def test_what_a_library_prints_comes_not_between_json_lines(
+    model: str, scene: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.caf"
+    try:
+        soundfile.write(damaged, toy_model.scene(), 16000, format="CAF", subtype="ALAC_16")
+    except soundfile.LibsndfileError:
+        pytest.skip("this libsndfile writes no ALAC")
+    data = bytearray(damaged.read_bytes())
+    place = data.index(b"pakt")
+    size = int.from_bytes(data[place + 4 : place + 12], "big")
+    # A number in the table of packets goes on behind its end. Some say so by printf.
+    data[place + 12 + size - 1] |= 0x80
+    damaged.write_bytes(data)
+    plain = f"import soundfile; soundfile.read({str(damaged)!r})"
+    said = subprocess.run([sys.executable, "-c", plain], capture_output=True).stdout
+    process = run("detect", "--model", model, str(damaged), str(scene))
+    out, err = process.communicate(timeout=60)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [event["keyword"] for event in found if event["source"] == str(scene)] == [
+        *("low", "high", "low")
+    ]
+    assert said in err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_is_kept_for_the_program(unbuffered: str) -> None:
+    code = (
+        "import os, subprocess, sys\n"
+        "from earmark.runtime import cli\n"
+        "from earmark.runtime.command import Command\n"
+        "def run(arguments):\n"
+        "    print('said')\n"
+        "    os.write(1, b'by a library ')\n"
+        "    subprocess.run([sys.executable, '-c', 'print(\"by a child\")'])\n"
+        "    return 0\n"
+        "cli._commands = lambda wanted: {'x': Command('', lambda parser: None, run)}\n"
+        "sys.argv = ['earmark', 'x']\n"
+        "sys.exit(cli.main())"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.stdout, done.stderr) == (b"said\n", b"by a library by a child\n")
+
+
+def test_a_closed_standard_output_is_no_failure(model: str, scene: Path) -> None:
+    words = [*COMMAND, "detect", "--model", model, str(scene)]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" >&-', *words], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
     model: str, number: signal.Signals, tmp_path: Path
