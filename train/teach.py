@@ -13,9 +13,13 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
 from . import run as runs
 from .augment import Mixture
-from .fit import Batch, Lesson, Material, fit, prepare, run_info
+from .clips import Batch
+from .fit import fit
+from .lesson import Lesson
+from .material import Material, prepare
 from .metrics import classification
 from .recipe import Recipe
+from .run_info import run_info
 from .teacher_run import SHAPE, WEIGHTS
 from .teachers import registry
 from .teachers.teacher import Teacher, parameter_groups
