@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_model
-from earmark.runtime import wyoming_server
+from earmark.runtime import wyoming_server, wyoming_session
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
-from earmark.runtime.wyoming_server import Model, Server
+from earmark.runtime.wyoming_models import Model
+from earmark.runtime.wyoming_server import Server
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient, AsyncTcpClient, AsyncUnixClient
 from wyoming.error import Error
@@ -386,7 +387,7 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(wyoming_server, "MESSAGE_SECONDS", 0.3)
+    monkeypatch.setattr(wyoming_session, "MESSAGE_SECONDS", 0.3)
     monkeypatch.setattr(wyoming_server, "SWEEP_SECONDS", 0.05)
 
     async def conversation() -> None:
