@@ -7,13 +7,9 @@ import dataclasses
 import json
 import shlex
 import sys
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..export.confusion import confusion_figure
 from ..export.drawing import picture
@@ -21,10 +17,10 @@ from ..export.evaluate import evaluate
 from ..export.export import export
 from ..export.matching import match
 from ..runtime.engine import Engine
-from ..runtime.files import atomic_path, write_bytes, write_text
+from ..runtime.files import write_bytes, write_text
 from ..train.claim import claim
 from ..train.corpus import scan
-from ..train.dataset import SAMPLE_RATE, label_set, load_split, noise_pool
+from ..train.dataset import label_set, load_split, noise_pool
 from ..train.fit import train
 from ..train.recipe import Recipe, parse_recipe, recipe_toml
 from ..train.run import load_run
@@ -34,7 +30,7 @@ from .latency.timing import ROUNDS, TURN, measure
 from .machine import machine, machine_line
 from .page_parts import Picture
 from .report import Report, Result, comparison, page
-from .scene import Scene, compose, hear
+from .scene import Scene, compose, hear, write_wav
 from .tables import show_table
 from .timeline import timeline
 
@@ -208,15 +204,6 @@ def demo_recipe(folder: Path, settings: DemoSettings) -> Recipe:
         },
         "demo",
     )
-
-
-def write_wav(target: Path, pcm: NDArray[np.int16]) -> None:
-    """Write int16 [samples] at 16 kHz as WAV, whole or not at all."""
-    with atomic_path(target) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.astype("<i2").tobytes())
 
 
 def _exported(run_dir: Path, model: Path) -> list[Engine]:

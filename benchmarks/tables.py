@@ -66,3 +66,37 @@ def spread_text(spread: Spread | None, digits: int) -> str:
     return (
         middle if low == high else f"{middle} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})"
     )
+
+
+POINT_HEADS = (
+    "model",
+    "false accepts/h wanted",
+    "threshold",
+    "measured",
+    "missed",
+    "delay p50 / p95 s",
+    "doubles",
+)
+
+
+def point_cells(report: dict[str, Any]) -> list[list[str]]:
+    """Rows of text for the operating points that ``det.measure`` found, the shipped one first."""
+    return [
+        [
+            report["title"],
+            f"{found['target']:g}" if "target" in found else "as shipped",
+            " / ".join(f"{threshold:g}" for threshold in found.get("thresholds", ())) or "-",
+            f"{found['per_hour']:.2f} ({_range(found['per_hour_interval'], 1, '.2f')})",
+            f"{found['missed']:.1%} ({_range(found['missed_interval'], 100, '.1f')})",
+            "-"
+            if found["delay_p50"] is None
+            else f"{found['delay_p50']:.2f} / {found['delay_p95']:.2f}",
+            str(found["doubles"]),
+        ]
+        for found in (report["shipped"], *report["points"])
+    ]
+
+
+def _range(limits: Sequence[float], scale: float, form: str) -> str:
+    low, high = (format(scale * limit, form) for limit in limits)
+    return f"{low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high}"
