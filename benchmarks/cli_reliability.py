@@ -43,6 +43,11 @@ def _configure_soak(parser: ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="recordings to repeat (default: the model's keywords, synthesized)",
     )
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        help="folder for what is finished (the one pass, each path); run again, it goes on",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -108,7 +113,10 @@ soak = Command(
     configure=_configure_soak,
     run=_soak,
     extra="all",
-    examples=("earmark soak --json >soak.json", "earmark soak model.onnx --hours 1 --path detect"),
+    examples=(
+        "earmark soak --state soak --json >soak.json",
+        "earmark soak model.onnx --hours 1 --path detect",
+    ),
 )
 fuzz = Command(
     summary="feed mutated audio, models, recipes and lists to every reader; exit 1 on findings",

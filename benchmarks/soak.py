@@ -6,13 +6,15 @@ what each detects is compared with one stream that the same audio was pushed int
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,9 +35,11 @@ from ..runtime.spotter import spot
 from ..train.corpus import find_audio
 from ..train.progress import progress
 from .machine import machine, machine_line
+from .soak_state import State
 from .speak import spoken
 
 PATHS = ("detect", "wyoming")
+ONE_PASS = "one-pass"
 MAX_HOURS = 1000.0
 PAUSE_SECONDS = 1.0
 NOISE_DB = -60.0
@@ -61,6 +65,13 @@ class Audio:
         self._loop = loop
         self.rate = rate
         self.seconds = seconds
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all but the length."""
+        digest = hashlib.sha256(f"{self.rate} {NOISE_DB}\n".encode())
+        digest.update(self._loop.tobytes())
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
         """Blocks of one second, int16 [rate]."""
@@ -107,14 +118,9 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     paths = PATHS if arguments.path == "both" else (arguments.path,)
     audio = Audio(loop(engine, arguments.audio), engine.manifest.geometry.sample_rate, seconds)
-    with progress("Soaking", (1 + len(paths)) * seconds // MINUTE) as done:
-        expected = one_pass(engine, audio, done)
-        outcomes = {
-            path: detect(engine, audio, expected, done)
-            if path == "detect"
-            else asyncio.run(wyoming(engine, audio, expected, done))
-            for path in paths
-        }
+    state = State.open(arguments.state, _settings(engine, audio, found))
+    with _terminable(), progress("Soaking", (1 + len(paths)) * (seconds // MINUTE)) as done:
+        outcomes = _outcomes(engine, audio, paths, state, done)
     if arguments.json:
         report = {
             "machine": found,
@@ -127,6 +133,56 @@ def run(arguments: Namespace) -> int:
     else:
         _show(outcomes, found)
     return 0 if all(outcome.sound for outcome in outcomes.values()) else 1
+
+
+def _outcomes(
+    engine: Engine,
+    audio: Audio,
+    paths: Sequence[str],
+    state: State,
+    done: Callable[[int], None],
+) -> dict[str, Outcome]:
+    """Go through what ``state`` has not yet, and keep it there."""
+    expected = [Detection(*values) for values in state.get(ONE_PASS) or ()]
+    if expected:
+        done(audio.seconds // MINUTE)
+    else:
+        expected = one_pass(engine, audio, done)
+        state.put(ONE_PASS, expected)
+    outcomes = {}
+    for path in paths:
+        kept = state.get(path)
+        if kept is not None:
+            outcomes[path] = Outcome(**kept)
+            done(audio.seconds // MINUTE)
+            continue
+        if path == "detect":
+            outcomes[path] = detect(engine, audio, expected, done)
+        else:
+            outcomes[path] = asyncio.run(wyoming(engine, audio, expected, done))
+        state.put(path, asdict(outcomes[path]))
+    return outcomes
+
+
+def _settings(engine: Engine, audio: Audio, found: dict[str, Any]) -> dict[str, Any]:
+    """What an outcome depends on."""
+    return {
+        "model": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
+        "audio": audio.fingerprint,
+        "seconds": audio.seconds,
+        "processor": found["cpu"],
+        "versions": found["versions"],
+    }
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM does what Ctrl-C does, so that no server is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def loop(engine: Engine, names: Sequence[str]) -> NDArray[np.int16]:
