@@ -1,6 +1,5 @@
 """Reports as tables of text, for the terminal, for HTML and for Markdown alike."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...train.metrics import HEADLINES
@@ -68,10 +67,11 @@ def _cost(report: Report) -> Table:
     ]
     return Table(
         "On the device",
-        "int16 PCM to decisions. CPU time is that of the whole process, hot; a step is what the "
-        "row takes at a time. Ratios are of CPU time to that of the first row, round by round.",
+        "int16 PCM to decisions. CPU ms/s: milliseconds of CPU time of the whole process per "
+        "second of audio, hot; a step is what the row takes at a time. Ratios are of CPU time to "
+        "that of the first row, round by round.",
         (
-            *("name", "decides", "precision", "step ms", "CPU ms per s of audio", "ratio"),
+            *("name", "decides", "precision", "step ms", "CPU ms/s", "ratio"),
             *("real-time factor", "hot p50 µs", "p95", "p99", "max"),
             *("paced p50 µs", "p95", "p99", "max"),
         ),
@@ -132,7 +132,7 @@ def _full(report: Report) -> Table:
         "encoder to 30 s, as they were made.",
         (
             *("name", "job", "weights", "M parameters", "device", "precision", "mode", "batch"),
-            *("step p50 ms", "p95", "ratio", "CPU ms per s of audio", "ratio", "accuracy"),
+            *("step p50 ms", "p95", "ratio", "CPU ms/s", "ratio", "accuracy"),
         ),
         rows,
     )
@@ -157,7 +157,7 @@ def _scaling(report: Report) -> Table:
         "Students with random weights that differ from the first in one thing.",
         (
             *("width", "chunk ms", "keywords", "precision", "parameters", "file kB"),
-            *("CPU ms per s of audio", "hot p50 µs", "p95", "p99", "max"),
+            *("CPU ms/s", "hot p50 µs", "p95", "p99", "max"),
         ),
         rows,
     )
@@ -183,7 +183,7 @@ def _capacity(report: Report) -> Table:
         "the fewest that were not.",
         (
             *("model", "precision", "chunks per call", "carried", "not carried"),
-            *("p99 ms", "chunk ms", "CPU ms per s of audio"),
+            *("p99 ms", "chunk ms", "CPU ms/s"),
         ),
         rows,
     )
@@ -253,13 +253,3 @@ def _times(figure: Spread | None) -> str:
     if "e" in middle + low + high:
         middle, low, high = (f"{value:.0f}" for value in (figure.median, figure.low, figure.high))
     return f"{middle} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})"
-
-
-def narrow(table: Table, drop: Callable[[str], bool]) -> Table:
-    """The table without the columns whose head ``drop`` says."""
-    kept = [place for place, head in enumerate(table.heads) if not drop(head)]
-
-    def only(cells: Sequence[str]) -> list[str]:
-        return [cells[place] for place in kept]
-
-    return Table(table.title, table.note, tuple(only(table.heads)), [only(r) for r in table.rows])

@@ -123,22 +123,28 @@ def variants(
     """
     for device in settings.devices:
         for precision in settings.precisions:
-            group = []
-            for seconds in (WINDOW, CLIP):
-                source = _source(name, seconds)
-                network = _Decide(source.teacher, PRECISIONS[precision]).to(device)
-                for mode in settings.modes:
-                    for batch in _batches(settings, device, mode, seconds):
-                        full = _try(name, source, network, device, precision, mode, batch, settings)
-                        if isinstance(full, Full):
-                            group.append(full)
-                        else:
-                            skip(f"{name}, {seconds:g} s, {device}, {precision}, {mode}", full)
-            yield group
-            group.clear()
+            # Nothing here holds on to a group, so that its memory is free for the next.
+            yield _group(name, settings, device, precision, skip)
             gc.collect()
             if device == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _group(
+    name: str, settings: Settings, device: str, precision: str, skip: Callable[[str, str], None]
+) -> list[Full]:
+    group = []
+    for seconds in (WINDOW, CLIP):
+        source = _source(name, seconds)
+        network = _Decide(source.teacher, PRECISIONS[precision]).to(device)
+        for mode in settings.modes:
+            for batch in _batches(settings, device, mode, seconds):
+                full = _try(name, source, network, device, precision, mode, batch, settings)
+                if isinstance(full, Full):
+                    group.append(full)
+                else:
+                    skip(f"{name}, {seconds:g} s, {device}, {precision}, {mode}", full)
+    return group
 
 
 @dataclass(frozen=True)
@@ -191,11 +197,13 @@ class _Decide(nn.Module):
         super().__init__()
         self.teacher = teacher
         self.dtype = dtype
-        if dtype != torch.float32:
-            # Weights only: buffers belong to the features, and casting in every call costs more
-            # than the call.
-            for parameter in teacher.parameters():
-                parameter.data = parameter.data.to(dtype)
+        for layer in teacher.modules():
+            # Weights and statistics, once: casting them in every call costs more than the call.
+            # What makes the features has no weights.
+            if any(True for _ in layer.parameters(recurse=False)):
+                for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+                    if tensor.is_floating_point():
+                        tensor.data = tensor.data.to(dtype)
 
     def forward(self, pcm: Tensor) -> Tensor:
         wav = pcm.float() / 32768

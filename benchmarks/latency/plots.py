@@ -24,7 +24,7 @@ def plots(report: Report) -> "dict[str, tuple[str, Figure]]":
         ),
         "accuracy": (
             "CPU time per second of audio against measured accuracy. What was not measured here "
-            "stands below the line.",
+            "stands in the lower part.",
             _accuracy(report.of("edge", "peer", "full")),
         ),
         "scaling": (
@@ -39,7 +39,10 @@ def plots(report: Report) -> "dict[str, tuple[str, Figure]]":
 def _distributions(rows: Sequence[Row]) -> "Figure | None":
     if not rows:
         return None
-    figure, axes = _axes(7.5, 4.2)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
     styles = keyword_styles([f"{row.name}, {row.precision}" for row in rows])
     for row, (label, style) in zip(rows, styles.items(), strict=True):
         percents = range(len(row.hot.percentiles_us))
@@ -50,49 +53,59 @@ def _distributions(rows: Sequence[Row]) -> "Figure | None":
     axes.set_xscale("log")
     axes.set_xlabel("µs of a step")
     axes.set_ylabel("% of steps")
+    _plain(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=SIZE)
     return figure
 
 
 def _accuracy(rows: Sequence[Row]) -> "Figure | None":
-    if not any(row.accuracy for row in rows):
+    # A batch shares what a call costs among windows that one stream does not have.
+    single = [row for row in rows if row.batch == 1]
+    measured = [row for row in single if row.accuracy]
+    others = [row for row in single if not row.accuracy]
+    if not measured:
         return None
-    figure, axes = _axes(7.5, 4.2)
-    measured = [row.accuracy.value for row in rows if row.accuracy]
-    low = min(measured) - max(0.02, 0.5 * (max(measured) - min(measured)))
-    # The lowest of the rows that are not measured, below all that are.
-    unmeasured = [row for row in rows if row.accuracy is None and row.batch == 1]
-    step = 0.006
-    floor = low - step * max(1, len(unmeasured))
-    axes.axhline(100 * low, color=GREY, linewidth=0.8)
-    place = low
-    for row in rows:
-        cost = row.hot.cpu_ms_per_second
-        if row.accuracy is not None:
-            height, color = row.accuracy.value, "#0072b2"
-        elif row.batch == 1:
-            place -= step
-            height, color = place, GREY
-        else:
-            continue
-        axes.errorbar(
-            [cost.median],
-            [100 * height],
-            xerr=[[cost.median - cost.low], [cost.high - cost.median]],
-            marker=MARKS[row.kind],
-            color=color,
-            markersize=5,
-        )
-        label = f" {row.name}, {row.precision}"
-        label += f", {row.job}, {row.mode}" if row.kind == "full" else ""
-        axes.annotate(label, (cost.median, 100 * height), va="center", fontsize=SIZE - 2.5)
-    axes.set_xscale("log")
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right * 30)
-    axes.set_ylim(100 * (floor - step), 100 * min(1.0, max(measured) + 0.02))
-    axes.set_xlabel("CPU ms per second of audio")
-    axes.set_ylabel("accuracy %")
+    from matplotlib.figure import Figure
+
+    strip = 0.35 + 0.16 * len(others)
+    figure = Figure(figsize=(8, 2.6 + strip), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(2.6, strip))
+    for row in measured:
+        assert row.accuracy is not None
+        _mark(above, row, 100 * row.accuracy.value, "#0072b2")
+    for place, row in enumerate(others):
+        _mark(below, row, -place, GREY)
+    above.set_xscale("log")
+    left, right = above.get_xlim()
+    # Room for the names, which stand to the right of the marks.
+    above.set_xlim(left, right * (right / left) ** 0.6)
+    above.set_ylabel("accuracy %")
+    levels = [100 * row.accuracy.value for row in measured if row.accuracy]
+    above.set_ylim(min(levels) - 1, min(100.0, max(levels) + 1))
+    below.set_ylim(-len(others) + 0.2, 0.8)
+    below.set_yticks([])
+    below.set_ylabel("not measured" if others else "")
+    below.set_xlabel("CPU ms per second of audio")
+    for axes in (above, below):
+        _plain(axes)
     return figure
+
+
+def _mark(axes: Any, row: Row, height: float, color: str) -> None:
+    cost = row.hot.cpu_ms_per_second
+    axes.errorbar(
+        [cost.median],
+        [height],
+        xerr=[[cost.median - cost.low], [cost.high - cost.median]],
+        marker=MARKS[row.kind],
+        color=color,
+        markersize=5,
+    )
+    label = f"{row.name}, {row.precision}"
+    if row.kind == "full":
+        label += f", {row.job}, {row.mode}, {row.device}"
+    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(label, (cost.median, height), fontsize=SIZE - 2, **place)
 
 
 def _scaling(rows: Sequence[Row]) -> "Figure | None":
@@ -143,15 +156,6 @@ def _scaling(rows: Sequence[Row]) -> "Figure | None":
     panel_axes[0].set_ylabel("CPU ms per second of audio")
     panel_axes[0].legend(frameon=False, fontsize=SIZE)
     return figure
-
-
-def _axes(width: float, height: float) -> "tuple[Figure, Any]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    _plain(axes)
-    return figure, axes
 
 
 def _plain(axes: Any) -> None:

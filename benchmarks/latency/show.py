@@ -1,21 +1,35 @@
 """Reports and comparisons for people, on stderr."""
 
+import re
+
 from ..tables import show_table
-from .cells import caption, narrow, tables
+from .cells import Table, caption, tables
 from .compare import Comparison
 from .results import Report
 
-_WIDE = ("real-time factor", "p95", "max")
-"""Columns that a terminal has no room for; JSON and HTML have them."""
+# What a terminal has no room for; JSON and HTML have it.
+_WIDE = ("decides", "real-time factor", "p95", "max", "install MB", "weights", "M parameters")
+_INTERVAL = re.compile(r" \(\S+\xa0to\xa0\S+\)")
+_FULL = "CPU ms/s"
+"""The figure that keeps its interval."""
 
 
 def show(report: Report) -> None:
     """Print all tables, and under them settings, machine and disturbances."""
-    every = [narrow(table, lambda head: head in _WIDE) for table in tables(report)]
+    every = [_narrow(table) for table in tables(report)]
     for table in every:
         last = table is every[-1]
         notes = [table.note, "", *caption(report)] if last else [table.note, ""]
         show_table(table.heads, table.rows, "\n".join(notes))
+
+
+def _narrow(table: Table) -> Table:
+    kept = [(place, head) for place, head in enumerate(table.heads) if head not in _WIDE]
+    rows = [
+        [row[place] if head == _FULL else _INTERVAL.sub("", row[place]) for place, head in kept]
+        for row in table.rows
+    ]
+    return Table(table.title, table.note, tuple(head for _, head in kept), rows)
 
 
 def show_comparison(found: Comparison) -> None:

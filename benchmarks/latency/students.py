@@ -13,22 +13,24 @@ from ...export.model_file import with_manifest
 from ...export.quantize import calibrate
 from ...runtime.files import write_bytes
 from ...runtime.manifest import SILENCE, UNKNOWN, Decision, Manifest
-from ...train.mfcc import MfccSettings
-from ...train.student import Student, StudentSettings
+from ...train import recipe as recipes
+from ...train.student import Student
 from ...train.teachers.teacher import seeded
 from .audio import speech_like
 
-WIDTHS = (32, 96, 128)
+RECIPE = Path(recipes.__file__).parent / "recipes" / "commands.toml"
+"""Whose front end and network, of the shipped model, are varied."""
+WIDTHS = (32, 64, 96, 128)
 CHUNKS = (0.02, 0.04, 0.16, 0.32)
 KEYWORDS = (1, 35, 100)
-"""What is tried beside the value of :class:`Shape`, one at a time."""
+"""What is tried beside the usual value, one at a time."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """What is varied."""
 
-    width: int = StudentSettings().width
+    width: int
     chunk: float = 0.08
     """Seconds."""
     keywords: int = 8
@@ -42,7 +44,7 @@ class Shape:
 
 def shapes() -> list[Shape]:
     """The usual shape, and those that differ from it in one thing."""
-    usual = Shape()
+    usual = Shape(recipes.load_recipe(RECIPE).student.width)
     return [
         usual,
         *(dataclasses.replace(usual, width=width) for width in WIDTHS if width != usual.width),
@@ -53,10 +55,11 @@ def shapes() -> list[Shape]:
 
 def write_students(shape: Shape, folder: Path) -> Iterator[Path]:
     """Write the int8 and the float32 file of a student into ``folder``, in that order."""
-    features = MfccSettings()
+    recipe = recipes.load_recipe(RECIPE)
+    features = recipe.features
     names = tuple(f"word {number}" for number in range(shape.keywords))
     labels = (*names, UNKNOWN, SILENCE)
-    settings = StudentSettings(width=shape.width)
+    settings = dataclasses.replace(recipe.student, width=shape.width)
     student = seeded(0, lambda: _lively(Student(len(labels), settings, features))).eval()
     chunk = round(shape.chunk * features.sample_rate)
     audio = torch.from_numpy(speech_like(features.sample_rate).astype(np.float32) / 32768)

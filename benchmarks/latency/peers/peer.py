@@ -5,17 +5,18 @@ A package adds one by an entry point of the group ``earmark.peers`` that names a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 GROUP = "earmark.peers"
 RATE = 16_000
 CHUNK = 1280
 """Samples that a peer is given at a time where it takes any number."""
 
-Push = Callable[[NDArray[np.int16]], object]
+Push = Callable[["NDArray[np.int16]"], object]
 """Takes int16 [block] at 16 kHz and decides."""
 
 
@@ -42,6 +43,9 @@ class Peer:
 
 def peers() -> dict[str, tuple[str, str, Peer]]:
     """All that are registered, by name: the module and the attribute of each, and the peer."""
+    # Here, since a cold start of a peer imports this module.
+    from importlib.metadata import entry_points
+
     found = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         found[point.name] = (point.module, point.attr, point.load())
