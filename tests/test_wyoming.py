@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_model
-from earmark.runtime import wyoming_server
+from earmark.runtime import wyoming_server, wyoming_session
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
-from earmark.runtime.wyoming_server import Model, Server
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.client import AsyncClient, AsyncTcpClient, AsyncUnixClient
+from earmark.runtime.wyoming_models import Model
+from earmark.runtime.wyoming_server import Server
+from wyoming.audio import AudioChunk, AudioStart
+from wyoming.client import AsyncTcpClient, AsyncUnixClient
 from wyoming.error import Error
-from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection, NotDetected
+from wyoming_talk import chunks, heard, listen_to
 
 COMMAND = [
     *(sys.executable, "-c"),
@@ -77,41 +78,6 @@ def converse(conversation: Coroutine[Any, Any, None]) -> None:
             await conversation
 
     asyncio.run(bounded())
-
-
-def chunks(
-    pcm: np.ndarray, samples: int = 160, timestamp: int | None = None
-) -> Iterator[AudioChunk]:
-    for start in range(0, len(pcm), samples):
-        at = None if timestamp is None else timestamp + start // 16
-        yield AudioChunk(16000, 2, 1, pcm[start : start + samples].tobytes(), at)
-
-
-async def listen_to(
-    client: AsyncClient, audio: Iterator[AudioChunk], names: list[str] | None = None
-) -> list[Event]:
-    """Send a stream and return all that is answered up to its end, and a ping's answer."""
-    found: list[Event] = []
-
-    async def send() -> None:
-        await client.write_event(Detect(names).event())
-        await client.write_event(AudioStart(16000, 2, 1).event())
-        for chunk in audio:
-            await client.write_event(chunk.event())
-        await client.write_event(AudioStop().event())
-        await client.write_event(Ping("end").event())
-
-    async def receive() -> None:
-        while (event := await client.read_event()) and event.type != "pong":
-            found.append(event)
-
-    await asyncio.gather(send(), receive())
-    return found
-
-
-def heard(events: list[Event]) -> list[tuple[str | None, int | None]]:
-    found = [Detection.from_event(event) for event in events if Detection.is_type(event.type)]
-    return [(detection.name, detection.timestamp) for detection in found]
 
 
 def test_what_home_assistant_does(path: Path, tmp_path: Path) -> None:
@@ -386,7 +352,7 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(wyoming_server, "MESSAGE_SECONDS", 0.3)
+    monkeypatch.setattr(wyoming_session, "MESSAGE_SECONDS", 0.3)
     monkeypatch.setattr(wyoming_server, "SWEEP_SECONDS", 0.05)
 
     async def conversation() -> None:
