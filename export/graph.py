@@ -143,7 +143,8 @@ def build(student: Student, chunk: int, encodings: list[Affine] | None = None) -
     g = _Graph()
     count = len(student.stem)
     parts = layers[:count], layers[count], layers[count + 1 :]
-    state = _State.read(g, student, parts[0] if encodings is None else parts[0][:1])
+    apart = parts[0] if encodings is None else parts[0][:1]
+    state = _State.read(g, student, apart, geometry.steps)
 
     x = _mfcc(g, student, state, chunk)
     x = g.node("Gemm", x, g.array(matrix), g.array(bias))
@@ -156,8 +157,7 @@ def build(student: Student, chunk: int, encodings: list[Affine] | None = None) -
     x = g.node("Gemm", x, g.array(head), g.array(_array(student.head.bias)))
     labels = student.labels
     x = g.node("Reshape", x, g.array([-1, geometry.steps * labels]))
-    rows = g.node("Concat", state.rows, x, axis=1)
-    state.rows = _tail(g, rows, (student.average - 1) * labels)
+    rows = state.extend_rows(g, x, (student.average - 1) * labels)
     # The moving average as a product with a banded matrix.
     average = np.zeros((geometry.steps, student.average - 1 + geometry.steps), np.float32)
     for step in range(geometry.steps):
@@ -218,8 +218,8 @@ class _State:
 
     tail: str
     """Audio."""
-    rows: str
-    """Logits before the moving average."""
+    rows: list[str]
+    """Logits before the moving average, in pieces of which the chunk drops the first."""
     stem: list[str]
     """Inputs of the layers of the stem; of a quantized graph only of the first."""
     others: str
@@ -227,20 +227,31 @@ class _State:
     code of 0 is a value of 0 there, because a ReLU precedes."""
 
     @classmethod
-    def read(cls, g: _Graph, student: Student, apart: Sequence[Layer]) -> Self:
+    def read(cls, g: _Graph, student: Student, apart: Sequence[Layer], steps: int) -> Self:
         """``apart`` are the layers of the stem whose inputs are parts of their own."""
         features = student.mfcc.settings
+        kept = (student.average - 1) * student.labels
+        dropped = steps * student.labels
+        rows = [dropped, kept - dropped] if dropped < kept else [kept]
         sizes = [
             features.window - features.hop,
-            (student.average - 1) * student.labels,
+            *rows,
             *(layer.context * layer.row for layer in apart),
         ]
         total = sum(math.prod(shape) for shape in student.cache_shapes)
-        tail, rows, *stem, others = g.split("cache", [*sizes, total - sum(sizes)])
-        return cls(tail, rows, stem, others)
+        tail, *parts, others = g.split("cache", [*sizes, total - sum(sizes)])
+        return cls(tail, parts[: len(rows)], parts[len(rows) :], others)
 
     def write(self, g: _Graph) -> None:
-        g.node("Concat", self.tail, self.rows, *self.stem, self.others, axis=1, output="cache_out")
+        parts = [self.tail, *self.rows, *self.stem, self.others]
+        g.node("Concat", *parts, axis=1, output="cache_out")
+
+    def extend_rows(self, g: _Graph, x: str, kept: int) -> str:
+        """The kept rows and those of the chunk, flat; ``kept`` numbers are to be kept of them."""
+        rows = g.node("Concat", *self.rows, x, axis=1)
+        # Where the chunk is the shorter, no operator is needed to drop as much as it brings.
+        self.rows = [*self.rows[1:], x] if len(self.rows) > 1 else [_tail(g, rows, kept)]
+        return rows
 
 
 class _Histories:
@@ -301,14 +312,17 @@ def _mfcc(g: _Graph, student: Student, state: _State, chunk: int) -> str:
     """
     s = student.mfcc.settings
     half, overlap = s.window // 2, s.window - s.hop
-    audio = g.node("Concat", state.tail, "pcm", axis=1)
     # Frame i ends with row i of the chunk's hops.
     ends = g.node("Reshape", "pcm", g.array([-1, s.hop]))
     if half < s.hop:
-        starts = _hops(g, audio, 0, chunk, s.hop)
+        shifted, last = g.split("pcm", [chunk - overlap, overlap])
+        shifted = g.node("Concat", state.tail, shifted, axis=1)
+        starts = g.node("Reshape", shifted, g.array([-1, s.hop]))
         before = _cut(g, starts, 1, half + 1)
         after = _reversed(g, ends, s.hop - 1, half)
+        state.tail = last
     else:
+        audio = g.node("Concat", state.tail, "pcm", axis=1)
         pieces = [ends]
         for start in range(overlap - s.hop, 0, -s.hop):
             pieces.insert(0, _hops(g, audio, start, chunk, s.hop))
@@ -317,7 +331,7 @@ def _mfcc(g: _Graph, student: Student, state: _State, chunk: int) -> str:
         frames = g.node("Concat", *pieces, axis=1)
         before = _cut(g, frames, 1, half + 1)
         after = _reversed(g, frames, s.window - 1, half)
-    state.tail = _tail(g, "pcm" if overlap <= chunk else audio, overlap)
+        state.tail = _tail(g, audio, overlap)
     cosines, sines, filters = _mfcc_matrices(g, student)
     real = g.node("MatMul", g.node("Add", before, after), cosines)
     imaginary = g.node("MatMul", g.node("Sub", before, after), sines)

@@ -220,6 +220,22 @@ def test_sums_do_not_drift() -> None:
     assert not decider.smoothed.any()
 
 
+def test_a_mean_is_there_after_any_length_of_quiet_steps() -> None:
+    # Shares below every threshold, which are summed only when asked for, over many moves of the
+    # buffer; then a word.
+    decider = Decider(settings(smoothing=0.1, refractory=0.1), LABELS, STEP)
+    quiet = np.full((7000, 3), 0.25, np.float32)
+    for start in range(0, len(quiet), 7):
+        assert decider.update(quiet[start : start + 7]) == []
+    assert decider.smoothed.tolist() == [0.25, 0.25, 0.25]
+    word = np.array([[0, 0, 1]], np.float32)
+    fired = [decider.update(word) for _ in range(5)]
+    means = [0.25 + 0.75 * count / 5 for count in range(1, 6)]
+    first = next(i for i, mean in enumerate(means) if mean >= 0.5)
+    assert [len(f) for f in fired] == [int(i == first) for i in range(5)]
+    assert decider.smoothed[2] == 1
+
+
 def test_a_gap_forgets_the_mean_but_not_the_refractory_period() -> None:
     decision = settings(smoothing=0.0, refractory=1.0)
     word = np.tile([0.0, 0.0, 0.9], (10, 1))

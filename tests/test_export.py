@@ -105,6 +105,19 @@ def test_int8_logits_do_not_depend_on_the_chunk(which: int, chunk_steps: int) ->
     np.testing.assert_allclose(got, whole, atol=0.05)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_streams_of_a_batch_are_to_the_bit_as_alone(
+    shape: StudentSettings, quantized: bool
+) -> None:
+    student = make(shape)
+    pcm = 0.1 * torch.randn(5, 6 * student.step, generator=torch.Generator().manual_seed(0))
+    model = build(student, 2 * student.step, calibrate(student, [pcm]) if quantized else None)
+    together = stream(model, pcm.numpy(), 2 * student.step)
+    alone = [stream(model, row[None].numpy(), 2 * student.step) for row in pcm]
+    assert np.array_equal(together, np.concatenate(alone))
+
+
 @pytest.mark.parametrize("milliseconds", [20, 40, 80])
 def test_chunk_lengths_of_the_default_student(milliseconds: int) -> None:
     student = Student(10, StudentSettings(), MfccSettings()).eval()
