@@ -1,21 +1,24 @@
 """A scene to listen to: words at known times in background noise."""
 
+import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..export.matching import Word, loud
+from ..export.noisy import rms
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
+from ..runtime.files import atomic_path
 from ..runtime.manifest import SILENCE, UNKNOWN
 from ..train.dataset import SAMPLE_RATE, Split
 
 SPEECH_DB = -26.0
 """Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
-_FADE = SAMPLE_RATE // 50
+FADE = SAMPLE_RATE // 50
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def compose(
         if count:
             chosen += rng.choice(rows, count, replace=count > len(rows)).tolist()
     chosen = [chosen[i] for i in rng.permutation(len(chosen))]
-    pieces = [_cut(split.pcm[row]) for row in chosen]
+    pieces = [cut(split.pcm[row]) for row in chosen]
     samples = round(seconds * SAMPLE_RATE)
     pause = round(gap * SAMPLE_RATE)
     free = samples - sum(map(len, pieces)) - pause * (len(pieces) + 1)
@@ -94,7 +97,7 @@ def compose(
         raise EarmarkError(f"scene: {len(pieces)} words need {need:.1f} s: make it longer")
     pauses = pause + free * rng.dirichlet(np.ones(len(pieces) + 1))
     speech_level = 32768 * 10 ** (SPEECH_DB / 20)
-    mix = _bed(noise, samples, rng) * speech_level * 10 ** (-snr_db / 20)
+    mix = bed(noise, samples, rng) * speech_level * 10 ** (-snr_db / 20)
     truth: list[Word] = []
     unknown: list[Word] = []
     place = 0.0
@@ -102,9 +105,9 @@ def compose(
         start = int(place + pause_before)
         place = start + len(piece)
         # The fades lie outside of the word and outside of its level.
-        inside = piece[_FADE:-_FADE]
-        mix[start : start + len(piece)] += piece * (speech_level / max(_rms(inside), 1e-9))
-        bounds = (start + _FADE) / SAMPLE_RATE, (start + len(piece) - _FADE) / SAMPLE_RATE
+        inside = piece[FADE:-FADE]
+        mix[start : start + len(piece)] += piece * (speech_level / max(rms(inside), 1e-9))
+        bounds = (start + FADE) / SAMPLE_RATE, (start + len(piece) - FADE) / SAMPLE_RATE
         label = split.labels[split.label[row]]
         if label == UNKNOWN:
             unknown.append(Word(str(split.word[row]), *bounds))
@@ -136,17 +139,27 @@ def hear(engine: Engine, pcm: NDArray[np.int16]) -> Heard:
     return Heard(np.array(times), table, tuple(detections))
 
 
-def _cut(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
-    """The loud part of a clip with a short fade on either side, float64 [samples]."""
+def write_wav(target: Path, pcm: NDArray[np.int16]) -> None:
+    """Write int16 [samples] at 16 kHz as WAV, whole or not at all."""
+    with atomic_path(target) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(pcm.astype("<i2").tobytes())
+
+
+def cut(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
+    """The loud part of a clip with a fade of :data:`FADE` samples on either side, float64
+    [samples]."""
     start, end = loud(pcm, SAMPLE_RATE)
-    piece = np.pad(pcm.astype(np.float64), _FADE)[start : end + 2 * _FADE]
-    ramp = np.linspace(0, 1, _FADE)
-    piece[:_FADE] *= ramp
-    piece[-_FADE:] *= ramp[::-1]
+    piece = np.pad(pcm.astype(np.float64), FADE)[start : end + 2 * FADE]
+    ramp = np.linspace(0, 1, FADE)
+    piece[:FADE] *= ramp
+    piece[-FADE:] *= ramp[::-1]
     return piece
 
 
-def _bed(
+def bed(
     noise: Sequence[NDArray[np.int16]], samples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Noise of the scene's length at a root mean square of 1."""
@@ -154,10 +167,6 @@ def _bed(
     if not usable:
         return np.zeros(samples)
     # Each at the same loudness, or the loudest recording would be all that is heard.
-    chain = [usable[i] / _rms(usable[i]) for i in rng.permutation(len(usable))]
-    bed = np.resize(np.roll(np.concatenate(chain), -int(rng.integers(len(chain[0])))), samples)
-    return bed / max(_rms(bed), 1e-9)
-
-
-def _rms(signal: NDArray[Any]) -> float:
-    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
+    chain = [usable[i] / rms(usable[i]) for i in rng.permutation(len(usable))]
+    found = np.resize(np.roll(np.concatenate(chain), -int(rng.integers(len(chain[0])))), samples)
+    return found / max(rms(found), 1e-9)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import make_resampler, read_audio
+from ..runtime.audio import read_audio
 from ..runtime.detect import TAIL_SECONDS
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
@@ -36,19 +36,18 @@ from ..train.corpus import find_audio
 from ..train.progress import progress
 from .machine import machine, machine_line
 from .soak_state import State
+from .speak import spoken
 
 PATHS = ("detect", "wyoming")
 ONE_PASS = "one-pass"
 MAX_HOURS = 1000.0
 PAUSE_SECONDS = 1.0
 NOISE_DB = -60.0
-SPEECH_DB = -26.0
 MINUTE = 60
 MESSAGE_SAMPLES = 1280
 """Samples of a Wyoming audio message."""
 WARM_UP = 0.1
 """Share of the run before which memory still settles."""
-VARIANTS = ("", "+f3", "+m3")
 SERVER = "import sys; from earmark.runtime.cli import main; sys.exit(main())"
 TOLERANCE = 1e-6
 
@@ -198,7 +197,7 @@ def loop(engine: Engine, names: Sequence[str]) -> NDArray[np.int16]:
         files = [f for n in map(Path, names) for f in (find_audio(n) if n.is_dir() else [n])]
         recordings = [read_audio(file, rate) for file in files]
     else:
-        recordings = list(_spoken(engine.manifest.keywords, rate))
+        recordings = [speech for _, speech in spoken(engine.manifest.keywords, rate)]
     pause = np.zeros(round(PAUSE_SECONDS * rate), np.float32)
     pieces = [piece for recording in recordings for piece in (pause, recording)]
     if not pieces:
@@ -366,29 +365,6 @@ async def _drain(stream: asyncio.StreamReader) -> None:
     """What the server prints would otherwise hold it up."""
     while await stream.read(1 << 16):
         pass
-
-
-def _spoken(keywords: Sequence[str], rate: int) -> Iterator[NDArray[np.float32]]:
-    """Each keyword in a few voices of eSpeak NG at the usual level of speech."""
-    from ..train.espeak import synthesizer
-
-    engine = synthesizer()
-    for keyword in keywords:
-        for variant in VARIANTS:
-            pcm = engine.speak(
-                keyword.replace("_", " "),
-                engine.voices("en-us")[0] + variant,
-                words_per_minute=140,
-                pitch=50,
-                pitch_range=50,
-            )
-            speech = pcm.astype(np.float32) / np.float32(32768)
-            if engine.rate != rate:
-                resampler: Any = make_resampler(engine.rate, rate)
-                speech = resampler.resample_chunk(speech, last=True)
-            loud = float(np.sqrt(np.mean(np.square(speech))))
-            speech *= 10 ** (SPEECH_DB / 20) / max(loud, 1e-9)
-            yield speech
 
 
 def _show(outcomes: dict[str, Outcome], found: dict[str, Any]) -> None:

@@ -10,9 +10,16 @@ from ..runtime.command import Command
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..train.dataset import Split
+
 
 def _configure(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model file")
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        help="model files; also run directories, which hear whole clips in torch",
+    )
     parser.add_argument(
         "--data",
         metavar="DIR",
@@ -32,7 +39,23 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--speech", metavar="DIR", nargs="+", default=[], help="free speech for _unknown_ clips"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--snr",
+        metavar="DB",
+        nargs="+",
+        default=["clean"],
+        help="also in the split's noise, as in --snr clean 20 10 5 0 -5: decibels of a clip's "
+        "speech level over the noise, the same noise for every model and ratio",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which noise each clip gets")
+    parser.add_argument(
+        "--neighbours",
+        action="store_true",
+        help="also nearest neighbours among the training clips of --data, the baseline",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON line for each model and ratio on stdout"
+    )
     parser.add_argument(
         "--predictions", metavar="FILE", help="write path,label,score of each clip as CSV"
     )
@@ -43,53 +66,124 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from ..runtime.engine import Engine
     from ..runtime.errors import EarmarkError
     from ..train.corpus import scan
-    from ..train.dataset import load_split
+    from ..train.dataset import load_split, noise_pool
     from ..train.metrics import measure
     from .drawing import PICTURES
-    from .evaluate import clip_seconds, score, write_predictions
+    from .evaluate import write_predictions
+    from .judge import neighbours, open_judge
+    from .noisy import in_noise, parse_snrs
 
     if arguments.confusion and Path(arguments.confusion).suffix.lower() not in PICTURES:
         raise EarmarkError(
             f"--confusion {arguments.confusion}: name a file that ends in {', '.join(PICTURES)}"
         )
-    engine = Engine(arguments.model)
-    labels = engine.manifest.labels
-    multilabel = engine.manifest.activation == "sigmoid"
-    if multilabel and arguments.confusion:
+    snrs = parse_snrs(arguments.snr)
+    judges = [open_judge(Path(name)) for name in arguments.models]
+    first = judges[0]
+    for other in judges[1:]:
+        if (other.labels, other.clip, other.multilabel) != (
+            first.labels,
+            first.clip,
+            first.multilabel,
+        ):
+            raise EarmarkError(
+                f"{other.about['model']}: has other labels or clips than {first.about['model']}: "
+                "measure it by itself"
+            )
+    alone = len(judges) == len(snrs) == 1 and not arguments.neighbours
+    if (arguments.predictions or arguments.confusion) and not alone:
+        raise EarmarkError("--predictions and --confusion are of one model at one --snr")
+    if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
     corpus = scan(*arguments.data)
-    split = load_split(
-        corpus,
-        labels,
-        arguments.split,
-        clip_seconds(engine.manifest),
-        arguments.cache,
-        noise_roots=arguments.noise,
-        multilabel=multilabel,
-        speech_roots=arguments.speech,
-    )
-    posteriors = score(engine, split)
-    measures = measure(split, posteriors)
-    if arguments.predictions:
-        write_predictions(Path(arguments.predictions), split, posteriors, corpus.roots)
+
+    def load(name: str) -> "Split":
+        return load_split(
+            corpus,
+            first.labels,
+            name,
+            first.clip,
+            arguments.cache,
+            noise_roots=arguments.noise,
+            multilabel=first.multilabel,
+            speech_roots=arguments.speech,
+        )
+
+    clips = load(arguments.split)
+    if arguments.neighbours:
+        if arguments.split in ("train", "all"):
+            raise EarmarkError("--neighbours: know the training clips: name another --split")
+        judges += neighbours(load("train"), first.clip)
+    noise = []
+    if snrs != (None,):
+        noise = noise_pool(corpus, arguments.split, arguments.noise, arguments.cache)
+    rows: list[tuple[float | None, list[dict[str, Any]]]] = []
+    for snr in snrs:
+        split = clips if snr is None else in_noise(clips, noise, snr, arguments.seed)
+        found = []
+        for judge in judges:
+            posteriors = judge.posteriors(split)
+            measures = measure(split, posteriors)
+            found.append(measures)
+            if arguments.json:
+                about = {
+                    **judge.about,
+                    "data": arguments.data,
+                    "split": arguments.split,
+                    "noise": arguments.noise,
+                    "snr": snr,
+                    "noise_seed": None if snr is None else arguments.seed,
+                }
+                print(json.dumps(about | measures), flush=True)
+            if arguments.predictions:
+                write_predictions(Path(arguments.predictions), split, posteriors, corpus.roots)
+        rows.append((snr, found))
+    measures = rows[0][1][0]
     if arguments.confusion:
         from .confusion import draw_confusion
 
-        draw_confusion(Path(arguments.confusion), labels, measures["confusion"])
+        draw_confusion(Path(arguments.confusion), first.labels, measures["confusion"])
     if arguments.json:
-        about = {
-            "model": str(engine.path),
-            "precision": engine.manifest.precision,
-            "data": arguments.data,
-            "split": arguments.split,
-        }
-        print(json.dumps(about | measures))
-    else:
+        return 0
+    if alone:
         _show(measures)
+    else:
+        _compare([judge.about for judge in judges], rows)
     return 0
+
+
+def _compare(
+    about: list[dict[str, Any]], rows: list[tuple[float | None, list[dict[str, Any]]]]
+) -> None:
+    """Print the headline figures side by side, a row for each ratio."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..train.metrics import HEADLINES, headline
+    from .noisy import snr_name
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    figure = headline(rows[0][1][0])
+    table = Table("noise", box=None, pad_edge=False)
+    for one in about:
+        table.add_column(f"{Path(one['model']).name}\n{one['judged']}", justify="right")
+    for snr, found in rows:
+        cells = []
+        for measures in found:
+            interval = measures.get(f"{figure}_interval")
+            limits = f" ({interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+            cells.append(f"{measures[figure]:.2%}{limits}")
+        table.add_row(snr_name(snr), *cells)
+    console.print(table)
+    first = rows[0][1][0]
+    console.print(
+        f"{HEADLINES[figure]} on {first['clips']} clips of {first['speakers']} speakers; intervals "
+        "of 95 % over speakers",
+        style="dim",
+    )
+    _show_skipped(console, first)
 
 
 def _show(measures: dict[str, Any]) -> None:
@@ -158,5 +252,7 @@ evaluate = Command(
     examples=(
         "earmark evaluate model.onnx --data data/speech-commands --split test",
         "earmark evaluate model.onnx --data clips --split all --json --predictions scores.csv",
+        "earmark evaluate small.onnx large.onnx runs/teacher --neighbours "
+        "--data data/speech-commands --noise data/esc-10 --snr clean 20 10 5 0 -5",
     ),
 )

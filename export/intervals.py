@@ -21,7 +21,7 @@ def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float,
 
 
 def wilson_interval(
-    count: int, total: int, confidence: float = CONFIDENCE
+    count: float, total: float, confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
     """The score interval for the probability behind ``count`` of ``total`` independent trials
     (E. B. Wilson, "Probable inference", J. Am. Stat. Assoc. 22, 1927); None of no trials."""

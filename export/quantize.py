@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..train.fit import whole_steps
-from ..train.student import Student
+from ..train.student import Student, whole_steps
 from .graph import Affine
 
 PERCENTILE = 99.99

@@ -398,6 +398,13 @@ def parse_points(texts: Sequence[str]) -> dict[str, float]:
     return points
 
 
+def first_half(groups: Iterable[str], seed: int) -> set[str]:
+    """Every second group in random order."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[i] for i in order[::2]}
+
+
 def _counted(pieces: Iterable[Piece], rate: int, advance: Callable[[int], None]) -> Iterator[Piece]:
     """Pass on a source and tell ``advance`` of every whole second of it."""
     samples = 0
@@ -410,9 +417,7 @@ def _counted(pieces: Iterable[Piece], rate: int, advance: Callable[[int], None])
 
 def _halves(traces: Sequence[Trace], seed: int) -> tuple[tuple[Trace, ...], tuple[Trace, ...]]:
     """Traces dealt out by group, every second group to the same half, in random order."""
-    groups = sorted({trace.group for trace in traces})
-    order = np.random.default_rng(seed).permutation(len(groups))
-    first = {groups[i] for i in order[::2]}
+    first = first_half([trace.group for trace in traces], seed)
     return (
         tuple(trace for trace in traces if trace.group in first),
         tuple(trace for trace in traces if trace.group not in first),

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
-from ..train.fit import whole_steps
-from ..train.student import Student
+from ..train.student import Student, whole_steps
 
 Array = NDArray[np.float32]
 

@@ -16,7 +16,9 @@ import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
 from earmark.train.checkpoints import AtomicCheckpointIO, epochs_done
-from earmark.train.fit import Clips, epoch_batches, train
+from earmark.train.clips import Clips
+from earmark.train.epoch import epoch_batches
+from earmark.train.fit import train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
 from tiny_corpus import tiny_recipe, write_corpus

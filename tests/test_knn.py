@@ -7,9 +7,9 @@ import pytest
 import torch
 from earmark.train.corpus import scan
 from earmark.train.dataset import label_set, load_split
-from earmark.train.fit import _some
 from earmark.train.knn import knn_figures, pooled_mfcc
 from earmark.train.mfcc import Mfcc, MfccSettings
+from earmark.train.run_info import _some
 from tiny_corpus import write_corpus
 
 

@@ -11,9 +11,11 @@ import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
 from earmark.train import fit
+from earmark.train.clips import Clips
 from earmark.train.corpus import data_fingerprint, hashed_split, scan
 from earmark.train.dataset import SPEECH, label_set, load_split, recording_origin, speech_pool
-from earmark.train.fit import Clips, epoch_batches, train
+from earmark.train.epoch import epoch_batches
+from earmark.train.fit import train
 from earmark.train.recipe import Recipe
 from earmark.train.run import load_run, read_history
 from tiny_corpus import KEYWORDS, PITCH, RATE, tiny_recipe, word_pcm, write_corpus

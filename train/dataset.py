@@ -258,6 +258,15 @@ def speech_pool(
     return _speech(roots, split, cache_dir)[1]
 
 
+def speech_recordings(
+    roots: Iterable[str | os.PathLike[str]],
+    split: str,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> list[tuple[str, NDArray[np.int16]]]:
+    """As :func:`speech_pool`, recording by recording, each with its name."""
+    return [(s.name, s.pcm) for s in _speech(roots, split, cache_dir)[0]]
+
+
 def pieces(
     folders: Iterable[str | os.PathLike[str]],
     clip_seconds: float,

@@ -98,12 +98,11 @@ def classification(
     present = np.unique(truth)
     support = np.bincount(truth, minlength=len(labels))
     recall = _SKLEARN.recall_score(truth, predicted, labels=every, average=None, zero_division=0)
-    names, speaker = np.unique(speakers, return_inverse=True)
     result = {
         "clips": len(truth),
-        "speakers": len(names),
+        "speakers": len(np.unique(speakers)),
         "top1": float(_SKLEARN.accuracy_score(truth, predicted)),
-        "top1_interval": _interval(predicted == truth, speaker, len(names), bootstrap, seed),
+        "top1_interval": speaker_interval(predicted == truth, speakers, bootstrap, seed),
         "macro_f1": float(
             _SKLEARN.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
         ),
@@ -189,14 +188,13 @@ def _check(probabilities: NDArray[np.float32]) -> None:
         raise EarmarkError("the model gives posteriors that are no numbers: export it again")
 
 
-def _interval(
-    correct: NDArray[np.bool_],
-    speaker: NDArray[np.intp],
-    speakers: int,
-    resamples: int,
-    seed: int,
+def speaker_interval(
+    correct: NDArray[np.bool_], names: NDArray[np.str_], resamples: int = 1000, seed: int = 0
 ) -> list[float] | None:
-    """Interval of the share of ``correct`` when speakers are drawn with replacement."""
+    """Interval of the share of ``correct``, bool [N], when speakers (``names``, str [N]) are drawn
+    with replacement; None for a single speaker."""
+    found, speaker = np.unique(names, return_inverse=True)
+    speakers = len(found)
     if speakers < 2 or not resamples:
         return None
     clips = np.bincount(speaker, minlength=speakers)

@@ -5,8 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from .dataset import Split
-from .fit import whole_steps
-from .student import Student
+from .student import Student, whole_steps
 
 _BATCH = 64
 

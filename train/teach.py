@@ -13,10 +13,14 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
 from . import run as runs
 from .augment import Mixture
-from .fit import Batch, Lesson, Material, fit, prepare, run_info
+from .clips import Batch
+from .fit import fit
+from .lesson import Lesson
+from .material import Material, prepare
 from .metrics import classification
 from .recipe import Recipe
-from .teacher_run import SHAPE, WEIGHTS
+from .run_info import run_info
+from .teacher_run import SHAPE, WEIGHTS, teacher_posteriors
 from .teachers import registry
 from .teachers.teacher import Teacher, parameter_groups
 
@@ -134,16 +138,11 @@ def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
     return [part for part in parts if part["params"]]
 
 
-@torch.no_grad()
 def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
     """Accuracy on whole validation clips."""
     split = material.splits["validation"]
     teacher = lesson.teacher.eval()
-    device = next(teacher.parameters()).device
-    found = []
-    for start in range(0, len(split), 256):
-        pcm = torch.from_numpy(np.array(split.pcm[start : start + 256])).to(device)
-        found.append(lesson.judge(pcm.float() / 32768).float().softmax(1).cpu().numpy())
-    measured = classification(split.labels, split.label, np.concatenate(found), split.speaker)
+    found = teacher_posteriors(teacher, split)
+    measured = classification(split.labels, split.label, found, split.speaker)
     parameters = sum(p.numel() for p in teacher.parameters())
     return {"split": "validation", "parameters": parameters} | measured

@@ -38,7 +38,7 @@ class Block:
     """Clips that are kept together."""
 
     clips: NDArray[np.int64]
-    """int64 [clips], as in :class:`earmark.train.fit.Batch`."""
+    """int64 [clips], as in :class:`earmark.train.clips.Batch`."""
     digest: str
     """Hash of these numbers and of the recordings and labels behind them."""
 

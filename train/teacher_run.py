@@ -8,15 +8,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Source
 from . import run as runs
+from .dataset import Split
+from .progress import progress
 from .recipe import Recipe
 from .teachers import registry
 from .teachers.teacher import Teacher
 
 WEIGHTS = "teacher.pt"
 SHAPE = "teacher.json"
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -64,3 +71,16 @@ def load_teacher(path: str | Path) -> TeacherRun:
     teacher = Teacher(backbone, len(info.labels))
     digest = runs.read_weights(path / WEIGHTS, teacher, "teach")
     return TeacherRun(path, recipe, info, teacher.eval().requires_grad_(False), digest)
+
+
+@torch.no_grad()
+def teacher_posteriors(teacher: Teacher, split: Split) -> NDArray[np.float32]:
+    """Posteriors of whole clips, float32 [N, labels], from a teacher in evaluation mode."""
+    device = next(teacher.parameters()).device
+    found = []
+    with progress("Asking the teacher", len(split)) as advance:
+        for start in range(0, len(split), _BATCH):
+            pcm = torch.from_numpy(np.array(split.pcm[start : start + _BATCH])).to(device)
+            found.append(teacher(pcm.float() / 32768).logits.float().softmax(1).cpu())
+            advance(len(pcm))
+    return torch.cat(found).numpy()

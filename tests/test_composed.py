@@ -1,0 +1,200 @@
+"""Composed streams: every word once where the truth says it, halves apart, nothing by chance; and
+what is counted on them."""
+
+import dataclasses
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import toy_model
+from earmark.benchmarks import det
+from earmark.benchmarks.cli_det import det as verb
+from earmark.benchmarks.composed import Composed, Materials, compose_all, plan, write_streams
+from earmark.export.det import THRESHOLDS
+from earmark.export.matching import Word
+from earmark.runtime.cli import main
+from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
+from earmark.train.dataset import Split
+from tiny_corpus import RATE, write_corpus
+
+
+def materials(speakers: int = 6, speech: int = 4) -> Materials:
+    """Low and high tones and hums of some speakers, and recordings of soft hiss."""
+    rows, label, word, speaker = [], [], [], []
+    for who in range(speakers):
+        for index, (name, hertz) in enumerate([("low", 440), ("high", 3000), ("hum", 1200)]):
+            row = np.zeros(RATE, np.int16)
+            row[4800:11200] = toy_model.tone(hertz, 0.4, 0.1)
+            rows.append(row)
+            label.append(index)
+            word.append(name)
+            speaker.append(f"s{who}")
+    names = np.array(speaker)
+    split = Split(
+        toy_model.LABELS, np.stack(rows), np.array(label), np.array(word), names, names, 0
+    )
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 500, 5 * RATE).astype(np.int16)
+    talk = tuple((f"talk/{i}.wav", toy_model.tone(1200, 4.0, 0.1)) for i in range(speech))
+    return Materials(split, (noise,), talk)
+
+
+def level(pcm: np.ndarray) -> float:
+    return 20 * np.log10(np.sqrt(np.mean(np.square(pcm.astype(float)))) / 32768)
+
+
+def test_every_keyword_is_said_once_in_each_condition_and_halves_share_nobody() -> None:
+    streams = list(compose_all(materials(), (None, 10.0)))
+    for snr in (None, 10.0):
+        some = [s for s in streams if s.snr == snr]
+        said = [(w.keyword, who) for s in some for w, who in zip(s.truth, s.speakers, strict=True)]
+        assert sorted(said) == sorted((w, f"s{i}") for w in ("low", "high") for i in range(6))
+    halves = [{who for s in streams if s.half == half for who in s.speakers} for half in (0, 1)]
+    assert len(halves[0]) == len(halves[1]) == 3 and not halves[0] & halves[1]
+    silent = [s for s in streams if not s.truth]
+    assert len([s for s in silent if s.name.startswith("speech")]) == 8
+    # Other words, like speech, are heard once in the streams without keywords.
+    assert sum(len(s.others) for s in silent if s.name.startswith("words")) == 12
+
+
+def test_words_are_where_the_truth_says_and_noise_is_as_far_below() -> None:
+    for stream in compose_all(materials(), (None, 10.0)):
+        inside = np.zeros(len(stream.pcm), bool)
+        for word in (*stream.truth, *stream.others):
+            place = slice(round(word.start * RATE), round(word.end * RATE))
+            if stream.snr is None:
+                assert level(stream.pcm[place]) == pytest.approx(-26, abs=0.1)
+            inside[place.start - 400 : place.stop + 400] = True
+        if stream.snr is None:
+            assert not stream.pcm[~inside].any()
+        else:
+            assert level(stream.pcm[~inside]) == pytest.approx(-36, abs=0.5)
+
+
+def test_conditions_and_runs_are_the_same_but_for_the_noise() -> None:
+    first, again, other = (
+        list(compose_all(materials(), snrs, seed))
+        for snrs, seed in (((None, 0.0), 0), ((0.0,), 0), ((0.0,), 1))
+    )
+    half = len(first) // 2
+    for clean, noisy, repeated in zip(first[:half], first[half:], again, strict=True):
+        assert clean.truth == noisy.truth and (clean.pcm != noisy.pcm).any()
+        np.testing.assert_array_equal(noisy.pcm, repeated.pcm)
+    assert [s.truth for s in again] != [s.truth for s in other]
+
+
+def test_what_cannot_be_composed_is_named() -> None:
+    some = materials()
+    with pytest.raises(EarmarkError, match="no noise"):
+        next(compose_all(dataclasses.replace(some, noise=()), (10.0,)))
+    mute = dataclasses.replace(some.words, pcm=some.words.pcm * 0)
+    with pytest.raises(EarmarkError, match="no keyword"):
+        plan(dataclasses.replace(some, words=mute), 0)
+
+
+def test_streams_can_be_listened_to(tmp_path: Path) -> None:
+    streams = list(write_streams(compose_all(materials(), (10.0,)), tmp_path))
+    for stream in streams:
+        with wave.open(str(tmp_path / f"10dB-{stream.name}.wav"), "rb") as file:
+            assert file.getnframes() == len(stream.pcm)
+        lines = (tmp_path / f"10dB-{stream.name}.txt").read_text().splitlines()
+        found = [Word(name, float(a), float(b)) for a, b, name in (x.split("\t") for x in lines)]
+        assert [w.keyword for w in found if w.keyword in ("low", "high")] == [
+            w.keyword for w in stream.truth
+        ]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
+
+
+def test_points_are_what_the_curves_say(engine: Engine) -> None:
+    """Both go through the decision rule, one over all thresholds at once and one word by word."""
+    [takes] = det.listen([engine], compose_all(materials(), (None, 0.0)))
+    found = det.measure(engine.manifest, takes, (100.0, 1.0))
+    curve = found["curves"]["all"]
+    assert found["clips"] == 12 and curve["said"] == 24
+    assert found["distinct_hours"] == pytest.approx(found["hours"] / 2)
+    assert curve["said"] == sum(found["curves"][name]["said"] for name in found["conditions"])
+    for level, threshold in enumerate(THRESHOLDS[::9]):
+        decision = dataclasses.replace(
+            engine.manifest.decision, thresholds={"low": threshold, "high": threshold}
+        )
+        one = det.point(engine.manifest, takes, [decision] * 2, 2)
+        assert one["misses"] == curve["misses"][9 * level]
+        assert one["false_accepts"] == curve["false_accepts"][9 * level]
+        assert sum(part["misses"] for part in one["by_keyword"].values()) == one["misses"]
+    for point in found["points"]:
+        assert point["missed_interval"][0] <= point["missed"] <= point["missed_interval"][1]
+        assert point["shown"] == (point["per_hour_interval"][1] <= point["target"])
+    assert not found["points"][1]["shown"] and "not shown" in det.cautions(found)[-1]
+    assert det.det_figure([found | {"title": "toy"}]).axes
+
+
+def test_thresholds_are_judged_on_the_other_half(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [takes] = det.listen([engine], compose_all(materials(), (None,)))
+    used = []
+    monkeypatch.setattr(det, "point", lambda m, t, decisions, c: used.append(decisions) or REPORT)
+    found = det.measure(engine.manifest, takes, (50.0,))
+    chosen = found["points"][0]["thresholds"]
+    assert [d.thresholds["low"] for d in used[0]] == chosen[::-1]
+
+
+REPORT = {"per_hour_interval": [0, 1]}
+
+
+def test_second_detections_are_counted_apart(engine: Engine) -> None:
+    """A word twice the model's refractory period long, interrupted, fires twice."""
+    sound = toy_model.tone(440, 0.3, 0.1)
+    pcm = np.concatenate([np.zeros(RATE, np.int16), sound, np.zeros(RATE, np.int16), sound])
+    pcm = np.append(pcm, np.zeros(RATE, np.int16))
+    stream = Composed("x", None, 0, pcm, (Word("low", 1.0, 2.6),), ("s",))
+    quiet = Composed("y", None, 0, np.zeros(RATE, np.int16), (), ())
+    [takes] = det.listen([engine], [stream, quiet])
+    found = det.point(engine.manifest, takes, [engine.manifest.decision] * 2, 1)
+    assert (found["misses"], found["doubles"], found["wrong"]) == (0, 1, 0)
+    other = dataclasses.replace(stream, truth=(Word("low", 1.0, 1.3),))
+    [takes] = det.listen([engine], [other, quiet])
+    found = det.point(engine.manifest, takes, [engine.manifest.decision] * 2, 1)
+    assert (found["misses"], found["doubles"], found["wrong"]) == (0, 0, 1)
+
+
+def test_lowest_is_where_no_higher_threshold_has_more() -> None:
+    counts = np.array([9, 2, 3, 1, 0])
+    assert [det.lowest(counts, allowed) for allowed in (0, 1, 2.9, 3, 100)] == [4, 3, 3, 1, 0]
+    assert det.lowest(np.array([5, 4]), 1) == 1
+
+
+def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"det": verb})
+    corpus = write_corpus(tmp_path / "corpus", 24)
+    (tmp_path / "other").mkdir()
+    for name in "abcd":
+        soundfile.write(tmp_path / "other" / f"{name}.wav", toy_model.tone(1200, 3.0), RATE)
+    models = [str(toy_model.save(tmp_path / name)) for name in ("one.onnx", "two.onnx")]
+    command = ["det", *models, "--data", str(corpus), "--other", str(tmp_path / "other")]
+    plot, kept = tmp_path / "det.png", tmp_path / "streams"
+    assert main([*command, "--snr", "10", "--plot", str(plot), "--write", str(kept)]) == 0
+    shown = capsys.readouterr()
+    first, second = map(json.loads, shown.out.splitlines())
+    assert (first["title"], second["title"]) == ("one", "two")
+    assert first["points"] == second["points"] and first["conditions"] == ["10 dB"]
+    assert "as shipped" in shown.err and plot.stat().st_size > 1000 and any(kept.glob("*.wav"))
+    # What a model was trained on is no speech that it never heard.
+    source = {"name": "other", "licence": "x", "role": "free speech"}
+    taught = str(toy_model.save(tmp_path / "taught.onnx", sources=(_source(source),)))
+    assert main(["det", taught, *command[3:]]) != 0
+    assert "was trained on other" in capsys.readouterr().err
+
+
+def _source(fields: dict[str, str]):
+    from earmark.runtime.manifest import Source
+
+    return Source(**fields)

@@ -1,0 +1,115 @@
+"""Clips as a step of training gets them: fetched a batch at a time, by number."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..runtime.manifest import UNKNOWN
+from .dataset import Split
+from .speech import surround
+
+UNLABELLED = -1
+_NO_CLIPS = np.zeros((0, 0), np.int16)
+_NO_SPEECH = np.zeros(0, np.int16)
+_AROUND_DB = (-10.0, 5.0)
+"""Level of the free speech around a word against the word."""
+
+
+class Batch(NamedTuple):
+    """Clips as they are drawn for a step, row by row the same clip in every tensor."""
+
+    pcm: Tensor
+    """int16 [batch, samples]."""
+    label: Tensor
+    """int64 [batch], -1 for a clip without a label; in a multi-label task [batch, labels], 1 for
+    each that the clip has."""
+    clip: Tensor
+    """int64 [batch]: the row in the split; from its end on, that of the clips without labels; from
+    their end on, the sample of the free speech at which a piece begins; negative for an empty clip,
+    to be filled with background."""
+    draw: Tensor
+    """int64 [batch], a random number of this one use of the clip."""
+
+
+class Clips(Dataset[Any]):
+    """Clips fetched a batch at a time, each by its number (see :class:`Batch`) and the draw's."""
+
+    def __init__(
+        self,
+        split: Split,
+        silence: int | None,
+        unlabelled: NDArray[np.int16] = _NO_CLIPS,
+        speech: NDArray[np.int16] = _NO_SPEECH,
+        around: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            split: the clips.
+            silence: the class of an empty clip.
+            unlabelled: clips without a label, int16 [clips, samples].
+            speech: free speech, int16 [samples].
+            around: share of the words to put between pieces of free speech.
+            seed: which words and pieces these are follows from it, the clip and the draw.
+        """
+        self.split, self.silence, self.unlabelled = split, silence, unlabelled
+        self.speech, self.around, self.seed = speech, around, seed
+        self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
+        self.places = max(0, len(speech) - split.pcm.shape[1])
+        """Samples of free speech at which a piece can begin."""
+
+    def __len__(self) -> int:
+        return len(self.split) + len(self.unlabelled)
+
+    def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
+        """What stands for clips in a hash: their samples and labels."""
+        batch = self.__getitems__([(int(clip), 0) for clip in clips])
+        yield batch.pcm.numpy().tobytes()
+        yield batch.label.numpy().tobytes()
+
+    def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
+        clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
+        empty, piece = clip < 0, clip >= len(self)
+        stored = ~empty & (clip < len(self.split))
+        foreign = ~(empty | piece | stored)
+        row = np.where(stored, clip, 0)
+        pcm = np.asarray(self.split.pcm[row])
+        pcm[empty] = 0
+        if foreign.any():
+            pcm[foreign] = self.unlabelled[clip[foreign] - len(self.split)]
+        for place in np.flatnonzero(piece):
+            pcm[place] = self._piece(int(clip[place]) - len(self))
+        if self.split.several is not None:
+            label = self.split.several[row].astype(np.int64)
+        else:
+            label = np.where(stored, self.split.label[row], UNLABELLED)
+            label[empty] = UNLABELLED if self.silence is None else self.silence
+            label[piece] = UNLABELLED if self.unknown is None else self.unknown
+            if self.places and self.around:
+                for place in np.flatnonzero(stored & (label != self.silence)):
+                    use = (self.seed, int(clip[place]), int(draw[place]))
+                    pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
+        # Copies: a transposed array is not whole in memory.
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (pcm, label, clip, draw)))
+
+    def _within_speech(
+        self, pcm: NDArray[np.int16], random: np.random.Generator
+    ) -> NDArray[np.int16]:
+        """A word, put between pieces of free speech as often as is asked for."""
+        if random.random() >= self.around:
+            return pcm
+        piece = self._piece(int(random.integers(self.places)))
+        return surround(pcm, piece, random.uniform(*_AROUND_DB))
+
+    def _piece(self, start: int) -> np.ndarray:
+        return self.speech[start : start + self.split.pcm.shape[1]]
+
+
+def as_it_is(batch: Any) -> Any:
+    """What collates batches that are fetched whole."""
+    return batch

@@ -1,0 +1,261 @@
+"""A step of training: what happens to a batch, and what is learned from it."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import SILENCE, UNKNOWN
+from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
+from .clips import Batch, Clips, as_it_is
+from .distill import Distillation
+from .draws import Draws
+from .ensemble import Ensemble
+from .epoch import background_clips, epoch_batches, labelled_clips
+from .lightning_import import pl
+from .material import Material
+from .metrics import watched
+from .recipe import Recipe
+from .student import Student, whole_steps
+
+READOUT = 0.1
+"""The loss is the mean over the logits of this last stretch of a clip, seconds."""
+
+
+class Lesson(pl.LightningModule):
+    """The data's way through a step of training, whoever learns."""
+
+    def __init__(self, recipe: Recipe, material: Material) -> None:
+        super().__init__()
+        self.recipe = recipe
+        labels = material.labels
+        self.split = material.splits["train"]
+        self.cache = material.cache
+        self.unknown, self.silence = (
+            labels.index(name) if name in labels else None for name in (UNKNOWN, SILENCE)
+        )
+        self.clips = Clips(
+            self.split,
+            self.silence,
+            material.unlabelled,
+            material.speech,
+            recipe.data.speech_around,
+            recipe.seed,
+        )
+        self.rate = recipe.features.sample_rate
+        # No buffer: what a module registers is sent from one process to the others.
+        self.pool = torch.from_numpy(material.pool)
+        self.watched = watched(len(labels), recipe.multilabel)
+        pl.seed_everything(recipe.seed, verbose=False)
+
+    def judge(self, wav: Tensor) -> Tensor:
+        """Logits, [batch, labels], of whole clips [batch, samples]."""
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        self.pool = self.pool.to(self.device)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        # Lightning asks anew for each epoch, so that the order follows from the epoch's number
+        # alone and a resumed run sees the clips that it would have seen.
+        trainer = self.trainer
+        epoch = trainer.current_epoch
+        batches = epoch_batches(self.clips, self.recipe, epoch, trainer.world_size, self.unknown)
+        return DataLoader(
+            self.clips,
+            batch_sampler=batches[trainer.global_rank :: trainer.world_size],
+            collate_fn=as_it_is,
+        )
+
+    def view(self, batch: Batch) -> Tensor:
+        """Which of its views each clip is shown in, int64 [batch]."""
+        views = self.recipe.augment.views
+        return batch.draw % views if views else batch.draw
+
+    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The waveforms [batch, samples] and labels [batch] of the views of a batch.
+
+        They depend on the seed, each clip and its view alone.
+        """
+        return augment_audio(
+            batch.pcm.float() / 32768,
+            batch.label,
+            Draws.of(self.recipe.seed, batch.clip, self.view(batch)),
+            self.pool,
+            self.recipe.augment,
+            self.rate,
+            self.unknown,
+            self.silence,
+        )
+
+    def masked(self, log_mel: Tensor, batch: Batch) -> Tensor:
+        """SpecAugment on [batch, frames, mels], anew each time a clip is used."""
+        draws = Draws.of(self.recipe.seed, batch.clip, batch.draw)
+        return mask_bands(log_mel, draws, self.recipe.augment)
+
+    def seed_step(self) -> None:
+        """Give what is drawn from torch's generator in this step a seed of its own.
+
+        So what a resumed run draws does not depend on where it was interrupted.
+        """
+        torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) & 0x7FFFFFFF)
+
+    def report(self, loss: Tensor, clips: int) -> Tensor:
+        """Note the loss of a step of so many clips."""
+        if not torch.isfinite(loss):
+            raise EarmarkError("the loss is no number: lower train.learning_rate")
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=clips)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self.watched.update(self.judge(batch.pcm.float() / 32768), batch.label)
+        self.log_dict(self.watched, on_step=False, on_epoch=True)
+
+
+class StudentLesson(Lesson):
+    """Teaches a student by labels, and by teachers where there are some."""
+
+    def __init__(
+        self, recipe: Recipe, material: Material, ensemble: Ensemble | None = None
+    ) -> None:
+        super().__init__(recipe, material)
+        self.student = Student(len(material.labels), recipe.student, recipe.features)
+        self.readout = max(1, round(READOUT * self.rate / self.student.step))
+        self.ensemble = ensemble
+        self.distillation: Distillation | None = None
+        if ensemble is not None and recipe.distill is not None:
+            self.distillation = Distillation(
+                recipe.distill, recipe.student.width, ensemble.embedding_width
+            )
+        self._embedding: Tensor | None = None
+        if self.distillation is not None and self.distillation.matches:
+            self.student.head.register_forward_pre_hook(self._keep_embedding)
+
+    def _keep_embedding(self, _: Any, inputs: tuple[Tensor]) -> None:
+        self._embedding = inputs[0].mean(2)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.ensemble is None or self.distillation is None:
+            return
+        settings, recipe = self.distillation.settings, self.recipe
+        if settings.mode == "cached":
+            self.ensemble.answer_all(
+                self.cache / "teachers",
+                self.clips,
+                self._empty_clips(),
+                recipe.augment.views,
+                self.render,
+                {
+                    "augment": shapes_waveform(recipe.augment),
+                    "noise": hashlib.sha256(self.pool.cpu().numpy().tobytes()).hexdigest(),
+                    "seed": recipe.seed,
+                    "classes": [self.unknown, self.silence],
+                },
+                embed=self.distillation.matches,
+                device=self.device,
+                rank=self.global_rank,
+                ranks=self.trainer.world_size,
+                barrier=self.trainer.strategy.barrier,
+            )
+        else:
+            self.ensemble.to(self.device)
+        if self.distillation.matches:
+            self.distillation.reduce(self.ensemble.embeddings(self.clips, self.render))
+
+    def _empty_clips(self) -> int:
+        """How many empty clips an epoch has, of negative numbers."""
+        if self.unknown is None or self.recipe.data.balance != "keywords":
+            return 0
+        wanted = labelled_clips(self.clips, self.recipe, self.trainer.world_size)
+        return background_clips(self.split, self.recipe, self.unknown, wanted)[1]
+
+    @torch.no_grad()
+    def render(self, clips: NDArray[np.int64], view: int) -> Tensor:
+        """The waveforms, [clips, samples], of a view of clips, numbered as in :class:`Batch`."""
+        batch = self.clips.__getitems__([(int(clip), view) for clip in clips])
+        return self.augmented(Batch(*(part.to(self.device) for part in batch)))[0]
+
+    def judge(self, wav: Tensor) -> Tensor:
+        log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+        return self.student.classify(log_mel)[:, -1]
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        self.seed_step()
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            wav, label = self.augmented(batch)
+            log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+            log_mel = self.masked(log_mel, batch)
+            if self.recipe.multilabel:
+                target, known = label.float(), torch.ones_like(batch.clip, dtype=torch.bool)
+            else:
+                target = F.one_hot(label.clamp_min(0), self.student.labels).float()
+                known = label >= 0
+        taught = None
+        if self.ensemble is not None and self.distillation is not None:
+            with torch.no_grad():
+                answers = self.ensemble(batch.clip, self.view(batch), wav)
+            taught = self.distillation.targets(answers)
+        if self.recipe.augment.mixup:
+            mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+            log_mel, target = mix(log_mel), mix(target)
+            # The label of what is mixed with a clip without one is not known either.
+            known = known & known[mix.other]
+            taught = None if taught is None else taught.mixed(mix)
+        logits = self.student.classify(log_mel)[:, -self.readout :]
+        settings = self.recipe.train
+        loss = label_loss(logits, target, known, settings.label_smoothing, self.recipe.multilabel)
+        if self.distillation is not None and taught is not None:
+            loss = self.distillation(loss, logits, self._embedding, taught)
+        return self.report(loss, len(wav))
+
+    def configure_optimizers(self) -> Any:
+        settings = self.recipe.train
+        # Norms and biases are not decayed (Goyal et al. 2017).
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        # The schedule divides by the length of each of its two phases.
+        steps = max(3, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            settings.learning_rate,
+            total_steps=steps,
+            pct_start=max(settings.warmup, 2 / steps),
+            cycle_momentum=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def label_loss(
+    logits: Tensor, target: Tensor, known: Tensor, smoothing: float, multilabel: bool = False
+) -> Tensor:
+    """Mean loss of ``logits`` [batch, steps, labels] over the clips whose ``target``
+    [batch, labels] is ``known`` (bool [batch]): cross-entropy, or binary cross-entropy where a
+    clip may have several labels."""
+    wanted = target[:, None].expand_as(logits)
+    if multilabel:
+        # Smoothed as the cross-entropy is, over the two values that each label has.
+        wanted = wanted * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(2)
+    else:
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            wanted.flatten(0, 1),
+            label_smoothing=smoothing,
+            reduction="none",
+        ).view(logits.shape[:2])
+    return (loss.mean(1) * known).sum() / known.sum().clamp_min(1)

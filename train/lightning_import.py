@@ -1,0 +1,12 @@
+"""The one place that imports the trainer, without its warnings."""
+
+import warnings
+
+with warnings.catch_warnings():
+    # Deprecations between the trainer and what it builds on: nothing that a user can act on.
+    warnings.simplefilter("ignore")
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+__all__ = ["Callback", "ModelCheckpoint", "RichProgressBar", "TensorBoardLogger", "pl"]

@@ -1,0 +1,124 @@
+"""What a run learns from: the recordings that a recipe names, found, checked and decoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..runtime.errors import EarmarkError
+from ..runtime.manifest import SILENCE, UNKNOWN
+from .corpus import Corpus, scan
+from .dataset import Split, load_split, noise_pool, pieces, speech_pool
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from."""
+
+    labels: tuple[str, ...]
+    corpus: Corpus
+    splits: dict[str, Split]
+    """``train`` and ``validation``."""
+    pool: NDArray[np.int16]
+    """Background noise for training, int16 [length]; empty where nothing draws from it."""
+    unlabelled: NDArray[np.int16]
+    """Clips that only teachers know the class of, int16 [clips, samples]."""
+    speech: NDArray[np.int16]
+    """Free speech without keywords, int16 [samples]; empty where there is none."""
+    cache: Path
+    """Folder for what is computed once."""
+
+
+def prepare(recipe: Recipe, run_dir: Path) -> Material:
+    """Find and decode the recordings of a recipe.
+
+    Raises:
+        EarmarkError: the corpus is missing or too small.
+    """
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    labels = recipe.labels
+    corpus = _scan(recipe)
+    cache = Path(recipe.data.cache) if recipe.data.cache else run_dir.parent / "cache"
+    splits = {
+        name: load_split(
+            corpus,
+            labels,
+            name,
+            recipe.data.clip,
+            cache,
+            noise_roots=recipe.data.noise,
+            multilabel=recipe.multilabel,
+            speech_roots=recipe.data.speech,
+        )
+        for name in ("train", "validation")
+    }
+    _check_readable(splits, recipe)
+    pool = _background(corpus, recipe, splits, cache)
+    speech = _free_speech(recipe, cache, splits["train"].pcm.shape[1])
+    unlabelled = pieces(
+        recipe.distill.unlabelled if recipe.distill else (), recipe.data.clip, cache
+    )
+    return Material(labels, corpus, splits, pool, unlabelled, speech, cache)
+
+
+def _scan(recipe: Recipe) -> Corpus:
+    if not recipe.data.roots:
+        hint = ": data.own alone gives no validation split, name one from earmark synth"
+        raise EarmarkError(
+            "recipe field data.roots: names no corpus folder" + (hint if recipe.data.own else "")
+        )
+    data, labels = recipe.data, recipe.labels
+    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
+    classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
+    corpus.require(classes, ("train",), data.at_least, unknown)
+    corpus.require(classes, ("validation",), unknown=unknown)
+    return corpus
+
+
+def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
+    """What the corpus lists was checked when it was scanned; this is what could be read of it."""
+    for name, needed in (("train", recipe.data.at_least), ("validation", 1)):
+        split = splits[name]
+        for index, label in enumerate(split.labels):
+            count = int(split.target[:, index].sum())
+            if label != SILENCE and count < needed:
+                raise EarmarkError(
+                    f"{', '.join(recipe.data.roots)}: {count} readable clips of {label!r} in the "
+                    f"{name} split, at least {needed} needed: replace those reported above"
+                )
+
+
+def _background(
+    corpus: Corpus, recipe: Recipe, splits: dict[str, Split], cache: Path
+) -> np.ndarray:
+    """The noise that training draws from, int16 [length]; empty where nothing draws from it."""
+    train = splits["train"]
+    if not recipe.augment.noise and SILENCE not in train.labels:
+        return np.zeros(0, np.int16)
+    pool = noise_pool(corpus, "train", recipe.data.noise, cache)
+    if sum(map(len, pool)) <= train.pcm.shape[1]:
+        optional = "" if SILENCE in train.labels else ", or set augment.noise to 0"
+        raise EarmarkError(
+            f"{', '.join((*recipe.data.roots, *recipe.data.noise))}: no background noise of more "
+            "than a clip's length for training: add recordings of 10 s or more to the corpus' "
+            f"folder _background_noise_, or name a folder of some in data.noise{optional}"
+        )
+    return np.concatenate(pool)
+
+
+def _free_speech(recipe: Recipe, cache: Path, clip: int) -> np.ndarray:
+    """The free speech to train on, int16 [samples]; empty where the recipe names none."""
+    folders = recipe.data.speech
+    if not folders:
+        return np.zeros(0, np.int16)
+    pool = speech_pool(folders, "train", cache)
+    if len(pool) <= clip:
+        raise EarmarkError(
+            f"{', '.join(folders)}: no free speech of more than a clip's length for training: a "
+            "recording is in one split only, so give some dozens of them"
+        )
+    return pool

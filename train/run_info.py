@@ -1,0 +1,95 @@
+"""What a run notes of itself before it begins."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime.manifest import Source
+from . import run as runs
+from .corpus import Corpus, data_fingerprint, read_sources
+from .dataset import Split
+from .knn import knn_figures
+from .material import Material
+from .recipe import Recipe
+
+CALIBRATION_CLIPS = 256
+_BASELINE_TRAIN, _BASELINE_VALIDATION = 4000, 2000
+"""At most so many clips are learned from and judged for the baselines of a run."""
+
+
+def run_info(
+    material: Material,
+    recipe: Recipe,
+    run_dir: Path,
+    command: str,
+    first: runs.Run | None = None,
+) -> runs.RunInfo:
+    """What a run notes before it begins; ``first``: the run whose weights it starts from."""
+    labels, splits, corpus = material.labels, material.splits, material.corpus
+    counts = {
+        name: dict(zip(labels, split.target.sum(axis=0).tolist(), strict=True))
+        for name, split in splits.items()
+    }
+    random = np.random.default_rng((recipe.seed, len(splits["train"])))
+    rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
+    # A run that is there has noted them.
+    fresh = not (run_dir / runs.INFO).exists()
+    baselines = _baselines(splits, recipe) if fresh else {}
+    figure_name = "map" if recipe.multilabel else "top-1"
+    for name, figure in baselines.items():
+        print(f"baseline {name}: {figure_name} {figure:.4f}", file=sys.stderr)
+    return runs.RunInfo(
+        labels=labels,
+        sources=_sources(corpus, recipe, first),
+        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
+        init_sha256=first.weights_sha256 if first else "",
+        clips=counts,
+        calibration=tuple(sorted(splits["train"].path[rows].tolist())),
+        versions=runs.package_versions(),
+        git_revision=runs.git_revision(),
+        command=command,
+        baselines=baselines,
+    )
+
+
+def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[Source, ...]:
+    """All that shaped the weights: what the recipe says, or the folders; and what ``first`` had."""
+    data = recipe.data
+    sources = list(data.sources or corpus.sources)
+    if not data.sources:
+        for role, folders in (("background noise", data.noise), ("free speech", data.speech)):
+            for folder in folders:
+                sources += read_sources(Path(folder), role)
+    if first:
+        sources += first.info.sources
+    return tuple(dict.fromkeys(sources))
+
+
+def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:
+    """Figures on the validation clips of what needs no training, over at most some clips."""
+    train, validation = splits["train"], splits["validation"]
+    if train.pcm.shape[1] < recipe.features.window:
+        return {}
+    found = knn_figures(
+        _some(train, _BASELINE_TRAIN), _some(validation, _BASELINE_VALIDATION), recipe.features
+    )
+    return {name: round(figure, 4) for name, figure in found.items()}
+
+
+def _some(split: Split, most: int) -> Split:
+    """At most so many clips of a split, drawn evenly and always the same."""
+    if len(split) <= most:
+        return split
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:most])
+    return replace(
+        split,
+        pcm=split.pcm[rows],
+        label=split.label[rows],
+        word=split.word[rows],
+        speaker=split.speaker[rows],
+        path=split.path[rows],
+        several=None if split.several is None else split.several[rows],
+        own=None if split.own is None else split.own[rows],
+    )
