@@ -60,15 +60,16 @@ source.onerror = () => { state.textContent = "no connection, trying again"; };
 source.onmessage = (message) => {
   const {type, source: heard, at, time, keyword, score, ...rest} = JSON.parse(message.data);
   const told = at ? new Date(at).toLocaleTimeString() : "";
-  if (type === "heartbeat") {
+  if ("audio_seconds" in rest) {
     beat.textContent = `; heard ${rest.audio_seconds.toFixed(0)} s, ` +
       `${rest.detections} detections, ${rest.gaps} gaps`;
-    return;
+    if (type === "heartbeat") return;
   }
   const row = rows.insertRow(0);
   row.className = type;
   const more = Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ");
-  const what = type === "detection" ? `${keyword} ${score.toFixed(2)}` : `${type}: ${more}`;
+  const what = type === "detection" ? `${keyword} ${score.toFixed(2)}` :
+    type === "ended" ? type : `${type}: ${more}`;
   for (const text of [told, time.toFixed(2) + " s", what]) row.insertCell().textContent = text;
   while (rows.rows.length > 100) rows.deleteRow(-1);
 };
