@@ -128,13 +128,14 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     ),
     "soak": (
         "Soak",
-        "earmark soak --hours N --json >soak.json",
+        "earmark soak --hours N --state soak --json >soak.json",
         "Audio faster than real time through the loop of `detect` and through a connection to "
         "`earmark wyoming`. *Different* counts detections that one pass over the same audio does "
         "not have, has otherwise, or has and are missing: keyword, time and score are compared, "
         "by Wyoming keyword and timestamp, since it carries no score. Memory grows by the slope "
         "after the first tenth of the run; `detect` and the generator of the audio share a "
-        "process, the Wyoming server has one of its own.",
+        "process, the Wyoming server has one of its own. Each path is one process from the first "
+        "sample to the last: one that was interrupted begins anew.",
         _soak,
     ),
     "fuzz": (
@@ -148,7 +149,9 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
         "Concurrent streams",
         "earmark bench-streams --json >streams.json",
         "Live streams on one engine and one thread; the median over rounds with its 95 % bootstrap "
-        "interval.",
+        "interval. *Chunks per call* is how many streams the network runs together. Streams times "
+        "CPU beyond 1,000 ms is more than the thread has: delays of seconds mean that it falls "
+        "behind for as long as it runs.",
         _streams,
     ),
 }
