@@ -140,11 +140,18 @@ class Decider:
         """
         self._rule = _Rule.of(decision, labels, step_seconds)
         window = self._rule.window
-        # Running sums of the posteriors: what the window holds is the difference of two. The last
-        # `window + 1` end at `_end`; sums are appended until the buffer is full, and only then
-        # moved to its front, where the first of them becomes 0.
+        # Running sums of the posteriors: what the window holds is the difference of two. They are
+        # brought up to date only where a keyword could fire or re-arm. The last `window + 1` end at
+        # `_end`; rows are appended until the buffers are full, and only then the sums are moved to
+        # the front, where the first of them becomes 0.
         block = max(BLOCK, window + 1)
         self._sums = np.zeros((window + 1 + block, len(labels)), np.int64)
+        self._rows = np.zeros(self._sums.shape, np.float32)
+        levels = np.nextafter((self._rule.fire / self._rule.full).astype(np.float32), np.float32(0))
+        self._loud = np.where(self._rule.fire == NEVER, np.float32(np.inf), levels)[np.newaxis]
+        """Float32 [steps, labels]: while no posterior in the window reaches it, no mean does. All
+        rows are the same, since numpy compares equal shapes in less than half of the time."""
+        self._is_loud = np.zeros(self._loud.shape, bool)
         self._reset_window()
         self._armed = [True] * len(labels)
         self._ready = [0] * len(labels)
@@ -154,8 +161,7 @@ class Decider:
     @property
     def smoothed(self) -> np.ndarray:
         """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
-        last = self._end - 1
-        return (self._sums[last] - self._sums[last - self._rule.window]) / self._rule.full
+        return self._totals(1)[0] / self._rule.full
 
     @property
     def window(self) -> int:
@@ -171,7 +177,7 @@ class Decider:
         """Take the next steps and return what fires, in the order of the steps.
 
         Args:
-            posteriors: float [steps, labels], each in [0, 1].
+            posteriors: float32 [steps, labels], each in [0, 1].
         """
         steps = len(posteriors)
         if steps <= BLOCK:
@@ -186,9 +192,9 @@ class Decider:
         """Put the steps that the last gap skipped into the moving average, deciding nothing.
 
         Args:
-            posteriors: float [steps, labels] of the end of the gap, at most 1024 rows.
+            posteriors: float32 [steps, labels] of the end of the gap, at most 1024 rows.
         """
-        self._shift(posteriors)
+        self._append(posteriors)
 
     def reset(self) -> None:
         """Return to the state of a new stream."""
@@ -209,13 +215,18 @@ class Decider:
         self._clock += steps
 
     def _reset_window(self) -> None:
-        self._end = self._rule.window + 1
+        self._end = self._summed = self._rule.window + 1
         self._sums[: self._end] = 0
+        self._quiet_from = 0
+        """The step from which no window holds a posterior that reached ``_loud``."""
 
     def _advance(self, posteriors: np.ndarray) -> list[Firing]:
-        totals = self._shift(posteriors)
         clock = self._clock
-        self._clock += len(totals)
+        self._clock = clock + len(posteriors)
+        self._append(posteriors)
+        if self._all_armed and clock >= self._quiet_from:
+            return []
+        totals = self._totals(len(posteriors))
         above = totals >= self._rule.fire
         if self._all_armed and not np.count_nonzero(above):
             return []
@@ -223,17 +234,40 @@ class Decider:
         self._all_armed = all(self._armed)
         return firings
 
-    def _shift(self, posteriors: np.ndarray) -> np.ndarray:
-        """Move the window over the next steps and return its sums, int64 [steps, labels]."""
-        steps, window, sums, end = len(posteriors), self._rule.window, self._sums, self._end
-        if end + steps > len(sums):
-            sums[: window + 1] = sums[end - window - 1 : end] - sums[end - window - 1]
-            end = window + 1
-        self._end = after = end + steps
-        sums[end:after] = posteriors * SCALE  # exact for float32, as a change of the exponent alone
-        new = sums[end - 1 : after]
-        np.add.accumulate(new, axis=0, out=new)
-        return sums[end:after] - sums[end - window : after - window]
+    def _append(self, posteriors: np.ndarray) -> None:
+        """Take rows that end with the step before ``_clock``."""
+        end = self._end
+        after = end + len(posteriors)
+        if after > len(self._rows):
+            window = self._rule.window
+            kept = self._sums[self._settled() - window - 1 : end]
+            self._sums[: window + 1] = kept - kept[0]
+            self._summed = end = window + 1
+            after = end + len(posteriors)
+        self._rows[end:after] = posteriors
+        self._end = after
+        if len(self._loud) != len(posteriors):
+            self._loud = np.repeat(self._loud[:1], len(posteriors), axis=0)
+            self._is_loud = np.zeros(self._loud.shape, bool)
+        np.greater_equal(posteriors, self._loud, self._is_loud)
+        if np.count_nonzero(self._is_loud):
+            self._quiet_from = self._clock + self._rule.window - 1
+
+    def _settled(self) -> int:
+        """Bring the sums up to date; their end."""
+        start, end = self._summed, self._end
+        if start < end:
+            # Exact for float32, as a change of the exponent alone.
+            self._sums[start:end] = self._rows[start:end] * SCALE
+            new = self._sums[start - 1 : end]
+            np.add.accumulate(new, axis=0, out=new)
+            self._summed = end
+        return end
+
+    def _totals(self, steps: int) -> np.ndarray:
+        """Sums over the windows that end with the last steps, int64 [steps, labels]."""
+        end, window = self._settled(), self._rule.window
+        return self._sums[end - steps : end] - self._sums[end - steps - window : end - window]
 
 
 class BatchDecider:

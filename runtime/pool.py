@@ -7,12 +7,13 @@ are there: few streams run one by one and without delay, and the batches grow wi
 
 import dataclasses
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
 
 from .decision import BatchDecider
-from .engine import Detection, Engine, as_pcm, copy_pcm
+from .engine import Detection, Engine, as_pcm, bound_run, copy_pcm
 from .errors import EarmarkError
 from .manifest import Decision
 from .posteriors import OUTPUT
@@ -55,7 +56,6 @@ class StreamPool:
         geometry = manifest.geometry
         self._labels = manifest.labels
         self._rate, self._step, self._chunk = geometry.sample_rate, geometry.step, geometry.chunk
-        self._session = engine._session
         self._batch = min(batch, streams) if engine.batches else 1
         self._decider = BatchDecider(
             manifest.decision,
@@ -82,7 +82,7 @@ class StreamPool:
             np.zeros((rows, geometry.steps, len(manifest.labels)), np.float32),
             np.zeros((rows, geometry.cache), np.float32),
         )
-        self._bindings = [self._bind(count) for count in range(1, rows + 1)]
+        self._runs = [self._bind(engine, count) for count in range(1, rows + 1)]
 
     @property
     def pending(self) -> int:
@@ -175,7 +175,7 @@ class StreamPool:
         posteriors, cache_out = self._outputs
         np.take(self._pcm, chosen, axis=0, out=pcm[:count], mode="clip")
         np.take(self._cache, chosen, axis=0, out=cache[:count], mode="clip")
-        self._session.run_with_iobinding(self._bindings[count - 1])
+        self._runs[count - 1]()
         self._cache[chosen] = cache_out[:count]
         firings = self._decider.update(chosen, posteriors[:count])
         detections = []
@@ -197,12 +197,12 @@ class StreamPool:
         self._filled[stream] = 0
         self._scored[stream] = 0
 
-    def _bind(self, count: int) -> onnxruntime.IOBinding:
+    def _bind(self, engine: Engine, count: int) -> Callable[[], None]:
         """A run of the first ``count`` rows; numpy arrays back the values."""
         value = onnxruntime.OrtValue.ortvalue_from_numpy
-        binding = self._session.io_binding()
+        binding = engine._session.io_binding()
         for name, rows in zip(("pcm", "cache"), self._inputs, strict=True):
             binding.bind_ortvalue_input(name, value(rows[:count]))
         for name, rows in zip((OUTPUT, "cache_out"), self._outputs, strict=True):
             binding.bind_ortvalue_output(name, value(rows[:count]))
-        return binding
+        return bound_run(engine._session, binding)
