@@ -25,10 +25,11 @@ from ..train.fit import train
 from ..train.recipe import Recipe, parse_recipe, recipe_toml
 from ..train.run import load_run
 from ..train.synth import synthesize
-from .latency import ROUNDS, SECONDS, measure
-from .latency import settings as latency_settings
+from .latency.edge import edge_work
+from .latency.timing import ROUNDS, TURN, measure
 from .machine import machine, machine_line
-from .report import Picture, Report, Result, comparison, page
+from .page_parts import Picture
+from .report import Report, Result, comparison, page
 from .scene import Scene, compose, hear, write_wav
 from .tables import show_table
 from .timeline import timeline
@@ -53,7 +54,7 @@ class DemoSettings:
     clips: int = 400
     """Synthesized clips of each keyword."""
     epochs: int = 40
-    bench_seconds: float = SECONDS
+    bench_turn: float = TURN
     bench_rounds: int = ROUNDS
     seed: int = 0
 
@@ -129,10 +130,21 @@ def run(folder: Path, settings: DemoSettings) -> Path:
 
     steps.next("Time both on this machine")
     host = machine()
-    timings = measure(engines, settings.bench_seconds, settings.bench_rounds, pcm=scene.pcm)
+    timings = measure(
+        [edge_work(engine, engine.manifest.precision, scene.pcm) for engine in engines],
+        rounds=settings.bench_rounds,
+        turn=settings.bench_turn,
+        paced=0,
+    )
     results = [
-        Result(engine.manifest, accuracy, matching.summary(scene.seconds), timing)
-        for engine, accuracy, matching, timing in zip(
+        Result(
+            engine.manifest,
+            accuracy,
+            matching.summary(scene.seconds),
+            times.hot,
+            engine.path.stat().st_size,
+        )
+        for engine, accuracy, matching, times in zip(
             engines, accuracies, matchings, timings, strict=True
         )
     ]
@@ -162,7 +174,6 @@ def run(folder: Path, settings: DemoSettings) -> Path:
         ),
         settings={
             "demo": dataclasses.asdict(settings),
-            "timing": latency_settings(settings.bench_seconds, settings.bench_rounds),
             "recipe": json.loads(json.dumps(dataclasses.asdict(recipe))),
         },
         machine=host,
@@ -208,7 +219,7 @@ def _exported(run_dir: Path, model: Path) -> list[Engine]:
 
 
 def _lead(result: Result, scene: Scene) -> str:
-    manifest, found, size = result.manifest, result.scene, result.timing.size
+    manifest, found, size = result.manifest, result.scene, result.size
     false = found["false_accepts"]
     return (
         f"A spotter of {len(manifest.keywords)} keywords, trained from text alone: "

@@ -222,8 +222,8 @@ def _terminated(bench: Bench) -> Row:
     out, err = process.communicate(timeout=EXIT_SECONDS)
     whole = [json.loads(line) for line in [*lines, *out.splitlines()]]
     found = sum(event["type"] == "detection" for event in whole)
-    sees = [f"exit status {process.returncode}", f"{len(whole)} whole lines"]
-    sees += ["traceback"] if b"Traceback" in err else []
+    sees = [event["type"] for event in whole if event["type"] != "detection"]
+    sees += [f"{err.decode().count(chr(10))} line", f"exit status {process.returncode}"]
     return Row("SIGTERM to `detect -`", tuple(sees), None, max(0, len(sure) - found))
 
 

@@ -33,9 +33,10 @@ from ..export.verify import Limits
 from ..runtime.audio import read_audio
 from ..runtime.decision import Decider
 from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Engine, softmax
+from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
+from ..runtime.posteriors import softmax
 from ..train.claim import claim
 from ..train.corpus import (
     SOURCES_FILE,

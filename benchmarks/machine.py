@@ -12,7 +12,9 @@ _FEATURES = {
     "avx512f": "AVX-512",
     "avx_vnni": "AVX VNNI",
     "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 bfloat16",
     "amx_int8": "AMX int8",
+    "amx_bf16": "AMX bfloat16",
     "neon": "NEON",
     "asimd": "NEON",
     "asimddp": "NEON dot product",
@@ -21,14 +23,19 @@ _FEATURES = {
 _PACKAGES = ("earmark", "numpy", "onnxruntime")
 
 
-def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+def machine(
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+    governor: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+) -> dict[str, Any]:
     """The processor, its load and the software, as plain values.
 
     ``cpu``, ``features`` (instruction sets that matter for int8), ``cores``, ``system``, ``load``
-    (average of the last minute, None where the system has none), ``versions``.
+    (average of the last minute, None where the system has none), ``governor`` (of the clock rate,
+    None where there is none, as in most virtual machines), ``versions``.
 
     Args:
         cpuinfo: Linux' description of the processor; elsewhere less is known.
+        governor: Linux' choice of the clock rate.
     """
     fields: dict[str, str] = {}
     if cpuinfo.is_file():
@@ -46,6 +53,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "governor": governor.read_text().strip() if governor.is_file() else None,
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
@@ -56,4 +64,8 @@ def machine_line(found: dict[str, Any]) -> str:
     features = f" ({', '.join(found['features'])})" if found["features"] else ""
     load = "" if found["load"] is None else f", load {found['load']:g}"
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return f"{found['cpu']}{features}, {found['cores']} cores, {found['system']}{load}; {versions}"
+    governor = f", governor {found['governor']}" if found.get("governor") else ""
+    return (
+        f"{found['cpu']}{features}, {found['cores']} cores, {found['system']}{governor}{load}; "
+        f"{versions}"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text, write_text
 from . import faults, soak
-from .latency import Spread
+from .latency.spread import Spread
 from .machine import machine_line
 from .tables import spread_text
 
@@ -147,8 +147,8 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     "streams": (
         "Concurrent streams",
         "earmark bench-streams --json >streams.json",
-        "Live streams on one engine and one thread; the median with the least and the most over "
-        "rounds.",
+        "Live streams on one engine and one thread; the median over rounds with its 95 % bootstrap "
+        "interval.",
         _streams,
     ),
 }

@@ -6,13 +6,15 @@ what each detects is compared with one stream that the same audio was pushed int
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import make_resampler, read_audio
+from ..runtime.audio import read_audio
 from ..runtime.detect import TAIL_SECONDS
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
@@ -33,18 +35,19 @@ from ..runtime.spotter import spot
 from ..train.corpus import find_audio
 from ..train.progress import progress
 from .machine import machine, machine_line
+from .soak_state import State
+from .speak import spoken
 
 PATHS = ("detect", "wyoming")
+ONE_PASS = "one-pass"
 MAX_HOURS = 1000.0
 PAUSE_SECONDS = 1.0
 NOISE_DB = -60.0
-SPEECH_DB = -26.0
 MINUTE = 60
 MESSAGE_SAMPLES = 1280
 """Samples of a Wyoming audio message."""
 WARM_UP = 0.1
 """Share of the run before which memory still settles."""
-VARIANTS = ("", "+f3", "+m3")
 SERVER = "import sys; from earmark.runtime.cli import main; sys.exit(main())"
 TOLERANCE = 1e-6
 
@@ -62,6 +65,13 @@ class Audio:
         self._loop = loop
         self.rate = rate
         self.seconds = seconds
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all but the length."""
+        digest = hashlib.sha256(f"{self.rate} {NOISE_DB}\n".encode())
+        digest.update(self._loop.tobytes())
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
         """Blocks of one second, int16 [rate]."""
@@ -108,14 +118,9 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     paths = PATHS if arguments.path == "both" else (arguments.path,)
     audio = Audio(loop(engine, arguments.audio), engine.manifest.geometry.sample_rate, seconds)
-    with progress("Soaking", (1 + len(paths)) * seconds // MINUTE) as done:
-        expected = one_pass(engine, audio, done)
-        outcomes = {
-            path: detect(engine, audio, expected, done)
-            if path == "detect"
-            else asyncio.run(wyoming(engine, audio, expected, done))
-            for path in paths
-        }
+    state = State.open(arguments.state, _settings(engine, audio, found))
+    with _terminable(), progress("Soaking", (1 + len(paths)) * (seconds // MINUTE)) as done:
+        outcomes = _outcomes(engine, audio, paths, state, done)
     if arguments.json:
         report = {
             "machine": found,
@@ -130,6 +135,56 @@ def run(arguments: Namespace) -> int:
     return 0 if all(outcome.sound for outcome in outcomes.values()) else 1
 
 
+def _outcomes(
+    engine: Engine,
+    audio: Audio,
+    paths: Sequence[str],
+    state: State,
+    done: Callable[[int], None],
+) -> dict[str, Outcome]:
+    """Go through what ``state`` has not yet, and keep it there."""
+    expected = [Detection(*values) for values in state.get(ONE_PASS) or ()]
+    if expected:
+        done(audio.seconds // MINUTE)
+    else:
+        expected = one_pass(engine, audio, done)
+        state.put(ONE_PASS, expected)
+    outcomes = {}
+    for path in paths:
+        kept = state.get(path)
+        if kept is not None:
+            outcomes[path] = Outcome(**kept)
+            done(audio.seconds // MINUTE)
+            continue
+        if path == "detect":
+            outcomes[path] = detect(engine, audio, expected, done)
+        else:
+            outcomes[path] = asyncio.run(wyoming(engine, audio, expected, done))
+        state.put(path, asdict(outcomes[path]))
+    return outcomes
+
+
+def _settings(engine: Engine, audio: Audio, found: dict[str, Any]) -> dict[str, Any]:
+    """What an outcome depends on."""
+    return {
+        "model": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
+        "audio": audio.fingerprint,
+        "seconds": audio.seconds,
+        "processor": found["cpu"],
+        "versions": found["versions"],
+    }
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM does what Ctrl-C does, so that no server is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def loop(engine: Engine, names: Sequence[str]) -> NDArray[np.int16]:
     """Recordings one after the other with pauses between, int16 [samples] at the model's rate.
 
@@ -142,7 +197,7 @@ def loop(engine: Engine, names: Sequence[str]) -> NDArray[np.int16]:
         files = [f for n in map(Path, names) for f in (find_audio(n) if n.is_dir() else [n])]
         recordings = [read_audio(file, rate) for file in files]
     else:
-        recordings = list(_spoken(engine.manifest.keywords, rate))
+        recordings = [speech for _, speech in spoken(engine.manifest.keywords, rate)]
     pause = np.zeros(round(PAUSE_SECONDS * rate), np.float32)
     pieces = [piece for recording in recordings for piece in (pause, recording)]
     if not pieces:
@@ -310,29 +365,6 @@ async def _drain(stream: asyncio.StreamReader) -> None:
     """What the server prints would otherwise hold it up."""
     while await stream.read(1 << 16):
         pass
-
-
-def _spoken(keywords: Sequence[str], rate: int) -> Iterator[NDArray[np.float32]]:
-    """Each keyword in a few voices of eSpeak NG at the usual level of speech."""
-    from ..train.espeak import synthesizer
-
-    engine = synthesizer()
-    for keyword in keywords:
-        for variant in VARIANTS:
-            pcm = engine.speak(
-                keyword.replace("_", " "),
-                engine.voices("en-us")[0] + variant,
-                words_per_minute=140,
-                pitch=50,
-                pitch_range=50,
-            )
-            speech = pcm.astype(np.float32) / np.float32(32768)
-            if engine.rate != rate:
-                resampler: Any = make_resampler(engine.rate, rate)
-                speech = resampler.resample_chunk(speech, last=True)
-            loud = float(np.sqrt(np.mean(np.square(speech))))
-            speech *= 10 ** (SPEECH_DB / 20) / max(loud, 1e-9)
-            yield speech
 
 
 def _show(outcomes: dict[str, Outcome], found: dict[str, Any]) -> None:

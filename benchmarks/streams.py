@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.pool import StreamPool
-from .latency import Clock, Spread, speech_like, spread
+from ..runtime.process import resident_bytes
+from .latency.audio import blocks, speech_like
+from .latency.spread import Spread, spread
+from .latency.timing import Clock
 
 STREAMS = (1, 10, 100, 1000)
 BATCHES = (1, 8, 32, 128)
@@ -86,23 +89,58 @@ def measure(
     loads = []
     for number in streams:
         ways = [None, *(batch for batch in batches if batch <= number)]
-        takes = [_Take(engine, number, batch) for batch in ways]
-        count = max(1, round(seconds / takes[0].chunk_seconds))
-        figures = np.empty((len(ways), rounds, 3))
-        for turn in range(rounds):
-            for place in range(len(ways)):
-                index = (turn + place) % len(ways)
-                spent = cpu_clock()
-                delays = takes[index].run(count, clock, sleep)
-                spent = cpu_clock() - spent
-                audio = count * number * takes[index].chunk_seconds
-                p50, p99 = np.percentile(delays, (50, 99)) / 1e6
-                figures[index, turn] = spent / 1e6 / audio, p50, p99
-                advance(1)
-        for batch, rows in zip(ways, figures, strict=True):
-            cpu, p50, p99 = (spread(column) for column in rows.T)
-            loads.append(Load(number, batch, cpu, p50, p99))
+        loads += measure_ways(
+            engine,
+            number,
+            ways,
+            seconds,
+            rounds,
+            clock=clock,
+            cpu_clock=cpu_clock,
+            sleep=sleep,
+            advance=advance,
+        )
     return loads
+
+
+def measure_ways(
+    engine: Engine,
+    streams: int,
+    ways: Sequence[int | None],
+    seconds: float,
+    rounds: int,
+    *,
+    clock: Clock = time.perf_counter_ns,
+    cpu_clock: Clock = time.process_time_ns,
+    sleep: Callable[[float], None] = time.sleep,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> list[Load]:
+    """Run one number of streams in several ways, in turn in each round.
+
+    Args:
+        engine: the model.
+        streams: number of streams.
+        ways: most chunks in one call, None for one stream after the other.
+        seconds: audio of each stream in each round; the rest as of :func:`measure`.
+        rounds: how often.
+    """
+    takes = [_Take(engine, streams, batch) for batch in ways]
+    count = max(1, round(seconds / takes[0].chunk_seconds))
+    figures = np.empty((len(ways), rounds, 3))
+    for turn in range(rounds):
+        for place in range(len(ways)):
+            index = (turn + place) % len(ways)
+            spent = cpu_clock()
+            delays = takes[index].run(count, clock, sleep)
+            spent = cpu_clock() - spent
+            audio = count * streams * takes[index].chunk_seconds
+            p50, p99 = np.percentile(delays, (50, 99)) / 1e6
+            figures[index, turn] = spent / 1e6 / audio, p50, p99
+            advance(1)
+    return [
+        Load(streams, batch, *(spread(column) for column in rows.T))
+        for batch, rows in zip(ways, figures, strict=True)
+    ]
 
 
 def count_runs(streams: Sequence[int], batches: Sequence[int], rounds: int) -> int:
@@ -118,7 +156,7 @@ def memory(
     The difference between one stream and ``streams`` of them, each after ``seconds`` of audio,
     since buffers take memory as they are filled. None where the system does not tell.
     """
-    if _resident() is None:
+    if resident_bytes() is None:
         return None
     found = {}
     for way, batch in (("single", None), ("pool", 32)):
@@ -134,10 +172,10 @@ def _growth(model: Path, batch: int | None, streams: int, seconds: float) -> int
     engine = Engine(model)
     takes = [_Take(engine, 1, batch)]
     takes[0].fill(seconds)
-    before = _resident() or 0
+    before = resident_bytes() or 0
     takes.append(_Take(engine, streams - 1, batch))
     takes[1].fill(seconds)
-    return (_resident() or 0) - before
+    return (resident_bytes() or 0) - before
 
 
 def settings(seconds: float, rounds: int) -> dict[str, Any]:
@@ -159,8 +197,7 @@ class _Take:
         geometry = engine.manifest.geometry
         self._chunk = geometry.chunk
         self.chunk_seconds = geometry.chunk / geometry.sample_rate
-        audio = speech_like(geometry.sample_rate)
-        self._chunks = np.resize(audio, (len(audio) // geometry.chunk, geometry.chunk))
+        self._chunks = blocks(speech_like(geometry.sample_rate), geometry.chunk)
         self._number = streams
         self._pool = None if batch is None else StreamPool(engine, streams=streams, batch=batch)
         if self._pool is None:
@@ -219,12 +256,3 @@ def _late() -> Clock:
     """A clock by which everything is due."""
     times = itertools.chain([0], itertools.repeat(1 << 62))
     return lambda: next(times)
-
-
-def _resident(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Bytes of this process in memory."""
-    if not statm.is_file():
-        return None
-    import resource
-
-    return int(statm.read_text().split()[1]) * resource.getpagesize()

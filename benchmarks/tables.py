@@ -1,37 +1,11 @@
 """Tables for people, on stderr."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from .latency import Spread, Timing
+from .latency.spread import Spread
 from .machine import machine_line
 from .streams import Load
-
-
-def show_timings(
-    timings: Sequence[Timing], found: dict[str, Any], seconds: float, rounds: int
-) -> None:
-    """Print what ``latency.measure`` found; ``found`` is of ``machine.machine``."""
-    rows = [
-        (
-            Path(timing.model).name,
-            timing.precision,
-            f"{timing.size / 1000:.0f}",
-            spread_text(timing.p50_us, 0),
-            spread_text(timing.p95_us, 0),
-            spread_text(timing.p99_us, 0),
-            spread_text(timing.cpu_ms_per_second, 2),
-        )
-        for timing in timings
-    ]
-    chunk = " / ".join(dict.fromkeys(f"{timing.chunk_ms:g}" for timing in timings))
-    show_table(
-        ("model", "precision", "kB", "p50 µs", "p95 µs", "p99 µs", "CPU ms per s"),
-        rows,
-        f"hot, one thread, chunks of {chunk} ms, {rounds} interleaved rounds of {seconds:g} s; "
-        f"median (least to most over rounds)\n{machine_line(found)}",
-    )
 
 
 def show_loads(
@@ -63,7 +37,7 @@ def show_loads(
         ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms"),
         rows,
         f"one thread, chunks of {chunk_ms:g} ms as from live sources, {rounds} interleaved rounds "
-        f"of {seconds:g} s; median (least to most over rounds){taken}\n{machine_line(found)}",
+        f"of {seconds:g} s; median (95 % bootstrap interval){taken}\n{machine_line(found)}",
     )
 
 
@@ -83,8 +57,10 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: s
         console.print(caption, style="dim")
 
 
-def spread_text(spread: Spread, digits: int) -> str:
-    """A median with its range over the rounds, which is not broken across lines."""
+def spread_text(spread: Spread | None, digits: int) -> str:
+    """A median with its interval, which is not broken across lines; ``-`` where there is none."""
+    if spread is None:
+        return "-"
     low, high = f"{spread.low:.{digits}f}", f"{spread.high:.{digits}f}"
     middle = f"{spread.median:.{digits}f}"
     return (

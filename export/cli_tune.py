@@ -227,7 +227,7 @@ def _limited(source: "Source", samples: int, stopped: Callable[[], bool]) -> Ite
     """A source up to a number of samples, until ``stopped()`` or until it fails."""
     import numpy as np
 
-    from ..runtime.spotter import POLL_SECONDS, pieces_in_time
+    from ..runtime.handover import POLL_SECONDS, pieces_in_time
 
     left = samples
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.decision import BLOCK, Decider
-from ..runtime.engine import Detection, Engine, activation, as_pcm
+from ..runtime.engine import Detection, Engine, as_pcm
 from ..runtime.manifest import Decision, Geometry
 from ..runtime.sources import Gap, Piece
 from .matching import LATE, Word, match
@@ -105,14 +105,15 @@ def trace(
     manifest = engine.manifest
     rate, chunk = manifest.geometry.sample_rate, manifest.geometry.chunk
     columns = [manifest.labels.index(keyword) for keyword in manifest.keywords]
-    scorer, activate = engine.scorer(), activation(manifest)
+    scorer = engine.scorer()
     kept = array.array("f")
     traces: list[Trace] = []
 
     def take(pcm: NDArray[np.generic]) -> None:
         # Chunk by chunk as a stream does it, so that posteriors are the same to the last bit.
         for _ in scorer.fill(pcm):
-            kept.frombytes(activate(scorer.score())[:, columns].tobytes())
+            scorer.score()
+            kept.frombytes(scorer.posteriors[:, columns].tobytes())
 
     def end() -> None:
         nonlocal kept

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.engine import Engine, activation
+from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path
 from ..runtime.manifest import Manifest
+from ..runtime.posteriors import activation
 from ..train.dataset import SAMPLE_RATE, Split
 from ..train.metrics import measure
 from ..train.progress import progress

@@ -5,9 +5,12 @@ norms and the residual sums are folded into the convolutions, the MFCC is matrix
 state of all layers travels in one tensor.
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -24,6 +27,8 @@ WEIGHT_PEAK = 63
 """Weights use 7 of 8 bits. x86 processors without VNNI add two products of 8-bit numbers in 16
 bits; with larger weights the sum would saturate there and the answer differ (onnxruntime's
 ``reduce_range``)."""
+FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+"""The ends of an axis, for slices."""
 Array = NDArray[np.float32]
 
 
@@ -55,6 +60,16 @@ class Layer:
     bands: int
     """Input bands."""
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Bands and channels of an input."""
+        return self.bands, self.weight.shape[1]
+
+    @property
+    def row(self) -> int:
+        """Numbers in a time step of the input."""
+        return math.prod(self.sides)
+
 
 def fold(student: Student) -> tuple[Array, Array, list[Layer]]:
     """The student's weights with every foldable step folded.
@@ -78,8 +93,9 @@ def fold(student: Student) -> tuple[Array, Array, list[Layer]]:
         scale, shift = _norm_affine(layer.norm)
         weight = conv.weight.double() * scale[:, None, None, None]
         if layer is student.project:
-            # A 1x1 convolution over flattened [channels, bands] is one over all bands at once.
-            weight = weight.reshape(weight.shape[0], -1, bands, 1)
+            # Over all channels and bands at once: a 1x1 convolution over [bands, channels] as one.
+            weight = weight.unflatten(1, (-1, bands)).transpose(1, 2).flatten(1, 2)
+            bands = 1
         if id(layer) in residual:
             weight[:, :, 0, -1] += torch.eye(len(weight), dtype=torch.float64)
         layers.append(
@@ -89,12 +105,12 @@ def fold(student: Student) -> tuple[Array, Array, list[Layer]]:
                 bias=_array(shift),
                 stride=(conv.stride[1], conv.stride[0]),
                 dilation=conv.dilation[1],
-                padding=0 if layer is student.project else weight.shape[2] // 2,
+                padding=weight.shape[2] // 2,
                 context=layer.context,
                 bands=bands,
             )
         )
-        bands = 1 if layer is student.project else -(-bands // conv.stride[0])
+        bands = -(-bands // conv.stride[0])
     return _array(matrix), _array(bias), layers
 
 
@@ -121,63 +137,34 @@ def build(student: Student, chunk: int, encodings: list[Affine] | None = None) -
             f"chunk of {chunk} samples: expected a multiple of the model's step, "
             f"{geometry.step} samples ({1000 * geometry.step / geometry.sample_rate:g} ms)"
         )
-    if features.window % features.hop:
-        raise EarmarkError("recipe field features.window: expected a multiple of features.hop")
+    if features.window % 2 or features.window <= features.hop:
+        raise EarmarkError("recipe field features.window: expected an even length beyond a hop")
     matrix, bias, layers = fold(student)
     g = _Graph()
-    # Quantized convolutions run with channels last, float ones with channels first: the plumbing
-    # between them uses the same order, so that the runtime transposes nothing.
-    last = encodings is not None
-    time_axis = 1 if last else 2
+    count = len(student.stem)
+    parts = layers[:count], layers[count], layers[count + 1 :]
+    state = _State.read(g, student, parts[0] if encodings is None else parts[0][:1])
 
-    # State first: one split, and a reshape for each part.
-    shapes: list[tuple[int, ...]] = [(features.window - features.hop,)]
-    for layer in layers:
-        if layer.context:
-            sides = (layer.context, layer.bands, layer.weight.shape[1])
-            shapes.append(sides if last else (sides[2], sides[0], sides[1]))
-    shapes.append((student.average - 1, student.labels))
-    parts, state = _cache_parts(g, shapes, quantized=last)
-
-    x = _mfcc(g, student, parts[0], state, chunk)
-    x = g.node("Add", g.node("MatMul", x, g.array(matrix)), g.array(bias))
-    frames = chunk // features.hop
-    bands = features.coefficients
-    shape = (frames, bands, 1) if last else (1, frames, bands)
-    x = g.node("Reshape", x, g.array([0, *shape]))
-
-    queue = iter(parts[1:])
-    for index, layer in enumerate(layers):
-        encoding = encodings[index] if encodings else None
-        if encoding and index == 0:
-            first = g.node("Concat", next(queue), x, axis=time_axis)
-            state.append(_tail(g, first, layer.context, time_axis))
-            x = _quantize(g, first, encoding)
-        elif layer.context:
-            x = g.node("Concat", next(queue), x, axis=time_axis)
-            state.append(_tail(g, x, layer.context, time_axis))
-        if encodings and encoding:
-            x = _conv_int8(g, layer, x, encoding, encodings[index + 1])
-        else:
-            x = _conv_float(g, layer, x)
-
-    steps = geometry.steps
-    if encodings:
-        x = _dequantize(g, x, encodings[-1])
-        x = g.node("Reshape", x, g.array([0, steps, student.settings.width]))
+    x = _mfcc(g, student, state, chunk)
+    x = g.node("Gemm", x, g.array(matrix), g.array(bias))
+    if encodings is None:
+        x = _network_float(g, parts, state, x, geometry.steps)
     else:
-        x = g.node("Reshape", x, g.array([0, student.settings.width, steps]))
-        x = g.node("Transpose", x, perm=[0, 2, 1])
+        x = _network_int8(g, parts, encodings, state, x, geometry.steps)
+
     head = _array(student.head.weight[:, :, 0].T)
-    x = g.node("Add", g.node("MatMul", x, g.array(head)), g.array(_array(student.head.bias)))
-    rows = g.node("Concat", next(queue), x, axis=1)
-    state.append(_tail(g, rows, student.average - 1, 1))
+    x = g.node("Gemm", x, g.array(head), g.array(_array(student.head.bias)))
+    labels = student.labels
+    x = g.node("Reshape", x, g.array([-1, geometry.steps * labels]))
+    rows = g.node("Concat", state.rows, x, axis=1)
+    state.rows = _tail(g, rows, (student.average - 1) * labels)
     # The moving average as a product with a banded matrix.
-    average = np.zeros((steps, student.average - 1 + steps), np.float32)
-    for step in range(steps):
+    average = np.zeros((geometry.steps, student.average - 1 + geometry.steps), np.float32)
+    for step in range(geometry.steps):
         average[step, step : step + student.average] = 1 / student.average
+    rows = g.node("Reshape", rows, g.array([0, average.shape[1], labels]))
     g.node("MatMul", g.array(average), rows, output="logits")
-    _cache_out(g, state, quantized=last)
+    state.write(g)
 
     def value(name: str, *sides: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *sides])
@@ -187,7 +174,7 @@ def build(student: Student, chunk: int, encodings: list[Affine] | None = None) -
             g.nodes,
             "earmark",
             [value("pcm", chunk), value("cache", geometry.cache)],
-            [value("logits", steps, student.labels), value("cache_out", geometry.cache)],
+            [value("logits", geometry.steps, labels), value("cache_out", geometry.cache)],
             g.initializers,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -225,85 +212,153 @@ class _Graph:
         return self.known[key]
 
 
-def _cache_parts(
-    g: _Graph, shapes: list[tuple[int, ...]], quantized: bool
-) -> tuple[list[str], list[str]]:
-    """Cut the cache into its parts, each in its shape, and start the list of the next ones.
+@dataclass
+class _State:
+    """The cache in parts, [batch, numbers] each, as read and then as they are to be written."""
 
-    The cache is float32. For a quantized graph, the inputs of all convolutions but the first are
-    kept in it as their 8-bit codes; a code of 0 is a value of 0 there, because a ReLU precedes.
-    """
-    if not quantized:
-        flat = g.split("cache", [math.prod(s) for s in shapes])
-        return [_shaped(g, f, s) for f, s in zip(flat, shapes, strict=True)], []
-    codes = shapes[2:-1]
-    sizes = [math.prod(s) for s in (*shapes[:2], shapes[-1])]
-    tail, first, rows, rest = g.split("cache", [*sizes, sum(math.prod(s) for s in codes)])
-    cast = g.node("Cast", rest, to=TensorProto.UINT8)
-    flat = [tail, first, *g.split(cast, [math.prod(s) for s in codes]), rows]
-    return [_shaped(g, f, s) for f, s in zip(flat, shapes, strict=True)], []
+    tail: str
+    """Audio."""
+    rows: str
+    """Logits before the moving average."""
+    stem: list[str]
+    """Inputs of the layers of the stem; of a quantized graph only of the first."""
+    others: str
+    """Inputs of the other convolutions with a context. Quantized, their 8-bit codes as float32: a
+    code of 0 is a value of 0 there, because a ReLU precedes."""
 
+    @classmethod
+    def read(cls, g: _Graph, student: Student, apart: Sequence[Layer]) -> Self:
+        """``apart`` are the layers of the stem whose inputs are parts of their own."""
+        features = student.mfcc.settings
+        sizes = [
+            features.window - features.hop,
+            (student.average - 1) * student.labels,
+            *(layer.context * layer.row for layer in apart),
+        ]
+        total = sum(math.prod(shape) for shape in student.cache_shapes)
+        tail, rows, *stem, others = g.split("cache", [*sizes, total - sum(sizes)])
+        return cls(tail, rows, stem, others)
 
-def _cache_out(g: _Graph, state: list[str], quantized: bool) -> None:
-    if not quantized:
-        flat = [state[0], *(g.node("Flatten", part) for part in state[1:])]
-        g.node("Concat", *flat, axis=1, output="cache_out")
-        return
-    tail, first, *codes, rows = state
-    flat = g.node("Concat", *(g.node("Flatten", part) for part in codes), axis=1)
-    cast = g.node("Cast", flat, to=TensorProto.FLOAT)
-    parts = [tail, g.node("Flatten", first), g.node("Flatten", rows), cast]
-    g.node("Concat", *parts, axis=1, output="cache_out")
-
-
-def _shaped(g: _Graph, flat: str, shape: tuple[int, ...]) -> str:
-    return flat if len(shape) == 1 else g.node("Reshape", flat, g.array([0, *shape]))
+    def write(self, g: _Graph) -> None:
+        g.node("Concat", self.tail, self.rows, *self.stem, self.others, axis=1, output="cache_out")
 
 
-def _tail(g: _Graph, x: str, length: int, axis: int) -> str:
-    end = g.array([np.iinfo(np.int64).max])
-    return g.node("Slice", x, g.array([-length]), end, g.array([axis]))
+class _Histories:
+    """Past inputs of several layers in one tensor, [batch, rows, 1, unit], so that one operator
+    takes it apart and one puts it together. All are [batch, time, bands, channels]."""
+
+    def __init__(self, g: _Graph, flat: str, layers: Sequence[Layer], steps: int) -> None:
+        self._g, self._steps = g, steps
+        self._unit = math.gcd(*(layer.row for layer in layers))
+        self._heights = [layer.context * layer.row // self._unit for layer in layers]
+        self._whole = g.node("Reshape", flat, g.array([-1, sum(self._heights), 1, self._unit]))
+        self._parts = iter(zip(layers, g.split(self._whole, self._heights), strict=True))
+        self._inputs: list[str] = []
+        self._rows: list[int] = []
+        self._new = 0
+
+    def prepend(self, x: str) -> str:
+        """The input ``x`` of the next layer with its past before it."""
+        g, (layer, part) = self._g, next(self._parts)
+        if layer.row != self._unit:
+            part = g.node("Reshape", part, g.array([-1, layer.context, *layer.sides]))
+        index = len(self._inputs)
+        height = self._steps * layer.row // self._unit
+        old = sum(self._heights[:index])
+        new = sum(self._heights) + self._new
+        both = [*range(old, old + self._heights[index]), *range(new, new + height)]
+        self._rows += both[height:]
+        self._new += height
+        rows = (
+            x
+            if layer.row == self._unit
+            else g.node("Reshape", x, g.array([-1, height, 1, self._unit]))
+        )
+        self._inputs.append(rows)
+        return g.node("Concat", part, x, axis=1)
+
+    def following(self) -> str:
+        """The next state, flat: of each layer the last of its past and its input."""
+        g = self._g
+        everything = g.node("Concat", self._whole, *self._inputs, axis=1)
+        return g.node("Flatten", g.node("Gather", everything, g.array(self._rows), axis=1))
 
 
-def _mfcc(g: _Graph, student: Student, tail: str, state: list[str], chunk: int) -> str:
-    """Log mel energies [batch, frames, mels] of the chunk.
+def _tail(g: _Graph, x: str, length: int, axis: int = 1) -> str:
+    return _cut(g, x, -length, LAST, axis)
 
-    Hops are rows; a frame is neighbouring rows joined, so that no window is gathered sample by
-    sample; the windowed DFT and the mel filters are one product each.
+
+def _cut(g: _Graph, x: str, start: int, end: int, axis: int = 1) -> str:
+    return g.node("Slice", x, g.array([start]), g.array([end]), g.array([axis]))
+
+
+def _mfcc(g: _Graph, student: Student, state: _State, chunk: int) -> str:
+    """Log mel energies [batch * frames, mels] of the chunk.
+
+    A frame's window is symmetric about its middle, so that the cosine of a bin needs only the sums
+    of samples at equal distances from it, and the sine only their differences: two products of
+    half the size in place of one. Window and transform are one matrix, and so are the mel filters.
     """
     s = student.mfcc.settings
-    transform, filters = _mfcc_matrices(g, student)
-    audio = g.node("Concat", tail, "pcm", axis=1)
-    state.append(_tail(g, audio, s.window - s.hop, 1))
-    overlap = s.window // s.hop - 1
-    frames = chunk // s.hop
-    hops = g.node("Reshape", audio, g.array([0, frames + overlap, s.hop]))
-    joined = [
-        g.node("Slice", hops, g.array([i]), g.array([i + frames]), g.array([1]))
-        for i in range(overlap + 1)
-    ]
-    spectrum = g.node("MatMul", g.node("Concat", *joined, axis=2), transform)
-    power = g.node("MatMul", g.node("Mul", spectrum, spectrum), filters)
-    return g.node("Log", g.node("Add", power, g.array(np.array(s.floor, np.float32))))
+    half, overlap = s.window // 2, s.window - s.hop
+    audio = g.node("Concat", state.tail, "pcm", axis=1)
+    # Frame i ends with row i of the chunk's hops.
+    ends = g.node("Reshape", "pcm", g.array([-1, s.hop]))
+    if half < s.hop:
+        starts = _hops(g, audio, 0, chunk, s.hop)
+        before = _cut(g, starts, 1, half + 1)
+        after = _reversed(g, ends, s.hop - 1, half)
+    else:
+        pieces = [ends]
+        for start in range(overlap - s.hop, 0, -s.hop):
+            pieces.insert(0, _hops(g, audio, start, chunk, s.hop))
+        first = _hops(g, audio, 0, chunk, s.hop)
+        pieces.insert(0, first if overlap % s.hop == 0 else _cut(g, first, 0, overlap % s.hop))
+        frames = g.node("Concat", *pieces, axis=1)
+        before = _cut(g, frames, 1, half + 1)
+        after = _reversed(g, frames, s.window - 1, half)
+    state.tail = _tail(g, "pcm" if overlap <= chunk else audio, overlap)
+    cosines, sines, filters = _mfcc_matrices(g, student)
+    real = g.node("MatMul", g.node("Add", before, after), cosines)
+    imaginary = g.node("MatMul", g.node("Sub", before, after), sines)
+    power = g.node("Add", g.node("Mul", real, real), g.node("Mul", imaginary, imaginary))
+    floor = g.array(np.full(s.mels, s.floor, np.float32))
+    return g.node("Log", g.node("Gemm", power, filters, floor))
 
 
-def _mfcc_matrices(g: _Graph, student: Student) -> tuple[str, str]:
-    """The windowed DFT [window, 2 * bins] and the mel filters [2 * bins, mels], as expressions.
+def _hops(g: _Graph, audio: str, start: int, length: int, hop: int) -> str:
+    """Rows [batch * frames, hop] of a part of the audio."""
+    return g.node("Reshape", _cut(g, audio, start, start + length), g.array([-1, hop]))
 
-    A frame times the first gives the real, then the imaginary parts of the bins that any filter
-    weighs (their sign does not matter); the squares of those times the second give the energies.
-    Stored whole they would take 0.9 MB, eight times the network. A runtime computes them when it
+
+def _reversed(g: _Graph, rows: str, start: int, length: int) -> str:
+    """``length`` columns from ``start`` on, backwards."""
+    end = start - length if start >= length else FIRST
+    return g.node("Slice", rows, g.array([start]), g.array([end]), g.array([1]), g.array([-1]))
+
+
+def _mfcc_matrices(g: _Graph, student: Student) -> tuple[str, str, str]:
+    """The windowed DFT, cosines and sines [window / 2, bins], and the mel filters [bins, mels], as
+    expressions.
+
+    Row n - 1 is for the samples n before and n before the end of the frame; the last is the middle,
+    which is its own counterpart and counts once. The bins are those that any filter weighs.
+    Stored whole they would take 0.4 MB, four times the network. A runtime computes them when it
     loads the file (constant folding).
     """
     s = student.mfcc.settings
     used = student.mfcc.used_bins().numpy()
+    n = np.arange(1, s.window // 2 + 1)
     # exp(2 pi i n k / N) repeats in n k modulo N, so that a table of N values is exact.
-    product = g.node("Mul", g.array(np.arange(s.window)[:, None]), g.array(used[None]))
+    product = g.node("Mul", g.array(n[:, None]), g.array(used[None]))
     turns = g.node("Mod", product, g.array([s.window]))
     angle = 2 * np.pi * np.arange(s.window) / s.window
-    parts = [g.node("Gather", g.array(_float32(wave(angle))), turns) for wave in (np.cos, np.sin)]
-    window = g.array(_array(student.mfcc.window[:, None]))
-    transform = g.node("Mul", g.node("Concat", *parts, axis=1), window)
+    weights = student.mfcc.window.double().numpy()[n] * np.where(n == n[-1], 0.5, 1)
+    window = g.array(_float32(weights[:, None]))
+    cosines, sines = (
+        g.node("Mul", g.node("Gather", g.array(_float32(wave(angle))), turns), window)
+        for wave in (np.cos, np.sin)
+    )
 
     # A mel filter is the lesser of its rising and its falling line, where that is positive.
     edges = student.mfcc.edges().numpy()
@@ -313,8 +368,113 @@ def _mfcc_matrices(g: _Graph, student: Student) -> tuple[str, str]:
     below = g.node("Sub", g.array(_float32(edges[2:])), frequency)
     rising = g.node("Div", above, g.array(_float32(width[:-1])))
     falling = g.node("Div", below, g.array(_float32(width[1:])))
-    half = g.node("Relu", g.node("Min", rising, falling))
-    return transform, g.node("Concat", half, half, axis=0)
+    return cosines, sines, g.node("Relu", g.node("Min", rising, falling))
+
+
+def _network_int8(
+    g: _Graph,
+    layers: tuple[Sequence[Layer], Layer, Sequence[Layer]],
+    encodings: Sequence[Affine],
+    state: _State,
+    x: str,
+    steps: int,
+) -> str:
+    """From bands, [batch * frames, bands], to the last block's output, [batch * steps, width].
+
+    Quantized convolutions run with channels last, [batch, time, bands, channels], and so does the
+    plumbing between them, so that the runtime transposes nothing.
+    """
+    (first, *stem), project, blocks = layers
+    first = _patched(first)
+    codes = iter(pairwise(encodings))
+    frames = first.context + steps * first.stride[0]
+    x = g.node(
+        "Reshape", _first_input(g, first, state, x, steps), g.array([-1, frames, *first.sides])
+    )
+    x = g.node("QuantizeLinear", x, *_affine(g, encodings[0]))
+    x = _conv_int8(g, first, x, *next(codes))
+    flat = g.node("Cast", state.others, to=TensorProto.UINT8)
+    histories = _Histories(g, flat, [*stem, *blocks], steps)
+    for layer in stem:
+        x = _conv_int8(g, layer, histories.prepend(x), *next(codes))
+    x = g.node("Reshape", x, g.array([0, steps, *project.sides]))
+    x = _conv_int8(g, project, x, *next(codes))
+    for layer in blocks:
+        x = _conv_int8(g, layer, histories.prepend(x), *next(codes))
+    state.others = g.node("Cast", histories.following(), to=TensorProto.FLOAT)
+    x = g.node("DequantizeLinear", x, *_affine(g, encodings[-1]))
+    return g.node("Reshape", x, g.array([-1, len(project.weight)]))
+
+
+def _first_input(g: _Graph, layer: Layer, state: _State, x: str, steps: int) -> str:
+    """The bands of the chunk after those that the first layer has kept, flat."""
+    x = g.node("Reshape", x, g.array([-1, steps * layer.stride[0] * layer.row]))
+    x = g.node("Concat", state.stem[0], x, axis=1)
+    state.stem[0] = _tail(g, x, layer.context * layer.row)
+    return x
+
+
+def _patched(layer: Layer) -> Layer:
+    """The same convolution over patches of neighbouring bands, as many as its stride over bands,
+    as channels: fewer and longer pieces to gather where there is one channel."""
+    (_, stride), (outputs, inputs, taps, kernel) = layer.stride, layer.weight.shape
+    if inputs > 1 or layer.bands % stride:
+        return layer
+    before, after = -(-layer.padding // stride), (kernel - 1 - layer.padding) // stride
+    weight = np.zeros((outputs, 1, taps, (before + 1 + after) * stride), np.float32)
+    start = before * stride - layer.padding
+    weight[..., start : start + kernel] = layer.weight
+    weight = weight.reshape(outputs, taps, -1, stride).transpose(0, 3, 1, 2)
+    return dataclasses.replace(
+        layer,
+        weight=np.ascontiguousarray(weight),
+        stride=(layer.stride[0], 1),
+        padding=before,
+        bands=layer.bands // stride,
+    )
+
+
+def _network_float(
+    g: _Graph,
+    layers: tuple[Sequence[Layer], Layer, Sequence[Layer]],
+    state: _State,
+    x: str,
+    steps: int,
+) -> str:
+    """As :func:`_network_int8` in float32.
+
+    The stem runs with channels first, as float convolutions do. What has no bands is products of
+    matrices, which are faster than convolutions over a few steps.
+    """
+    stem, project, blocks = layers
+    frames = stem[0].context + steps * stem[0].stride[0]
+    x = _first_input(g, stem[0], state, x, steps)
+    x = g.node("Reshape", x, g.array([-1, 1, frames, stem[0].bands]))
+    for index, layer in enumerate(stem):
+        if index:
+            sides = [-1, layer.weight.shape[1], layer.context, layer.bands]
+            past = g.node("Reshape", state.stem[index], g.array(sides))
+            x = g.node("Concat", past, x, axis=2)
+            state.stem[index] = g.node("Flatten", _tail(g, x, layer.context, 2))
+        weight, bias = g.array(layer.weight), g.array(layer.bias)
+        x = g.node("Relu", g.node("Conv", x, weight, bias, **_conv_attributes(layer)))
+    x = g.node("Transpose", x, perm=[0, 2, 3, 1])
+    x = _dense(g, g.node("Reshape", x, g.array([-1, project.row])), project)
+    histories = _Histories(g, state.others, blocks, steps)
+    for layer in blocks:
+        x = g.node("Reshape", x, g.array([-1, steps, *layer.sides]))
+        taps = layer.weight.shape[2]
+        seen = np.arange(steps)[:, None] + layer.dilation * np.arange(taps)
+        x = g.node("Gather", histories.prepend(x), g.array(seen), axis=1)
+        x = _dense(g, g.node("Reshape", x, g.array([-1, taps * layer.row])), layer)
+    state.others = histories.following()
+    return x
+
+
+def _dense(g: _Graph, x: str, layer: Layer) -> str:
+    """A convolution over time alone, on its inputs as rows [rows, time * channels]."""
+    weight = layer.weight[:, :, :, 0].transpose(2, 1, 0).reshape(-1, len(layer.weight))
+    return g.node("Relu", g.node("Gemm", x, g.array(weight), g.array(layer.bias)))
 
 
 def _conv_attributes(layer: Layer) -> dict[str, Any]:
@@ -324,11 +484,6 @@ def _conv_attributes(layer: Layer) -> dict[str, Any]:
         "dilations": [layer.dilation, 1],
         "pads": [0, layer.padding, 0, layer.padding],
     }
-
-
-def _conv_float(g: _Graph, layer: Layer, x: str) -> str:
-    weight, bias = g.array(layer.weight), g.array(layer.bias)
-    return g.node("Relu", g.node("Conv", x, weight, bias, **_conv_attributes(layer)))
 
 
 def _conv_int8(g: _Graph, layer: Layer, x: str, source: Affine, target: Affine) -> str:
@@ -357,14 +512,6 @@ def _affine(g: _Graph, encoding: Affine) -> tuple[str, str]:
         g.array(np.array(encoding.scale, np.float32)),
         g.array(np.array(encoding.zero, np.uint8)),
     )
-
-
-def _quantize(g: _Graph, x: str, encoding: Affine) -> str:
-    return g.node("QuantizeLinear", x, *_affine(g, encoding))
-
-
-def _dequantize(g: _Graph, x: str, encoding: Affine) -> str:
-    return g.node("DequantizeLinear", x, *_affine(g, encoding))
 
 
 def _norm_affine(

@@ -1,6 +1,7 @@
 """The ``earmark`` command: finds the verb, runs it, and turns errors into one line."""
 
 import errno
+import io
 import os
 import shlex
 import sys
@@ -11,14 +12,23 @@ from .command import Command
 from .errors import EarmarkError
 
 GROUP = "earmark.commands"
+INTERRUPTED = 130
+"""Exit status of a program that Ctrl-C ended."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit status.
 
-    0: done; 1: failed with a message on stderr; 2: wrong usage; 130: interrupted; 141: standard
-    output was closed.
+    Args:
+        argv: without it, this is the program: its arguments are used, and standard output is kept
+            for what Python prints.
+
+    Returns:
+        0: done; 1: failed with a message on stderr; 2: wrong usage; 130: interrupted; 141: standard
+        output was closed.
     """
+    if argv is None:
+        _claim_output()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         status = _run(arguments)
@@ -28,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(str(error))
     except KeyboardInterrupt:
         _failed("interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return 141  # as a program that SIGPIPE ends
@@ -41,8 +51,35 @@ def main(argv: list[str] | None = None) -> int:
         if not _was_interrupted(error):
             raise
         _failed("interrupted")
-        return 130
+        return INTERRUPTED
     return status
+
+
+def _claim_output() -> None:
+    """Move standard output to a descriptor of its own and have the usual one lead to stderr.
+
+    C libraries print there what they think of a file (libsndfile does of damaged ALAC), which must
+    not come between JSON lines. A process that this one starts inherits the usual descriptor, too.
+    """
+    before = sys.stdout
+    if before is None:  # it was closed; its descriptor must not become that of another file
+        sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
+        return
+    if not isinstance(before, io.TextIOWrapper):
+        return
+    before.flush()
+    try:
+        file = io.FileIO(os.dup(before.fileno()), "w")  # is not inherited
+        os.dup2(2, before.fileno())
+    except OSError:  # standard error is closed
+        return
+    sys.stdout = io.TextIOWrapper(
+        file if before.write_through else io.BufferedWriter(file),  # type: ignore[arg-type]
+        encoding=before.encoding,
+        errors=before.errors,
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -140,10 +140,11 @@ class Decider:
         """
         self._rule = _Rule.of(decision, labels, step_seconds)
         window = self._rule.window
-        # The last `window` rows end at `_end`; rows are appended until the buffer is full, and only
-        # then moved to its front.
-        block = max(BLOCK, window)
-        self._rows = np.zeros((window + block, len(labels)), np.int64)
+        # Running sums of the posteriors: what the window holds is the difference of two. The last
+        # `window + 1` end at `_end`; sums are appended until the buffer is full, and only then
+        # moved to its front, where the first of them becomes 0.
+        block = max(BLOCK, window + 1)
+        self._sums = np.zeros((window + 1 + block, len(labels)), np.int64)
         self._reset_window()
         self._armed = [True] * len(labels)
         self._ready = [0] * len(labels)
@@ -153,7 +154,8 @@ class Decider:
     @property
     def smoothed(self) -> np.ndarray:
         """Smoothed posteriors of the last step: float64 [labels], zero at the start."""
-        return self._total / self._rule.full
+        last = self._end - 1
+        return (self._sums[last] - self._sums[last - self._rule.window]) / self._rule.full
 
     @property
     def window(self) -> int:
@@ -172,7 +174,7 @@ class Decider:
             posteriors: float [steps, labels], each in [0, 1].
         """
         steps = len(posteriors)
-        if steps <= len(self._rows) - self._rule.window:
+        if steps <= BLOCK:
             return self._advance(posteriors) if steps else []
         firings = []
         for start in range(0, steps, BLOCK):
@@ -207,9 +209,8 @@ class Decider:
         self._clock += steps
 
     def _reset_window(self) -> None:
-        self._rows[: self._rule.window] = 0
-        self._end = self._rule.window
-        self._total = np.zeros(self._rows.shape[1], np.int64)
+        self._end = self._rule.window + 1
+        self._sums[: self._end] = 0
 
     def _advance(self, posteriors: np.ndarray) -> list[Firing]:
         totals = self._shift(posteriors)
@@ -224,19 +225,15 @@ class Decider:
 
     def _shift(self, posteriors: np.ndarray) -> np.ndarray:
         """Move the window over the next steps and return its sums, int64 [steps, labels]."""
-        steps, window, rows = len(posteriors), self._rule.window, self._rows
-        end = self._end
-        if end + steps > len(rows):
-            rows[:window] = rows[end - window : end]
-            end = window
-        new = rows[end : end + steps]
-        new[:] = posteriors * SCALE  # exact for float32, as a change of the exponent alone
-        totals = np.subtract(new, rows[end - window : end - window + steps])
-        np.add.accumulate(totals, axis=0, out=totals)
-        totals += self._total
-        self._end = end + steps
-        self._total = totals[-1].copy()
-        return totals
+        steps, window, sums, end = len(posteriors), self._rule.window, self._sums, self._end
+        if end + steps > len(sums):
+            sums[: window + 1] = sums[end - window - 1 : end] - sums[end - window - 1]
+            end = window + 1
+        self._end = after = end + steps
+        sums[end:after] = posteriors * SCALE  # exact for float32, as a change of the exponent alone
+        new = sums[end - 1 : after]
+        np.add.accumulate(new, axis=0, out=new)
+        return sums[end:after] - sums[end - window : after - window]
 
 
 class BatchDecider:

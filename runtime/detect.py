@@ -2,23 +2,32 @@
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from typing import BinaryIO
 
+from .cli import INTERRUPTED
 from .engine import Engine
 from .errors import EarmarkError
+from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
 from .sinks import FanOut, JsonLines, tell
 from .sources import FileSource, RawSource, Source
 from .spotter import spot
+from .stop import Stop
 
 TAIL_SECONDS = 0.5
 """Silence after the end of a file, so that a word that ends with it is decided."""
 
 
 def run(arguments: Namespace) -> int:
-    """Exit status 1 where a file could not be read; the others are done all the same."""
+    """Exit status 1 where a file could not be read; the others are done all the same.
+
+    Ctrl-C and SIGTERM are a clean end: what was heard is decided and told, with a summary. The
+    status is 0 then if standard input was heard, as live audio has no other end; a file is left
+    unfinished, which is :data:`earmark.runtime.cli.INTERRUPTED`.
+    """
     engine = Engine(arguments.model)
     decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
     stream = engine.stream(decision, arguments.gate)
@@ -26,8 +35,9 @@ def run(arguments: Namespace) -> int:
     live = "-" in files
     others = open_sinks(arguments, engine.manifest.name, tell, live=live)
     failed = 0
-    with closing(FanOut([JsonLines(sys.stdout.buffer), *others])) as sinks:
+    with Stop() as stop, closing(FanOut([JsonLines(sys.stdout.buffer), *others])) as sinks:
         for file in files:
+            found: Counter[str] = Counter()
             try:
                 source = _source(file, engine.manifest.geometry.sample_rate)
                 for event in spot(
@@ -38,9 +48,15 @@ def run(arguments: Namespace) -> int:
                     heartbeat=arguments.heartbeat,
                     live=live or bool(others),
                     undelivered=lambda: sinks.undelivered,
+                    stopped=lambda: stop.requested,
                 ):
                     sinks.send(event)
                     sinks.check()
+                    if isinstance(event, DetectionEvent):
+                        found[event.keyword] += 1
+                    elif isinstance(event, EndedEvent):
+                        tell(summary(event, found))
+                        return 0 if file == "-" else INTERRUPTED
             except EarmarkError as error:
                 tell(str(error))
                 stream.reset()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from .gate import Gate
 from .graph_check import check_graph
 from .manifest import METADATA_KEY, Decision, Manifest
 from .onnx_file import OnnxFile, read_onnx
+from .posteriors import OUTPUT, with_posteriors
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
@@ -60,7 +61,7 @@ class Engine:
             file = read_onnx(data)
             self.manifest = _manifest(file)
             check_graph(file, self.manifest)
-            self._session = _session(data)
+            self._session = _session(with_posteriors(data, self.manifest))
             self._try()
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
@@ -114,12 +115,14 @@ class Scorer:
         self._session = engine._session
         self._chunk = geometry.chunk
         self._pcm = np.zeros((1, geometry.chunk), np.float32)
-        self._logits = np.zeros((1, geometry.steps, len(engine.manifest.labels)), np.float32)
+        shape = (1, geometry.steps, len(engine.manifest.labels))
+        self._logits, self._posteriors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._caches = [np.zeros((1, geometry.cache), np.float32) for _ in range(2)]
         # Two bindings over the same buffers whose caches swap roles. Numpy arrays back the values,
         # so that a call copies nothing and allocates nothing.
         value = onnxruntime.OrtValue.ortvalue_from_numpy
         pcm, logits = value(self._pcm), value(self._logits)
+        posteriors = value(self._posteriors)
         caches = [value(cache) for cache in self._caches]
         self._bindings = []
         for source, target in (caches, caches[::-1]):
@@ -127,11 +130,17 @@ class Scorer:
             binding.bind_ortvalue_input("pcm", pcm)
             binding.bind_ortvalue_input("cache", source)
             binding.bind_ortvalue_output("logits", logits)
+            binding.bind_ortvalue_output(OUTPUT, posteriors)
             binding.bind_ortvalue_output("cache_out", target)
             self._bindings.append(binding)
         self._turn = 0
         self._filled = 0
         self.samples = 0
+
+    @property
+    def posteriors(self) -> np.ndarray:
+        """Of the last chunk, float32 [steps, labels]: a view that the next call overwrites."""
+        return self._posteriors[0]
 
     def feed(self, pcm: np.ndarray) -> np.ndarray:
         """Take audio and return the logits of every chunk that it completes.
@@ -239,9 +248,7 @@ class Stream:
         self._decider = Decider(
             manifest.decision, manifest.labels, geometry.step / geometry.sample_rate
         )
-        self._activate = activation(manifest)
-        self._posteriors = np.empty((geometry.steps, len(manifest.labels)), np.float32)
-        self._column = np.empty((geometry.steps, 1), np.float32)
+        self._posteriors = self._scorer.posteriors
         self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
         self._origin = 0
         self._scored = 0
@@ -287,25 +294,19 @@ class Stream:
                     continue
                 if gate.closed:
                     self._open(gate)
-            detections += self._decide(self._scorer.score())
+            self._scorer.score()
+            for firing in self._decider.update(self._posteriors):
+                end = self._origin + self._scored + (firing.row + 1) * self._step
+                time = end / self._rate
+                detections.append(Detection(self._labels[firing.label], time, firing.score))
+            self._scored += len(chunk)
         return detections
 
     def _open(self, gate: Gate) -> None:
         """Bring the network and the moving average to where they were without the gate."""
-        for index, logits in enumerate(self._scorer.replay(gate.reopen())):
+        for index, _ in enumerate(self._scorer.replay(gate.reopen())):
             if index >= gate.warm_up:
-                self._decider.restore(self._activate(logits, self._posteriors, self._column))
-
-    def _decide(self, logits: np.ndarray) -> list[Detection]:
-        """Take the logits of the next chunk."""
-        posteriors = self._posteriors
-        self._activate(logits, posteriors, self._column)
-        detections = []
-        for firing in self._decider.update(posteriors):
-            end = self._origin + self._scored + (firing.row + 1) * self._step
-            detections.append(Detection(self._labels[firing.label], end / self._rate, firing.score))
-        self._scored += len(logits) * self._step
-        return detections
+                self._decider.restore(self._posteriors)
 
     def flush(self, tail: float = 0.0) -> list[Detection]:
         """End the stream: decide what only silence was missing for.
@@ -347,41 +348,6 @@ class Stream:
         if self._gate is not None:
             self._gate.reset()
         self._scored = 0
-
-
-def activation(manifest: Manifest) -> Callable[..., np.ndarray]:
-    """The function that makes posteriors of the model's logits: :func:`softmax` or
-    :func:`sigmoid`."""
-    return {"softmax": softmax, "sigmoid": sigmoid}[manifest.activation]
-
-
-def softmax(
-    logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
-) -> np.ndarray:
-    """Posteriors of logits, both float32 [rows, labels].
-
-    ``out`` and ``column`` ([rows, 1]) are buffers to work in.
-    """
-    column = np.maximum.reduce(logits, axis=1, keepdims=True, out=column)
-    with np.errstate(over="ignore"):  # beyond the least float32 lies minus infinity: posterior 0
-        out = np.subtract(logits, column, out=out)
-    np.exp(out, out=out)
-    np.add.reduce(out, axis=1, keepdims=True, out=column)
-    return np.divide(out, column, out=out)
-
-
-def sigmoid(
-    logits: np.ndarray, out: np.ndarray | None = None, column: np.ndarray | None = None
-) -> np.ndarray:
-    """Posteriors of logits whose labels do not exclude one another, as :func:`softmax`.
-
-    ``column`` is not needed.
-    """
-    # By the hyperbolic tangent, which does not overflow.
-    out = np.multiply(logits, np.float32(0.5), out=out)
-    np.tanh(out, out=out)
-    np.add(out, 1, out=out)
-    return np.multiply(out, np.float32(0.5), out=out)
 
 
 def as_pcm(pcm: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -102,6 +103,20 @@ class EndedEvent(HeartbeatEvent):
 
 
 Event = DetectionEvent | GapEvent | DeviceLostEvent | DeviceBackEvent | HeartbeatEvent | EndedEvent
+
+
+def summary(total: EndedEvent, found: Counter[str]) -> str:
+    """One line for people at the end; ``found``: detections of each keyword."""
+    if not total.audio_seconds:
+        return "no audio heard"
+    each = ", ".join(f"{keyword} {count}" for keyword, count in found.most_common())
+    trouble = f", {total.undelivered} events not delivered" if total.undelivered else ""
+    share = (total.cpu_ms or 0.0) / 10
+    return (
+        f"listened for {total.audio_seconds:.1f} s, {total.detections} detections"
+        f"{f' ({each})' if each else ''}, {total.gaps} gaps, {total.overflows} overflows, "
+        f"{share:.1f} % CPU{trouble}"
+    )
 
 
 def timestamp() -> str:

@@ -220,7 +220,8 @@ def _concat(call: _Call) -> Result:
 
 def _slice(call: _Call) -> Result:
     (start,), (end,), (axis,) = (call.list_input(place) for place in (1, 2, 3))
-    size = len(range(*slice(start, end).indices(call.shape[call.axis(axis)])))
+    (step,) = call.list_input(4) if len(call.inputs) > 4 else (1,)
+    size = len(range(*slice(start, end, step).indices(call.shape[call.axis(axis)])))
     return [_resized(call, axis, size)], 0
 
 
@@ -279,6 +280,15 @@ def _matmul(call: _Call) -> Result:
         raise _WrongError(f"multiplies shapes {list(left)} and {list(right)}")
     shape = (*_broadcast(left[:-2], right[:-2]), left[-2], right[-1])
     return [Tensor("float32", shape)], math.prod(shape) * left[-1]
+
+
+def _gemm(call: _Call) -> Result:
+    _of_kinds(call, "float32", "float32", "float32")
+    left, right, bias = (tensor.shape for tensor in call.inputs)
+    if (len(left), len(right)) != (2, 2) or left[1] != right[0] or bias != right[1:]:
+        raise _WrongError(f"multiplies shapes {list(left)} and {list(right)}, adds {list(bias)}")
+    shape = (left[0], right[1])
+    return [Tensor("float32", shape)], math.prod(shape) * left[1]
 
 
 def _conv(call: _Call) -> Result:
@@ -352,6 +362,7 @@ _OPERATORS: dict[str, tuple[int, int, Sequence[str], Callable[[_Call], Result]]]
     "Div": (2, 2, (), _of_floats),
     "Flatten": (1, 1, ("axis",), _flatten),
     "Gather": (2, 2, ("axis",), _gather),
+    "Gemm": (3, 3, (), _gemm),
     "Log": (1, 1, (), _of_floats),
     "MatMul": (2, 2, (), _matmul),
     "Min": (1, 8, (), _elementwise),
@@ -362,7 +373,7 @@ _OPERATORS: dict[str, tuple[int, int, Sequence[str], Callable[[_Call], Result]]]
     "ReduceMean": (1, 1, ("axes", "keepdims"), _reduce_mean),
     "Relu": (1, 1, (), _of_floats),
     "Reshape": (2, 2, (), _reshape),
-    "Slice": (4, 4, (), _slice),
+    "Slice": (4, 5, (), _slice),
     "Split": (2, 2, ("axis",), _split),
     "Sub": (2, 2, (), _elementwise),
     "Transpose": (1, 1, ("perm",), _transpose),

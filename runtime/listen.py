@@ -1,24 +1,24 @@
 """``earmark listen``: the microphone to events and a live view."""
 
-import signal
 import sys
 import time
 from argparse import Namespace
 from collections import deque
 from contextlib import ExitStack, closing
-from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from .engine import Engine, Stream
-from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event
+from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, summary
+from .handover import POLL_SECONDS, pieces_in_time
 from .manifest import Decision, Manifest
 from .microphone import Microphone
 from .options import chosen_channel, chosen_decision, chosen_device, open_sinks
 from .sinks import FanOut, JsonLines, Queued, Sink, tell
 from .sources import Piece
-from .spotter import POLL_SECONDS, Spotter, pieces_in_time
+from .spotter import Spotter
+from .stop import Stop
 
 if TYPE_CHECKING:
     from .view import View
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> int:
     notes = _Notes(hold=visible)
     with ExitStack() as stack:
         stack.callback(notes.release)
-        stop = stack.enter_context(_Stop())
+        stop = stack.enter_context(Stop())
         sinks = stack.enter_context(
             closing(_sinks(arguments, engine.manifest.name, notes, visible))
         )
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
             live=True,
             undelivered=lambda: sinks.undelivered,
         )
-        stack.callback(lambda: notes.tell(_summary(spotter)))
+        stack.callback(lambda: notes.tell(summary(spotter.ended(), spotter.found)))
         display = None
         if visible:
             display = _Display(
@@ -76,7 +76,7 @@ def _listen(
     seconds: float | None,
     sinks: Sink,
     display: "_Display | None",
-    stop: "_Stop",
+    stop: Stop,
     notes: "_Notes",
 ) -> None:
     """Take audio until ``seconds`` of it were heard or a signal came, and tell what happens."""
@@ -110,35 +110,6 @@ def _unbuffered_output() -> BinaryIO:
     return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
 
 
-class _Stop:
-    """Within the block, the first Ctrl-C or SIGTERM sets ``requested``.
-
-    The second is taken for impatience and changes nothing; with the third, signals do again what
-    they do by default.
-    """
-
-    requested: bool = False
-
-    def __enter__(self) -> Self:
-        self._again = False
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._again:
-            for known in self._before:
-                signal.signal(known, signal.SIG_DFL)
-        self._again = self.requested
-        self.requested = True
-
-
 class _Notes:
     """Lines for people: on standard error, or in the view while there is one and after it."""
 
@@ -168,20 +139,6 @@ class _Notes:
         held, self._held = self._held, None
         for text in held or ():
             tell(text)
-
-
-def _summary(spotter: Spotter) -> str:
-    total = spotter.ended()
-    if not total.audio_seconds:
-        return "no audio heard"
-    each = ", ".join(f"{keyword} {count}" for keyword, count in spotter.found.most_common())
-    trouble = f", {total.undelivered} events not delivered" if total.undelivered else ""
-    share = (total.cpu_ms or 0.0) / 10
-    return (
-        f"listened for {total.audio_seconds:.1f} s, {total.detections} detections"
-        f"{f' ({each})' if each else ''}, {total.gaps} gaps, {total.overflows} overflows, "
-        f"{share:.1f} % CPU{trouble}"
-    )
 
 
 class _Display:

@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime
 
 from .decision import BatchDecider
-from .engine import Detection, Engine, activation, as_pcm, copy_pcm
+from .engine import Detection, Engine, as_pcm, copy_pcm
 from .errors import EarmarkError
 from .manifest import Decision
+from .posteriors import OUTPUT
 
 BATCH = 32
 """Most chunks in one run: more gain nothing, and a run must not hold up other work for long."""
@@ -53,7 +54,6 @@ class StreamPool:
             manifest = dataclasses.replace(manifest, decision=decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
-        self._activate = activation(manifest)
         self._rate, self._step, self._chunk = geometry.sample_rate, geometry.step, geometry.chunk
         self._session = engine._session
         self._batch = min(batch, streams) if engine.batches else 1
@@ -82,8 +82,6 @@ class StreamPool:
             np.zeros((rows, geometry.steps, len(manifest.labels)), np.float32),
             np.zeros((rows, geometry.cache), np.float32),
         )
-        self._posteriors = np.zeros((rows * geometry.steps, len(manifest.labels)), np.float32)
-        self._column = np.zeros((rows * geometry.steps, 1), np.float32)
         self._bindings = [self._bind(count) for count in range(1, rows + 1)]
 
     @property
@@ -174,17 +172,12 @@ class StreamPool:
         streams = [self._ready.popleft() for _ in range(count)]
         chosen = np.array(streams, np.intp)
         pcm, cache = self._inputs
-        logits, cache_out = self._outputs
+        posteriors, cache_out = self._outputs
         np.take(self._pcm, chosen, axis=0, out=pcm[:count], mode="clip")
         np.take(self._cache, chosen, axis=0, out=cache[:count], mode="clip")
         self._session.run_with_iobinding(self._bindings[count - 1])
         self._cache[chosen] = cache_out[:count]
-        _, steps, labels = logits.shape
-        rows = count * steps
-        posteriors = self._activate(
-            logits[:count].reshape(rows, labels), self._posteriors[:rows], self._column[:rows]
-        )
-        firings = self._decider.update(chosen, posteriors.reshape(count, steps, labels))
+        firings = self._decider.update(chosen, posteriors[:count])
         detections = []
         for place, firing in firings:
             stream = streams[place]
@@ -210,6 +203,6 @@ class StreamPool:
         binding = self._session.io_binding()
         for name, rows in zip(("pcm", "cache"), self._inputs, strict=True):
             binding.bind_ortvalue_input(name, value(rows[:count]))
-        for name, rows in zip(("logits", "cache_out"), self._outputs, strict=True):
+        for name, rows in zip((OUTPUT, "cache_out"), self._outputs, strict=True):
             binding.bind_ortvalue_output(name, value(rows[:count]))
         return binding

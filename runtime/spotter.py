@@ -6,11 +6,11 @@ iterator (:func:`spot`), a callback in a thread (:func:`spotting`) and an asynch
 """
 
 import asyncio
-import queue
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -28,15 +28,12 @@ from .events import (
     HeartbeatEvent,
     timestamp,
 )
+from .handover import END_SECONDS, POLL_SECONDS, Until, hand_over, pieces_in_time
 from .process import resident_bytes
 from .sources import Counters, DeviceBack, DeviceLost, Gap, Piece, Source
 
-POLL_SECONDS = 0.25
-"""How long a source may give nothing before its reader looks after other things."""
 QUIET_SECONDS = 1.0
 """Without audio for so long, heartbeats go by the clock on the wall."""
-END_SECONDS = 1.0
-"""How long a thread that reads a source is waited for."""
 PENDING_EVENTS = 256
 """Events that an asynchronous iteration may leave untaken before the source has to wait."""
 
@@ -219,23 +216,30 @@ def spot(
     heartbeat: float | None = None,
     live: bool = False,
     undelivered: Callable[[], int] = lambda: 0,
+    stopped: Callable[[], bool] | None = None,
 ) -> Iterator[Event]:
     """Run a source through a stream to the source's end and yield what happens.
 
     Args:
         stream, source, name, heartbeat, live, undelivered: see :class:`Spotter`.
         tail: seconds of silence that follow the audio, for a word that ends with it.
+        stopped: asked a few times a second, also while the source gives nothing. Once it is true,
+            the source is left and an :class:`earmark.runtime.events.EndedEvent` is the last event.
 
     Raises:
         EarmarkError: the source cannot go on.
     """
     spotter = Spotter(stream, source, name, heartbeat=heartbeat, live=live, undelivered=undelivered)
-    if heartbeat is None:
+    if heartbeat is None and stopped is None:
         for piece in source:
             yield from spotter.take(piece)
     else:
-        with closing(pieces_in_time(source, min(POLL_SECONDS, heartbeat))) as pieces:
+        with closing(pieces_in_time(source, min(POLL_SECONDS, heartbeat or math.inf))) as pieces:
             for piece in pieces:
+                if stopped is not None and stopped():
+                    yield from spotter.finish()
+                    yield spotter.ended()
+                    return
                 yield from spotter.take(piece)
     yield from spotter.finish(tail)
 
@@ -263,7 +267,7 @@ def spotting(
 
     def work() -> None:
         try:
-            until = _Until(source, stop)
+            until = Until(source, stop)
             for event in spot(stream, until, name, heartbeat=heartbeat, live=live):
                 callback(event)
         except BaseException as error:
@@ -299,25 +303,13 @@ async def spot_async(
     stop = threading.Event()
     room = threading.Semaphore(PENDING_EVENTS)
     inbox: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
-
-    def hand_over(item: Event | BaseException | None) -> None:
-        while not room.acquire(timeout=POLL_SECONDS):
-            if stop.is_set():
-                return
-        if not stop.is_set():
-            loop.call_soon_threadsafe(inbox.put_nowait, item)
-
-    def work() -> None:
-        try:
-            until = _Until(source, stop)
-            for event in spot(stream, until, name, tail=tail, heartbeat=heartbeat, live=live):
-                hand_over(event)
-            hand_over(None)
-        except BaseException as error:
-            hand_over(error)
-
-    thread = threading.Thread(target=work, name="earmark-spot-async", daemon=True)
-    thread.start()
+    thread = hand_over(
+        spot(stream, Until(source, stop), name, tail=tail, heartbeat=heartbeat, live=live),
+        lambda item: loop.call_soon_threadsafe(inbox.put_nowait, item),
+        room,
+        stop,
+        "earmark-spot-async",
+    )
     try:
         while (item := await inbox.get()) is not None:
             room.release()
@@ -327,66 +319,3 @@ async def spot_async(
     finally:
         stop.set()
         await asyncio.to_thread(thread.join, END_SECONDS)
-
-
-class _Until:
-    """A source that ends once ``stop`` is set."""
-
-    def __init__(self, source: Source, stop: threading.Event) -> None:
-        self._source = source
-        self._stop = stop
-
-    @property
-    def counters(self) -> Counters | None:
-        return getattr(self._source, "counters", None)
-
-    def __iter__(self) -> Iterator[Piece]:
-        for piece in self._source:
-            if self._stop.is_set():
-                return
-            yield piece
-
-
-def pieces_in_time(source: Source, seconds: float) -> Generator[Piece | None]:
-    """Read a source in a thread of its own; yield None whenever it gave nothing for ``seconds``.
-
-    Closing the iterator ends the thread as soon as the source gives its next piece.
-    """
-    stop = threading.Event()
-    # One piece alone, so that audio waits where the source counts it. A SimpleQueue and a Lock cost
-    # half of what a bounded Queue does.
-    inbox: queue.SimpleQueue[Piece | BaseException | None] = queue.SimpleQueue()
-    taken = threading.Lock()
-
-    def hand_over(item: Piece | BaseException | None) -> None:
-        while not taken.acquire(timeout=POLL_SECONDS):
-            if stop.is_set():
-                return
-        inbox.put(item)
-
-    def read() -> None:
-        try:
-            for piece in _Until(source, stop):
-                hand_over(piece)
-            hand_over(None)
-        except BaseException as error:
-            hand_over(error)
-
-    thread = threading.Thread(target=read, name="earmark-source", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                item = inbox.get(timeout=seconds)
-            except queue.Empty:
-                yield None
-                continue
-            taken.release()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join(END_SECONDS)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: ``detect``, ``info``, ``devices``, and what ends a run."""
 
+import io
 import json
 import os
 import signal
@@ -199,15 +200,97 @@ def test_raw_audio_on_standard_input(model: str) -> None:
     assert events(out.decode()) == EXPECTED
 
 
-def test_a_detection_is_written_while_the_stream_goes_on(model: str) -> None:
-    process = run("detect", "--model", model, "-", stdin=subprocess.PIPE)
+def test_what_a_library_prints_comes_not_between_json_lines(
+    model: str, scene: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.caf"
+    try:
+        soundfile.write(damaged, toy_model.scene(), 16000, format="CAF", subtype="ALAC_16")
+    except soundfile.LibsndfileError:
+        pytest.skip("this libsndfile writes no ALAC")
+    data = bytearray(damaged.read_bytes())
+    place = data.index(b"pakt")
+    size = int.from_bytes(data[place + 4 : place + 12], "big")
+    # A number in the table of packets goes on behind its end. Some say so by printf.
+    data[place + 12 + size - 1] |= 0x80
+    damaged.write_bytes(data)
+    plain = f"import soundfile; soundfile.read({str(damaged)!r})"
+    said = subprocess.run([sys.executable, "-c", plain], capture_output=True).stdout
+    process = run("detect", "--model", model, str(damaged), str(scene))
+    out, err = process.communicate(timeout=60)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [event["keyword"] for event in found if event["source"] == str(scene)] == [
+        *("low", "high", "low")
+    ]
+    assert said in err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_is_kept_for_the_program(unbuffered: str) -> None:
+    code = (
+        "import os, subprocess, sys\n"
+        "from earmark.runtime import cli\n"
+        "from earmark.runtime.command import Command\n"
+        "def run(arguments):\n"
+        "    print('said')\n"
+        "    os.write(1, b'by a library ')\n"
+        "    subprocess.run([sys.executable, '-c', 'print(\"by a child\")'])\n"
+        "    return 0\n"
+        "cli._commands = lambda wanted: {'x': Command('', lambda parser: None, run)}\n"
+        "sys.argv = ['earmark', 'x']\n"
+        "sys.exit(cli.main())"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.stdout, done.stderr) == (b"said\n", b"by a library by a child\n")
+
+
+def test_a_closed_standard_output_is_no_failure(model: str, scene: Path) -> None:
+    words = [*COMMAND, "detect", "--model", model, str(scene)]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" >&-', *words], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
+    model: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    process = run("detect", "--model", model, "-", "--log", str(log), stdin=subprocess.PIPE)
     assert process.stdin and process.stdout
     process.stdin.write(toy_model.scene()[: 2 * 16000].tobytes())
     process.stdin.flush()
-    assert json.loads(process.stdout.readline())["keyword"] == "low"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"earmark: interrupted\n")
+    first = process.stdout.readline()
+    assert json.loads(first)["keyword"] == "low"
+    # Its pipe stays open and empty, so that the signal finds it waiting for audio.
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 0
+    (ended,) = map(json.loads, rest.splitlines())
+    assert (ended["type"], ended["source"], ended["detections"]) == ("ended", "-", 1)
+    assert log.read_bytes() == first + rest
+    assert process.stderr
+    err = process.stderr.read().decode()
+    assert err.startswith("earmark: listened for ")
+    assert "1 detections (low 1)" in err
+    assert err.count("\n") == 1
+    process.stdin.close()
+
+
+def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = run("detect", "--model", model, str(tmp_path / "pipe"), str(tmp_path / "never"))
+    wav = io.BytesIO()
+    soundfile.write(wav, toy_model.scene(), 16000, format="WAV")
+    with (tmp_path / "pipe").open("wb") as pipe:
+        pipe.write(wav.getvalue()[: 3 * 32000])
+        pipe.flush()
+        assert process.stdout and process.stderr
+        assert json.loads(process.stdout.readline())["keyword"] == "low"
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.read())["type"] == "ended"
+        assert process.wait(timeout=60) == 130
+    assert process.stderr.read().count(b"\n") == 1
 
 
 def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from earmark.benchmarks import demo
-from earmark.benchmarks.cli import demo as verb
+from earmark.benchmarks.cli_demo import demo as verb
 from earmark.benchmarks.demo import DemoSettings
 from earmark.export.verify import Limits
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 
-TINY = DemoSettings(("yes", "open door"), clips=20, epochs=1, bench_seconds=0.8, bench_rounds=1)
+TINY = DemoSettings(("yes", "open door"), clips=20, epochs=1, bench_turn=0.01, bench_rounds=1)
 
 
 @pytest.fixture

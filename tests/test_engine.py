@@ -14,6 +14,7 @@ import pytest
 import toy_model
 from earmark.runtime import Decision, Detection, EarmarkError, Engine, engine
 from earmark.runtime.manifest import SCHEMA_VERSION, Geometry
+from earmark.runtime.posteriors import sigmoid, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -180,11 +181,11 @@ def test_what_is_no_audio_is_refused_and_changes_nothing(
 
 def test_softmax() -> None:
     logits = np.array([[1000, 0, 0], [0, 0, 0]], np.float32)
-    assert engine.softmax(logits) == pytest.approx(np.array([[1, 0, 0], [1 / 3] * 3]))
+    assert softmax(logits) == pytest.approx(np.array([[1, 0, 0], [1 / 3] * 3]))
     huge = np.array([[3e38, -3e38]], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert engine.softmax(huge).tolist() == [[1, 0]]
+        assert softmax(huge).tolist() == [[1, 0]]
 
 
 @pytest.mark.filterwarnings("error")
@@ -192,7 +193,19 @@ def test_softmax() -> None:
 def test_sigmoid_is_the_softmax_of_a_logit_and_zero(logits: list[float]) -> None:
     row = np.array([logits], np.float32)
     pairs = np.stack([row[0], np.zeros_like(row[0])], axis=1)
-    assert engine.sigmoid(row)[0] == pytest.approx(engine.softmax(pairs)[:, 0], abs=1e-6)
+    assert sigmoid(row)[0] == pytest.approx(softmax(pairs)[:, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("function", [softmax, sigmoid])
+def test_the_session_gives_the_posteriors_of_its_logits(
+    tmp_path: Path, function: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    path = toy_model.save(tmp_path / "model.onnx", activation=function.__name__)
+    scorer = Engine(path).scorer()
+    for start in range(0, len(SCENE), 1280):
+        logits = scorer.feed(SCENE[start : start + 1280])
+        if len(logits):
+            np.testing.assert_allclose(scorer.posteriors, function(logits), atol=1e-6)
 
 
 def test_labels_of_a_multi_label_model_do_not_compete(tmp_path: Path) -> None:

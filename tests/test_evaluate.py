@@ -12,8 +12,9 @@ from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.evaluate import clip_seconds, evaluate, score
 from earmark.runtime import command
 from earmark.runtime.cli import main
-from earmark.runtime.engine import Engine, softmax
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.posteriors import softmax
 from earmark.train.corpus import hashed_split, scan
 from earmark.train.dataset import Split, load_split
 

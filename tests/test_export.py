@@ -66,6 +66,9 @@ def test_float_graph_equals_the_student(shape: StudentSettings, chunk_steps: int
     "features",
     [
         MfccSettings(),
+        MfccSettings(hop=320),
+        MfccSettings(hop=200),
+        MfccSettings(window=400, hop=160),
         MfccSettings(window=640, hop=320, mels=64, f_min=60.0, f_max=7000.0),
     ],
 )
@@ -81,7 +84,8 @@ def test_the_front_end_in_the_graph_is_that_of_training(features: MfccSettings) 
     pcm = torch.cat([noise, torch.zeros(1, samples), tone])
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     feed = {"pcm": pcm.numpy(), "cache": student.empty_cache(len(pcm)).numpy()}
-    got = torch.from_numpy(np.asarray(session.run([log.output[0]], feed)[0])) @ student.mfcc.dct
+    got = torch.from_numpy(np.asarray(session.run([log.output[0]], feed)[0]))
+    got = got.unflatten(0, (len(pcm), -1)) @ student.mfcc.dct
     expected = student.log_mel(pcm) @ student.mfcc.dct
     torch.testing.assert_close(got[:4], expected[:4], atol=1e-4, rtol=0)
     # Bands far from a pure tone hold the rounding errors of 32-bit sums, whatever the algorithm.
@@ -108,6 +112,13 @@ def test_chunk_lengths_of_the_default_student(milliseconds: int) -> None:
     assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 16 * milliseconds
     with pytest.raises(EarmarkError, match="multiple of the model's step, 320 samples"):
         build(student, 16 * milliseconds + 1)
+
+
+@pytest.mark.parametrize("hop", [480, 500])
+def test_frames_must_overlap(hop: int) -> None:
+    student = Student(10, StudentSettings(), MfccSettings(hop=hop)).eval()
+    with pytest.raises(EarmarkError, match=r"features\.window"):
+        build(student, student.step)
 
 
 def test_the_file_holds_the_whole_contract(exported: ExportResult) -> None:

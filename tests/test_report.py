@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import toy_model
-from earmark.benchmarks.latency import Spread, Timing
-from earmark.benchmarks.report import Picture, Report, Result, comparison, page
+from earmark.benchmarks.latency.spread import Spread
+from earmark.benchmarks.latency.timing import Timing
+from earmark.benchmarks.page_parts import Picture
+from earmark.benchmarks.report import Report, Result, comparison, page
 from earmark.benchmarks.scene import Heard, Scene
 from earmark.benchmarks.timeline import timeline
 from earmark.export.drawing import picture
@@ -59,9 +61,7 @@ def result(precision: str, right: int, micros: float) -> Result:
         np.array(list("aabbccdd")),
     )
     spread = Spread(micros, micros - 1, micros + 1)
-    timing = Timing(
-        "m.onnx", precision, 45_678, 80, spread, spread, spread, Spread(1.234, 1.234, 1.234)
-    )
+    timing = Timing(100, Spread(1.234, 1.234, 1.234), spread, spread, spread, spread, micros, ())
     truths = (Word("low", 1, 2), Word("high", 3, 4))
     matching = Matching(((Detection("low", 2.25, 0.9), truths[0]),), truths[1:], ())
     return Result(
@@ -69,6 +69,7 @@ def result(precision: str, right: int, micros: float) -> Result:
         accuracy,
         matching.summary(10),
         timing,
+        45_678,
     )
 
 

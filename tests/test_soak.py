@@ -1,6 +1,9 @@
 """A soak of minutes with the toy model, by both ways."""
 
+import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,11 @@ import pytest
 import toy_model
 from earmark.benchmarks import soak
 from earmark.benchmarks.demo import write_wav
-from earmark.benchmarks.soak import Audio, loop, one_pass, slope
+from earmark.benchmarks.soak import Audio, Outcome, loop, one_pass, slope
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Detection, Engine
+from earmark.train import progress as progress_module
+from earmark.train.progress import progress
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,67 @@ def test_a_difference_is_found(
     options = ("--hours", "0.02", "--audio", scene, "--path", "detect", "--json")
     assert main(["soak", model, *options]) == 1
     assert json.loads(capsys.readouterr().out)["paths"]["detect"]["different"] == 2
+
+
+def test_goes_on_with_the_path_that_was_interrupted(
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    model, scene = files
+    state = tmp_path / "state"
+    command = ["soak", model, "--hours", "0.02", "--audio", scene, "--state", str(state), "--json"]
+
+    async def terminated(*arguments: object) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    def again(*arguments: object) -> Outcome:
+        raise AssertionError("was finished before")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(soak, "wyoming", terminated)
+        assert main(command) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert {path.stem for path in state.iterdir()} == {"settings", "one-pass", "detect"}
+    monkeypatch.setattr(soak, "one_pass", again)
+    monkeypatch.setattr(soak, "detect", again)
+    capsys.readouterr()
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)["paths"]
+    assert [first[path]["different"] for path in ("detect", "wyoming")] == [0, 0]
+    monkeypatch.setattr(soak, "wyoming", again)
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["paths"] == first
+
+
+def test_state_is_of_one_soak(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, scene = files
+    options = ["--audio", scene, "--path", "detect", "--state", str(tmp_path / "state")]
+    assert main(["soak", model, "--hours", "0.01", *options]) == 0
+    assert main(["soak", model, "--hours", "0.02", *options]) == 1
+    assert "holds a soak with another seconds: name another folder" in capsys.readouterr().err
+    (tmp_path / "state" / "detect.json").write_text("{")
+    assert main(["soak", model, "--hours", "0.01", *options]) == 1
+    assert "detect.json: is damaged" in capsys.readouterr().err
+
+
+def test_progress_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress("Soaking", 3) as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.0)
+    with progress("Soaking", 3000) as advance:
+        advance(1000)
+        advance(2000)
+    assert capsys.readouterr().err == "Soaking: 1,000 of 3,000\nSoaking: 3,000 of 3,000\n"
 
 
 def test_audio_is_the_same_each_time_and_never_repeats(files: tuple[str, str]) -> None:

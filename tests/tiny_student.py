@@ -9,6 +9,7 @@ SHAPES = [
     StudentSettings(width=12, dilations=(2,), kernel=5, stride=1, window=0.02),
     StudentSettings(width=8, dilations=(1,), kernel=2, stride=4, window=0.16),
     StudentSettings(width=8, dilations=(1, 2), stride=8, window=0.4),
+    StudentSettings(width=8, dilations=(5, 1), stride=1, band_strides=(4, 2), window=0.1),
 ]
 
 

@@ -9,6 +9,8 @@ only: what onnxruntime runs in int8.
 
 import math
 from collections.abc import Iterator
+from itertools import accumulate
+from operator import mul
 from typing import Annotated
 
 import torch
@@ -22,6 +24,7 @@ from .mfcc import Mfcc, MfccSettings
 from .torchaudio_import import torchaudio
 
 Count = Annotated[int, Field(ge=1, le=4096)]
+BandStride = Annotated[int, Field(ge=2, le=4)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -36,14 +39,19 @@ class StudentSettings:
     """Taps of a temporal block's convolution."""
     stride: Annotated[int, Field(ge=1, le=8)] = 2
     """Frames per step: the stem's first layer strides over time, nothing after it does."""
+    band_strides: Annotated[tuple[BandStride, ...], Field(min_length=1, max_length=6)] = (2, 2, 2)
+    """Stride over the bands of each layer of the stem. (4, 2) reaches as few bands as (2, 2, 2)
+    with one layer less, which is cheaper."""
     window: Annotated[float, Field(gt=0, le=10)] = 0.8
     """Length of the moving average over the logits, seconds."""
 
     @property
-    def stem(self) -> tuple[int, int, int]:
-        """Channels of the three layers of the stem."""
+    def stem(self) -> tuple[int, ...]:
+        """Channels of each layer of the stem: a quarter of the width for each halving of the bands
+        so far."""
         quarter = max(1, self.width // 4)
-        return quarter, 2 * quarter, 3 * quarter
+        octaves = [round(math.log2(total)) for total in accumulate(self.band_strides, mul)]
+        return tuple(quarter * octave for octave in octaves)
 
 
 class CausalConv(nn.Module):
@@ -95,12 +103,13 @@ class Student(nn.Module):
             self.remix.bias.zero_()
         self.band_norm = nn.BatchNorm1d(bands)
         channels, stem = 1, []
-        for index, outputs in enumerate(settings.stem):
-            first = index == 0
+        for outputs, stride in zip(settings.stem, settings.band_strides, strict=True):
+            first = not stem
             # The first kernel spans the frames of a step and three before.
-            kernel = (5, settings.stride + 3) if first else (3, 3)
-            stem.append(CausalConv(channels, outputs, kernel, (2, settings.stride if first else 1)))
-            channels, bands = outputs, (bands + 1) // 2
+            kernel = (2 * stride + 1, settings.stride + 3) if first else (stride // 2 * 2 + 1, 3)
+            strides = (stride, settings.stride if first else 1)
+            stem.append(CausalConv(channels, outputs, kernel, strides))
+            channels, bands = outputs, -(-bands // stride)
         self.stem = nn.ModuleList(stem)
         width = settings.width
         self.project = CausalConv(channels * bands, width, (1, 1))
@@ -139,7 +148,7 @@ class Student(nn.Module):
         for layer in self.stem:
             assert isinstance(layer, CausalConv)
             yield channels, bands, layer.context
-            channels, bands = layer.conv.out_channels, (bands + 1) // 2
+            channels, bands = layer.conv.out_channels, -(-bands // layer.conv.stride[0])
         for layer in self.blocks:
             assert isinstance(layer, CausalConv)
             yield layer.conv.in_channels, 1, layer.context

@@ -1,7 +1,7 @@
 """What every teacher is: audio to an embedding and logits, behind one interface."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...runtime.manifest import Source
 
 SAMPLE_RATE = 16_000
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Outputs(NamedTuple):
@@ -93,7 +94,7 @@ def parameter_groups(
     return groups
 
 
-def seeded(seed: int, build: Callable[[], Backbone]) -> Backbone:
+def seeded(seed: int, build: Callable[[], Network]) -> Network:
     """What ``build`` makes with torch's generator at ``seed``, which is then put back."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

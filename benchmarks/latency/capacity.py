@@ -1,0 +1,71 @@
+"""How many live streams one core carries before chunks come late."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from ...runtime.engine import Engine
+from ..streams import MAX_STREAMS, Load, measure_ways
+from .results import Capacity
+
+WAYS = (None, 32)
+"""A stream after the other, and a pool with the most chunks in one call."""
+SECONDS, ROUNDS = 2.0, 3
+NEAR = 1.1
+"""The search ends when the numbers that are carried and refused are within this factor."""
+
+Measure = Callable[[Engine, int, Sequence[int | None], float, int], list[Load]]
+
+
+def capacity(
+    engine: Engine,
+    name: str,
+    batch: int | None,
+    cpu_ms_per_second: float,
+    measure: Measure = measure_ways,
+) -> Capacity | None:
+    """Search for the most streams whose p99, over rounds, stays within the length of a chunk.
+
+    Args:
+        engine: the model.
+        name: of it.
+        batch: one of :data:`WAYS`.
+        cpu_ms_per_second: what one stream costs, for a first guess.
+        measure: what tries a number.
+
+    Returns:
+        None where even one stream is too much.
+    """
+    geometry = engine.manifest.geometry
+    chunk_ms = 1e3 * geometry.chunk / geometry.sample_rate
+    carried: Load | None = None
+    refused: int | None = None
+    number = max(1, min(MAX_STREAMS, round(0.7e3 / max(cpu_ms_per_second, 1e-3))))
+    while True:
+        (load,) = measure(engine, number, (batch,), SECONDS, ROUNDS)
+        if load.p99_ms.median <= chunk_ms:
+            carried = load
+        else:
+            refused = number
+        if carried is None:
+            if number == 1:
+                return None
+            number = max(1, number // 2)
+        elif refused is None:
+            if number == MAX_STREAMS:
+                break
+            number = min(MAX_STREAMS, 2 * number)
+        elif refused <= max(NEAR * carried.streams, carried.streams + 1):
+            break
+        else:
+            middle = round(math.sqrt(carried.streams * refused))
+            number = min(max(middle, carried.streams + 1), refused - 1)
+    return Capacity(
+        model=name,
+        precision=engine.manifest.precision,
+        batch=batch,
+        chunk_ms=chunk_ms,
+        streams=carried.streams,
+        p99_ms=carried.p99_ms,
+        cpu_ms=carried.cpu_ms,
+        refused=refused,
+    )

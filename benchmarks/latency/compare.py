@@ -1,0 +1,94 @@
+"""Whether one report is slower than another, or whether the difference is noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .results import Report, Row
+from .spread import Spread, ratio
+
+TOLERANCE = 0.05
+"""A change of the median up to this share counts as none: two runs of one program differ so much
+by where its memory happens to lie."""
+
+Verdict = Literal["slower", "faster", "same", "unclear"]
+
+FIGURES: dict[str, Callable[[Row], Spread | None]] = {
+    "CPU ms per s of audio": lambda row: row.hot.cpu_ms_per_second,
+    "hot p50": lambda row: row.hot.p50_us,
+    "hot p99": lambda row: row.hot.p99_us,
+    "paced p50": lambda row: row.paced.p50_us if row.paced else None,
+    "first score": lambda row: row.cold.first_score_ms if row.cold else None,
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of one row in both reports."""
+
+    row: str
+    figure: str
+    before: float
+    after: float
+    ratio: Spread
+    """After over before."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports side by side."""
+
+    changes: list[Change]
+    missing: list[str]
+    """Rows that only one of them has."""
+    cautions: list[str]
+    """Why a difference may come from the machine."""
+
+    @property
+    def regressed(self) -> bool:
+        """Whether anything is slower."""
+        return any(change.verdict == "slower" for change in self.changes)
+
+
+def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comparison:
+    """Compare the rows that both have.
+
+    A figure is ``slower`` if the 95 % interval of the ratio lies above 1 and the ratio itself above
+    ``1 + tolerance``, ``faster`` likewise, ``same`` if the interval lies within the tolerance on
+    either side, and ``unclear`` otherwise: more rounds would tell.
+    """
+    old, new = ({row.key: row for row in report.rows} for report in (before, after))
+    changes = []
+    for key in old.keys() & new.keys():
+        for name, figure in FIGURES.items():
+            was, now = figure(old[key]), figure(new[key])
+            if was is None or now is None:
+                continue
+            change = ratio(now.rounds, was.rounds)
+            if change is not None:
+                verdict = judge(change, tolerance)
+                changes.append(Change(key, name, was.median, now.median, change, verdict))
+    places = list(old)
+    changes.sort(key=lambda change: (places.index(change.row), list(FIGURES).index(change.figure)))
+    cautions = [
+        f"{which} was disturbed: {reason}"
+        for which, report in (("the first", before), ("the second", after))
+        for reason in report.disturbance.reasons
+    ]
+    for name in ("cpu", "features", "governor", "accelerator", "versions"):
+        first, second = (report.machine.get(name) for report in (before, after))
+        if first != second:
+            cautions.append(f"{name} differs: {first}, then {second}")
+    return Comparison(changes, sorted(old.keys() ^ new.keys()), cautions)
+
+
+def judge(change: Spread, tolerance: float) -> Verdict:
+    """What a ratio with its interval says."""
+    if change.low > 1 and change.median > 1 + tolerance:
+        return "slower"
+    if change.high < 1 and change.median < 1 / (1 + tolerance):
+        return "faster"
+    if 1 / (1 + tolerance) <= change.low and change.high <= 1 + tolerance:
+        return "same"
+    return "unclear"

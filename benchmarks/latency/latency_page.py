@@ -1,0 +1,70 @@
+"""The page of the documentation that shows reports of ``earmark bench``."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from ...export.drawing import picture
+from ...runtime.files import atomic_path
+from .cells import Table, caption, tables
+from .plots import plots
+from .results import Report, load
+
+INTRODUCTION = """# Latency and cost
+
+Every figure here was measured by the command above its tables, on the machine named below it. The
+page itself is written by `earmark latency`."""
+LOG = "latency-log.md"
+
+
+def run(arguments: Namespace) -> int:
+    """The verb ``latency``: the page, and its pictures beside it."""
+    target = Path(arguments.output)
+    reports = [load(file) for file in arguments.reports]
+    pictures: dict[str, bytes] = {}
+    text = page(reports, target.stem, pictures, log=target.with_name(LOG).is_file())
+    files = {target.with_name(name): data for name, data in pictures.items()}
+    files[target] = text.encode()
+    # The page and all of its pictures or, on a full disk, none.
+    with ExitStack() as stack:
+        for path, content in files.items():
+            stack.enter_context(atomic_path(path)).write_bytes(content)
+    return 0
+
+
+def page(
+    reports: Sequence[Report], stem: str, pictures: dict[str, bytes], *, log: bool = False
+) -> str:
+    """The page as Markdown.
+
+    Args:
+        reports: what it shows, in this order.
+        stem: how the names of the pictures begin.
+        pictures: is filled with PNGs by the names under which they belong beside the page.
+        log: whether there is a log of what was tried, to name.
+    """
+    parts = [INTRODUCTION]
+    if log:
+        parts.append(f"What was tried to get there is in [the log]({LOG}).")
+    for number, report in enumerate(reports):
+        parts.append(f"## {_machine_name(report)}")
+        parts.append(f"```sh\n{report.command}\n```")
+        parts += [f"{line[0].upper()}{line[1:]}." for line in caption(report)]
+        for table in tables(report):
+            parts += [f"### {table.title}", table.note, _markdown(table)]
+        for name, (text, figure) in plots(report).items():
+            file = f"{stem}-{name}{f'-{number + 1}' if number else ''}.png"
+            pictures[file] = picture(figure)
+            parts += [f"![{text}]({file})", f"*{text}*"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine_name(report: Report) -> str:
+    gpu = report.machine.get("accelerator")
+    return f"{report.machine['cpu']} and {gpu['name']}" if gpu else report.machine["cpu"]
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.heads, ["---"] * len(table.heads), *table.rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -1,0 +1,1 @@
+"""Other spotters, and detectors of speech as floors, each behind the same few lines."""

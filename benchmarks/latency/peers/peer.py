@@ -1,0 +1,48 @@
+"""What a peer is, and where peers are found.
+
+A package adds one by an entry point of the group ``earmark.peers`` that names a :class:`Peer`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROUP = "earmark.peers"
+RATE = 16_000
+CHUNK = 1280
+"""Samples that a peer is given at a time where it takes any number."""
+
+Push = Callable[[NDArray[np.int16]], object]
+"""Takes int16 [block] at 16 kHz and decides."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another program that listens."""
+
+    name: str
+    job: str
+    """What it decides."""
+    distribution: str
+    module: str
+    """What it is imported as."""
+    load: Callable[[], Push]
+    """Makes it ready, on one thread where it lets one choose. Its imports are inside."""
+    block: int = CHUNK
+    """Samples that it takes at a time."""
+    decisions: int = 1
+    """Decisions that it makes in a block."""
+    precision: str = "float32"
+    mode: str = "C"
+    """What runs it."""
+
+
+def peers() -> dict[str, tuple[str, str, Peer]]:
+    """All that are registered, by name: the module and the attribute of each, and the peer."""
+    found = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        found[point.name] = (point.module, point.attr, point.load())
+    return found

@@ -1,0 +1,159 @@
+"""Reports as pictures."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...export.drawing import keyword_styles
+from .results import Report, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = 9
+GREY = "#777777"
+MARKS = {"edge": "o", "peer": "s", "full": "^"}
+
+
+def plots(report: Report) -> "dict[str, tuple[str, Figure]]":
+    """The pictures that the report has rows for: by name, what they show and how they look."""
+    made = {
+        "distributions": (
+            "Share of steps that took at most so long, of models and peers: hot (lines) and at "
+            "the pace of live audio (dashes).",
+            _distributions(report.of("edge", "peer")),
+        ),
+        "accuracy": (
+            "CPU time per second of audio against measured accuracy. What was not measured here "
+            "stands below the line.",
+            _accuracy(report.of("edge", "peer", "full")),
+        ),
+        "scaling": (
+            "CPU time per second of audio by length of the chunk, size of the network and number "
+            "of keywords, for students with random weights.",
+            _scaling(report.of("scaling")),
+        ),
+    }
+    return {name: (text, figure) for name, (text, figure) in made.items() if figure is not None}
+
+
+def _distributions(rows: Sequence[Row]) -> "Figure | None":
+    if not rows:
+        return None
+    figure, axes = _axes(7.5, 4.2)
+    styles = keyword_styles([f"{row.name}, {row.precision}" for row in rows])
+    for row, (label, style) in zip(rows, styles.items(), strict=True):
+        percents = range(len(row.hot.percentiles_us))
+        style = {"color": style["color"]}
+        axes.plot(row.hot.percentiles_us, percents, label=label, linewidth=1.5, **style)
+        if row.paced is not None:
+            axes.plot(row.paced.percentiles_us, percents, linestyle="--", linewidth=1, **style)
+    axes.set_xscale("log")
+    axes.set_xlabel("µs of a step")
+    axes.set_ylabel("% of steps")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=SIZE)
+    return figure
+
+
+def _accuracy(rows: Sequence[Row]) -> "Figure | None":
+    if not any(row.accuracy for row in rows):
+        return None
+    figure, axes = _axes(7.5, 4.2)
+    measured = [row.accuracy.value for row in rows if row.accuracy]
+    low = min(measured) - max(0.02, 0.5 * (max(measured) - min(measured)))
+    # The lowest of the rows that are not measured, below all that are.
+    unmeasured = [row for row in rows if row.accuracy is None and row.batch == 1]
+    step = 0.006
+    floor = low - step * max(1, len(unmeasured))
+    axes.axhline(100 * low, color=GREY, linewidth=0.8)
+    place = low
+    for row in rows:
+        cost = row.hot.cpu_ms_per_second
+        if row.accuracy is not None:
+            height, color = row.accuracy.value, "#0072b2"
+        elif row.batch == 1:
+            place -= step
+            height, color = place, GREY
+        else:
+            continue
+        axes.errorbar(
+            [cost.median],
+            [100 * height],
+            xerr=[[cost.median - cost.low], [cost.high - cost.median]],
+            marker=MARKS[row.kind],
+            color=color,
+            markersize=5,
+        )
+        label = f" {row.name}, {row.precision}"
+        label += f", {row.job}, {row.mode}" if row.kind == "full" else ""
+        axes.annotate(label, (cost.median, 100 * height), va="center", fontsize=SIZE - 2.5)
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right * 30)
+    axes.set_ylim(100 * (floor - step), 100 * min(1.0, max(measured) + 0.02))
+    axes.set_xlabel("CPU ms per second of audio")
+    axes.set_ylabel("accuracy %")
+    return figure
+
+
+def _scaling(rows: Sequence[Row]) -> "Figure | None":
+    if not rows:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels: tuple[tuple[str, Callable[[Row], float]], ...] = (
+        ("chunk, ms", lambda row: row.step_ms),
+        ("width", lambda row: row.width or 0),
+        ("keywords", lambda row: row.keywords or 0),
+    )
+    usual = rows[0]
+    styles = keyword_styles(list(dict.fromkeys(row.precision for row in rows)))
+    panel_axes: Any = figure.subplots(1, len(panels), sharey=True)
+    for axes, (label, value) in zip(panel_axes, panels, strict=True):
+        others = [other for _, other in panels if other is not value]
+        for precision, style in styles.items():
+            line = sorted(
+                (
+                    row
+                    for row in rows
+                    if row.precision == precision
+                    and all(other(row) == other(usual) for other in others)
+                ),
+                key=value,
+            )
+            costs = [row.hot.cpu_ms_per_second for row in line]
+            axes.errorbar(
+                [value(row) for row in line],
+                [cost.median for cost in costs],
+                yerr=[
+                    [cost.median - cost.low for cost in costs],
+                    [cost.high - cost.median for cost in costs],
+                ],
+                marker="o",
+                markersize=4,
+                label=precision,
+                **style,
+            )
+        axes.set_xscale("log", base=2)
+        ticks = sorted({value(row) for row in rows})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel(label)
+        axes.set_ylim(bottom=0)
+        _plain(axes)
+    panel_axes[0].set_ylabel("CPU ms per second of audio")
+    panel_axes[0].legend(frameon=False, fontsize=SIZE)
+    return figure
+
+
+def _axes(width: float, height: float) -> "tuple[Figure, Any]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(which="major", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
