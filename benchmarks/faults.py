@@ -223,7 +223,7 @@ def _terminated(bench: Bench) -> Row:
     whole = [json.loads(line) for line in [*lines, *out.splitlines()]]
     found = sum(event["type"] == "detection" for event in whole)
     sees = [event["type"] for event in whole if event["type"] != "detection"]
-    sees += [f"{err.decode().count(chr(10))} line", f"exit status {process.returncode}"]
+    sees += [f"{len(err.splitlines())} line for people", f"exit status {process.returncode}"]
     return Row("SIGTERM to `detect -`", tuple(sees), None, max(0, len(sure) - found))
 
 

@@ -1,17 +1,15 @@
 """The page of what was measured of faults, soak, fuzz and streams."""
 
-import json
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import read_text, write_text
+from ..runtime.files import write_text
 from . import faults, soak
 from .latency.spread import Spread
 from .machine import machine_line
-from .tables import spread_text
+from .tables import load_reports, markdown_table, spread_text
 
 Report = dict[str, Any]
 
@@ -24,7 +22,7 @@ MISSING = "Not measured."
 
 def run(arguments: Namespace) -> int:
     """The verb ``reliability``."""
-    texts = {name: _load(getattr(arguments, name)) for name in SECTIONS}
+    texts = {name: load_reports(getattr(arguments, name)) for name in SECTIONS}
     write_text(arguments.output, page(texts))
     return 0
 
@@ -53,26 +51,13 @@ def page(reports: dict[str, list[Report]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _load(files: Sequence[str]) -> list[Report]:
-    reports = []
-    for file in files:
-        try:
-            report = json.loads(read_text(Path(file)))
-        except ValueError as error:
-            raise EarmarkError(f"{file}: no JSON ({error}): run its command again") from error
-        if not isinstance(report, dict):
-            raise EarmarkError(f"{file}: no JSON object: run its command again")
-        reports.append(report)
-    return reports
-
-
 def _faults(report: Report) -> str:
-    return _table(faults.HEADS, map(faults.cells, report["faults"]))
+    return markdown_table(faults.HEADS, map(faults.cells, report["faults"]))
 
 
 def _soak(report: Report) -> str:
     rows = [soak.row(path, outcome) for path, outcome in report["paths"].items()]
-    return f"{report['model']}, {report['audio']}:\n\n{_table(soak.HEADS, rows)}"
+    return f"{report['model']}, {report['audio']}:\n\n{markdown_table(soak.HEADS, rows)}"
 
 
 def _fuzz(report: Report) -> str:
@@ -83,7 +68,7 @@ def _fuzz(report: Report) -> str:
     ]
     total = sum(outcome["cases"] for outcome in targets.values())
     heads = ("input", "cases", "refused", "accepted", "findings")
-    return f"{total:,} cases from seed {report['seed']}:\n\n{_table(heads, rows)}"
+    return f"{total:,} cases from seed {report['seed']}:\n\n{markdown_table(heads, rows)}"
 
 
 def _findings(outcome: Report) -> str:
@@ -108,12 +93,7 @@ def _streams(report: Report) -> str:
         else f"\n\nMemory of a stream: {memory['single']:.0f} KiB one by one, "
         f"{memory['pool']:.0f} KiB in a pool."
     )
-    return _table(heads, rows) + taken
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return markdown_table(heads, rows) + taken
 
 
 SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
@@ -128,13 +108,14 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     ),
     "soak": (
         "Soak",
-        "earmark soak --hours N --json >soak.json",
+        "earmark soak --hours N --state soak --json >soak.json",
         "Audio faster than real time through the loop of `detect` and through a connection to "
         "`earmark wyoming`. *Different* counts detections that one pass over the same audio does "
         "not have, has otherwise, or has and are missing: keyword, time and score are compared, "
         "by Wyoming keyword and timestamp, since it carries no score. Memory grows by the slope "
         "after the first tenth of the run; `detect` and the generator of the audio share a "
-        "process, the Wyoming server has one of its own.",
+        "process, the Wyoming server has one of its own. Each path is one process from the first "
+        "sample to the last: one that was interrupted begins anew.",
         _soak,
     ),
     "fuzz": (
@@ -148,7 +129,9 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
         "Concurrent streams",
         "earmark bench-streams --json >streams.json",
         "Live streams on one engine and one thread; the median over rounds with its 95 % bootstrap "
-        "interval.",
+        "interval. *Chunks per call* is how many streams the network runs together. Streams times "
+        "CPU beyond 1,000 ms is more than the thread has: delays of seconds mean that it falls "
+        "behind for as long as it runs.",
         _streams,
     ),
 }

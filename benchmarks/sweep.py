@@ -23,6 +23,7 @@ from ..runtime.files import write_text
 from ..train.fit import train
 from ..train.recipe import Recipe, load_recipe
 from ..train.teach import EVALUATION, teach
+from .tables import markdown_table
 
 TABLE, REPORT = "table.jsonl", "table.md"
 _SEED = "seed"
@@ -97,17 +98,18 @@ def markdown(rows: Sequence[Row]) -> str:
         groups.setdefault(json.dumps(rest), []).append(row)
     names = [name for name in rows[0].settings if name != _SEED]
     heads = [*names, "runs", "top-1, %", "macro F1, %", "parameters", "judged"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = []
     for group in groups.values():
         first = group[0]
         cells = [*(str(first.settings[name]) for name in names), str(len(group))]
-        cells += [_spread([getattr(row, measure) for row in group]) for measure in _MEASURES]
+        cells += [percent_spread([getattr(row, measure) for row in group]) for measure in _MEASURES]
         cells += [f"{first.parameters:,}", first.judged]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(heads, lines) + "\n"
 
 
-def _spread(values: Sequence[float]) -> str:
+def percent_spread(values: Sequence[float]) -> str:
+    """Mean and, of several, standard deviation, in percent."""
     mean = f"{100 * np.mean(values):.2f}"
     return mean if len(values) < 2 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
 

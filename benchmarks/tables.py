@@ -1,8 +1,11 @@
-"""Tables for people, on stderr."""
+"""Tables for people, on stderr and in Markdown; and what other commands printed, read back."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..runtime.errors import EarmarkError
+from ..runtime.files import read_text
 from .latency.spread import Spread
 from .machine import machine_line
 from .streams import Load
@@ -100,3 +103,28 @@ def point_cells(report: dict[str, Any]) -> list[list[str]]:
 def _range(limits: Sequence[float], scale: float, form: str) -> str:
     low, high = (format(scale * limit, form) for limit in limits)
     return f"{low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high}"
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def load_reports(files: Iterable[str]) -> list[dict[str, Any]]:
+    """The JSON objects that commands printed, a line each, of all files.
+
+    Raises:
+        EarmarkError: a file cannot be read, or a line is no JSON object.
+    """
+    reports = []
+    for file in files:
+        for line in filter(None, map(str.strip, read_text(file).splitlines())):
+            try:
+                report = json.loads(line)
+            except ValueError as error:
+                raise EarmarkError(f"{file}: no JSON ({error}): run its command again") from error
+            if not isinstance(report, dict):
+                raise EarmarkError(f"{file}: no JSON object: run its command again")
+            reports.append(report)
+    return reports

@@ -34,18 +34,43 @@ SEND_BUFFER_BYTES = 65536
 RETRY_MS = 2000
 PAGE = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Earmark</title>
-<style>body{font:1rem/1.5 system-ui;margin:2rem}td{padding:0 1rem 0 0}</style>
-<h1>Earmark</h1><p id="state">connecting</p><table><tbody id="events"></tbody></table>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.25rem; margin: 0 }
+p { margin: .25rem 0 1rem; overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0 }
+tr { border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }
+td { white-space: nowrap; font-variant-numeric: tabular-nums }
+td:last-child { width: 100%; white-space: normal; overflow-wrap: anywhere }
+.detection { font-weight: bold }
+</style>
+<h1>Earmark</h1>
+<p><span id="state" role="status">connecting</span><span id="beat"></span></p>
+<table><thead><tr><th scope="col">At<th scope="col">Audio<th scope="col">Event</thead>
+<tbody id="events" aria-live="polite"></tbody></table>
 <script>
-const state = document.getElementById("state"), rows = document.getElementById("events");
+const state = document.getElementById("state"), beat = document.getElementById("beat");
+const rows = document.getElementById("events");
 const source = new EventSource("events");
 source.onopen = () => { state.textContent = "connected"; };
 source.onerror = () => { state.textContent = "no connection, trying again"; };
 source.onmessage = (message) => {
-  const {type, at, time, ...rest} = JSON.parse(message.data);
+  const {type, source: heard, at, time, keyword, score, ...rest} = JSON.parse(message.data);
+  const told = at ? new Date(at).toLocaleTimeString() : "";
+  if ("audio_seconds" in rest) {
+    beat.textContent = `; heard ${rest.audio_seconds.toFixed(0)} s, ` +
+      `${rest.detections} detections, ${rest.gaps} gaps`;
+    if (type === "heartbeat") return;
+  }
   const row = rows.insertRow(0);
-  for (const text of [at || "", time.toFixed(2) + " s", type, JSON.stringify(rest)])
-    row.insertCell().textContent = text;
+  row.className = type;
+  const more = Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ");
+  const what = type === "detection" ? `${keyword} ${score.toFixed(2)}` :
+    type === "ended" ? type : `${type}: ${more}`;
+  for (const text of [told, time.toFixed(2) + " s", what]) row.insertCell().textContent = text;
   while (rows.rows.length > 100) rows.deleteRow(-1);
 };
 </script></html>

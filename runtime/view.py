@@ -18,7 +18,7 @@ RECENT = 5
 """Detections that the view lists."""
 FLASH_SECONDS = 1.0
 FLOOR_DB = -70.0
-FIXED_LINES = RECENT + 6
+FIXED_LINES = RECENT + 7
 """Lines besides the score bars."""
 
 
@@ -95,9 +95,7 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
     bar = max(4, width - names - 2 - 14)
 
     title = f"earmark  {status.model}  {status.device}"
-    clock = f"{int(status.seconds // 3600)}:{int(status.seconds // 60 % 60):02}:" + (
-        f"{int(status.seconds % 60):02}"
-    )
+    clock = _clock(status.seconds)
     room_for_title = max(0, width - len(clock) - 1)
     grid.add_row(
         Text(title[:room_for_title].ljust(room_for_title + 1), "bold").append(clock, "dim")
@@ -123,10 +121,11 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
     for i in range(RECENT):
         text = ""
         if i < len(shown):
-            text = f"{shown[i].time:9.2f} s  {shown[i].keyword}  {shown[i].score:.2f}"
+            text = f"{_clock(shown[i].time):>10}  {shown[i].score:.2f}  {shown[i].keyword}"
         elif i == 0:
             text = "no detections yet"
         grid.add_row(Text(text[:width], "dim" if i else ""))
+    grid.add_row("")
     trouble = status.overflows > 0 or status.dropped > 0
     line = Text(f"CPU {100 * status.cpu:.1f} %   ")
     line.append(
@@ -137,6 +136,10 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
     line.truncate(width)
     grid.add_row(line)
     return grid
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
 
 
 def _level(status: Status, names: int, bar: int, width: int, fancy: bool) -> Text:

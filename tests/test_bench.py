@@ -217,6 +217,28 @@ def test_whole_models_at_the_same_job(
     assert report["machine"]["torch"]
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("beats", 90.3),
+        ("ast", 85.4),
+        ("whisper-tiny", 8.2),
+        ("whisper-base", 20.6),
+        ("whisper-small", 88.2),
+        ("wavlm-base", 94.4),
+    ],
+)
+def test_whole_models_have_the_published_sizes(name: str, millions: float) -> None:
+    import torch
+
+    pytest.importorskip("transformers")
+    # Shapes alone, without memory for the numbers.
+    with torch.device("meta"):
+        backbone = full_models._random(name, 1.0)
+    found = sum(parameter.numel() for parameter in backbone.parameters())
+    assert found / 1e6 == pytest.approx(millions, abs=0.05)
+
+
 def test_a_decision_is_that_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import toy_model
 from earmark.benchmarks import det
+from earmark.benchmarks.accuracy import page as accuracy_page
 from earmark.benchmarks.cli_det import det as verb
 from earmark.benchmarks.composed import Composed, Materials, compose_all, plan, write_streams
 from earmark.export.det import THRESHOLDS
@@ -133,7 +134,8 @@ def test_points_are_what_the_curves_say(engine: Engine) -> None:
         assert point["missed_interval"][0] <= point["missed"] <= point["missed_interval"][1]
         assert point["shown"] == (point["per_hour_interval"][1] <= point["target"])
     assert not found["points"][1]["shown"] and "not shown" in det.cautions(found)[-1]
-    assert det.det_figure([found | {"title": "toy"}]).axes
+    text, pictures = accuracy_page([], {}, [found | {"title": "toy"}], [])
+    assert "| toy | as shipped |" in text and pictures["accuracy-det.png"].axes
 
 
 def test_thresholds_are_judged_on_the_other_half(

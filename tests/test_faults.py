@@ -47,7 +47,7 @@ def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
         around.append(full)
     if sys.platform != "win32":
         ended = rows["SIGTERM to `detect -`"]
-        assert ended.sees == ("ended", "1 line", "exit status 0")
+        assert ended.sees == ("ended", "1 line for people", "exit status 0")
         around.append(ended)
     assert [row.lost_detections for row in around] == [0] * len(around)
 

@@ -36,10 +36,11 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 BATCH = {"cuda": 256, "cpu": 1}
 """Windows of the row that measures throughput, fewer where they do not fit; 1 for no such row."""
 
+# Width, layers, heads, and width of the feed-forward part of each encoder.
 _WHISPER = {
-    "whisper-tiny": {},
-    "whisper-base": {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8},
-    "whisper-small": {"d_model": 768, "encoder_layers": 12, "encoder_attention_heads": 12},
+    "whisper-tiny": (384, 4, 6, 1536),
+    "whisper-base": (512, 6, 8, 2048),
+    "whisper-small": (768, 12, 12, 3072),
 }
 NAMES = ("beats", "ast", *_WHISPER, "wavlm-base")
 
@@ -187,7 +188,9 @@ def _random(name: str, seconds: float) -> Backbone:
         return hub.from_config("ast", {"model": {"max_length": 128 if seconds < 1.3 else 1024}})
     if name == "wavlm-base":
         return hub.from_config("wavlm")
-    return hub.from_config("whisper", {"model": _WHISPER[name]})
+    fields = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
+    shape = dict(zip(fields, _WHISPER[name], strict=True))
+    return hub.from_config("whisper", {"model": shape})
 
 
 class _Decide(nn.Module):

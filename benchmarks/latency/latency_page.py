@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...export.drawing import picture
 from ...runtime.files import atomic_path
-from .cells import Table, caption, tables
+from ..tables import markdown_table
+from .cells import caption, tables
 from .plots import plots
 from .results import Report, load
 
@@ -52,7 +53,7 @@ def page(
         parts.append(f"```sh\n{report.command}\n```")
         parts += [f"{line[0].upper()}{line[1:]}." for line in caption(report)]
         for table in tables(report):
-            parts += [f"### {table.title}", table.note, _markdown(table)]
+            parts += [f"### {table.title}", table.note, markdown_table(table.heads, table.rows)]
         for name, (text, figure) in plots(report).items():
             file = f"{stem}-{name}{f'-{number + 1}' if number else ''}.png"
             pictures[file] = picture(figure)
@@ -63,8 +64,3 @@ def page(
 def _machine_name(report: Report) -> str:
     gpu = report.machine.get("accelerator")
     return f"{report.machine['cpu']} and {gpu['name']}" if gpu else report.machine["cpu"]
-
-
-def _markdown(table: Table) -> str:
-    lines = [table.heads, ["---"] * len(table.heads), *table.rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

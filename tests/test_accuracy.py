@@ -1,0 +1,104 @@
+"""The page of accuracy: seeds are one row, pairs are paired, and what is missing is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from earmark.benchmarks.accuracy import MISSING, group, page
+from earmark.benchmarks.cli_accuracy import accuracy as verb
+from earmark.runtime.cli import main
+
+
+def record(
+    seed: int, top1: float, teacher: str | None = None, snr: float | None = None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "model": f"{teacher}-{seed}.onnx",
+        "name": "words",
+        "kind": "student",
+        "judged": "int8 streaming",
+        "precision": "int8",
+        "parameters": 60_000,
+        "bytes": 90_000,
+        "seed": seed,
+        "teacher": teacher,
+        "recipe": f"recipe of {teacher}",
+        "base": "base",
+        "split": "validation",
+        "snr": snr,
+        "clips": 100,
+        "speakers": 10,
+        "top1": top1,
+        "macro_f1": top1,
+    } | more
+
+
+RECORDS = [
+    record(0, 0.90),
+    record(1, 0.92),
+    record(0, 0.93, "T"),
+    record(1, 0.94, "T"),
+    record(7, 0.99, "T"),
+    record(0, 0.50, snr=0.0),
+    record(0, 0.60, "T", snr=0.0),
+    record(0, 0.97, kind="cnn2d", judged="float32 whole clips", model="runs/t", recipe="t"),
+]
+
+
+def rows(text: str, section: str) -> list[list[str]]:
+    part = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_seeds_are_one_row_with_their_cost() -> None:
+    text, pictures = page(group(RECORDS), {(60_000, "int8"): 1.25}, [], [])
+    first, second, third = rows(text, "Accuracy, size and cost")
+    assert first[:6] == ["words", "int8 streaming", "60,000", "90", "1.25", "2"]
+    assert first[6] == "91.00 ± 1.41" and second[5] == "3" and second[0] == "words, taught by T"
+    # A network that is not exported has no cost on a device.
+    assert third[:2] == ["words (cnn2d)", "float32 whole clips"] and third[4] == "-"
+    assert list(pictures) == ["accuracy-snr.png"] and "(accuracy-snr.png)" in text
+
+
+def test_distillation_is_told_by_the_same_seeds_of_the_same_recipe() -> None:
+    clean, noisy = rows(page(group(RECORDS), {}, [], [])[0], "What distillation adds")
+    assert clean[2:4] == ["clean", "2"] and clean[6] == "2.50 ± 0.71"
+    assert clean[7] == "+3.00, +2.00" and noisy[2:4] == ["0 dB", "1"] and noisy[7] == "+10.00"
+    # Where more than distillation differs, there is no pair.
+    other = [r | {"base": "other"} if r["teacher"] else r for r in RECORDS]
+    assert not rows(page(group(other), {}, [], [])[0], "What distillation adds")
+
+
+def test_a_model_that_was_measured_again_counts_once() -> None:
+    [one] = group([record(0, 0.1), record(0, 0.9)])
+    assert one.at(None) == {0: 0.9}
+
+
+def test_nothing_measured_is_said_everywhere() -> None:
+    text, pictures = page([], {}, [], [])
+    assert text.count(MISSING) == 5 and not pictures
+
+
+@pytest.fixture(autouse=True)
+def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"accuracy": verb})
+
+
+def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
+    clips, sweep = tmp_path / "clips.jsonl", tmp_path / "table.jsonl"
+    clips.write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
+    line = {"settings": {"distill.temperature": 2, "seed": 0}, "run": "x", "top1": 0.9}
+    line |= {"macro_f1": 0.9, "parameters": 60_000, "judged": "int8 streaming"}
+    sweep.write_text(json.dumps(line) + "\n")
+    target = tmp_path / "page.md"
+    command = ["accuracy", "--clips", str(clips), "-o", str(target)]
+    assert main([*command, "--sweep", f"Temperature={sweep}"]) == 0
+    text = target.read_text()
+    assert "### Temperature" in text and "| 2 | 1 | 90.00 |" in text
+    assert (tmp_path / "page-snr.png").stat().st_size > 1000
+    assert main([*command, "--sweep", str(sweep)]) != 0
+    assert "TITLE=FILE" in capsys.readouterr().err
+    assert main([*command, "--det", str(clips)]) != 0
+    assert "not what its command prints" in capsys.readouterr().err
