@@ -271,20 +271,15 @@ class _Histories:
     def prepend(self, x: str) -> str:
         """The input ``x`` of the next layer with its past before it."""
         g, (layer, part) = self._g, next(self._parts)
-        if layer.row != self._unit:
-            part = g.node("Reshape", part, g.array([-1, layer.context, *layer.sides]))
-        index = len(self._inputs)
-        height = self._steps * layer.row // self._unit
-        old = sum(self._heights[:index])
-        new = sum(self._heights) + self._new
+        index, height = len(self._inputs), self._steps * layer.row // self._unit
+        old, new = sum(self._heights[:index]), sum(self._heights) + self._new
         both = [*range(old, old + self._heights[index]), *range(new, new + height)]
         self._rows += both[height:]
         self._new += height
-        rows = (
-            x
-            if layer.row == self._unit
-            else g.node("Reshape", x, g.array([-1, height, 1, self._unit]))
-        )
+        rows = x
+        if layer.sides != (1, self._unit):
+            part = g.node("Reshape", part, g.array([-1, layer.context, *layer.sides]))
+            rows = g.node("Reshape", x, g.array([-1, height, 1, self._unit]))
         self._inputs.append(rows)
         return g.node("Concat", part, x, axis=1)
 

@@ -51,9 +51,12 @@ def stream(model: onnx.ModelProto, pcm: np.ndarray, chunk: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, StudentSettings(width=16)])
+@pytest.mark.parametrize("bands", [8, 13, 40])
 @pytest.mark.parametrize("chunk_steps", [1, 3])
-def test_float_graph_equals_the_student(shape: StudentSettings, chunk_steps: int) -> None:
-    student = make(shape)
+def test_float_graph_equals_the_student(
+    shape: StudentSettings, bands: int, chunk_steps: int
+) -> None:
+    student = make(shape, MfccSettings(coefficients=bands))
     chunk = chunk_steps * student.step
     pcm = 0.1 * torch.randn(2, 6 * chunk, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -92,10 +95,27 @@ def test_the_front_end_in_the_graph_is_that_of_training(features: MfccSettings) 
     torch.testing.assert_close(got[4], expected[4], atol=5e-3, rtol=0)
 
 
-@settings(max_examples=10, deadline=None)
-@given(which=st.integers(0, len(SHAPES) - 1), chunk_steps=st.sampled_from([1, 2, 4, 12]))
-def test_int8_logits_do_not_depend_on_the_chunk(which: int, chunk_steps: int) -> None:
-    student = make(SHAPES[which])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bands", [8, 13, 40])
+def test_int8_graph_is_near_the_student(shape: StudentSettings, bands: int) -> None:
+    student = make(shape, MfccSettings(coefficients=bands))
+    pcm = 0.1 * torch.randn(1, 24 * student.step, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = student(pcm)[0].numpy()
+    got = stream(
+        build(student, 2 * student.step, calibrate(student, [pcm])), pcm.numpy(), 2 * student.step
+    )
+    assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    which=st.integers(0, len(SHAPES) - 1),
+    bands=st.sampled_from([5, 8, 13, 40]),
+    chunk_steps=st.sampled_from([1, 2, 4, 12]),
+)
+def test_int8_logits_do_not_depend_on_the_chunk(which: int, bands: int, chunk_steps: int) -> None:
+    student = make(SHAPES[which], MfccSettings(coefficients=bands))
     generator = torch.Generator().manual_seed(which)
     pcm = 0.1 * torch.randn(1, 12 * student.step, generator=generator)
     encodings = calibrate(student, [pcm])
