@@ -352,7 +352,7 @@ def _mfcc_matrices(g: _Graph, student: Student) -> tuple[str, str, str]:
 
     Row n - 1 is for the samples n before and n before the end of the frame; the last is the middle,
     which is its own counterpart and counts once. The bins are those that any filter weighs.
-    Stored whole they would take 0.4 MB, four times the network. A runtime computes them when it
+    Stored whole they would take 0.5 MB, four times the network. A runtime computes them when it
     loads the file (constant folding).
     """
     s = student.mfcc.settings
