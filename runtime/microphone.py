@@ -192,7 +192,9 @@ class Microphone:
         self.device_rate = capture.device.rate
 
     def _close(self) -> None:
-        if self._worker is not None:
+        # One that a signal kept from starting has no number; should it start yet, it finds the
+        # microphone closed.
+        if self._worker is not None and self._worker.ident is not None:
             self._worker.join()
         self._capture.close()
 

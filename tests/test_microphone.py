@@ -416,6 +416,24 @@ def test_a_sound_server_that_hangs_holds_nobody_up(
     assert portaudio.opened[0].closed
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_signal_before_the_device_is_opened_again(
+    portaudio: FakeSoundDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "earmark-reopen":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Microphone("plain") as mic:
+        portaudio.opened[0].end()
+        list(mic)
+    assert portaudio.opened[0].closed
+
+
 @pytest.mark.parametrize(
     ("wanted", "channel", "reason"),
     [
