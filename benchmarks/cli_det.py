@@ -54,7 +54,13 @@ def _configure(parser: ArgumentParser) -> None:
         default=[1.0, 0.5, 0.2],
         help="false accepts per hour of the operating points (default: 1 0.5 0.2)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all that is drawn at random (default: 0)",
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the curves (png, svg or pdf)"
     )

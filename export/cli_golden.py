@@ -12,7 +12,9 @@ def _configure_golden(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="model file (default: the one that is shipped)"
     )
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the vectors"
+    )
     parser.add_argument(
         "--audio",
         nargs="+",

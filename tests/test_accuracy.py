@@ -83,7 +83,7 @@ def test_nothing_measured_is_said_everywhere() -> None:
 
 @pytest.fixture(autouse=True)
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"accuracy": verb})
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"accuracy": verb})
 
 
 def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
