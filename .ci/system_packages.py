@@ -20,3 +20,10 @@ if not shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + 
         "apt-get install mosquitto",
         file=sys.stderr,
     )
+pages = [name for name in ("chromium", "node", "npm") if not shutil.which(name)]
+if pages:
+    print(
+        f"not found: {', '.join(pages)}; tests of the page for browsers will be skipped. Install "
+        "them with: apt-get install chromium nodejs npm",
+        file=sys.stderr,
+    )

@@ -202,11 +202,10 @@ def wav(path: Path, tag: int, bits: int, data: bytes, channels: int = 1, **chang
 
 
 READ = """
-const {openAsBlob} = await import("node:fs");
 const found = [];
 for (const path of given) {
   try {
-    const wav = await openWav(await openAsBlob(path));
+    const wav = await openWav(new Blob([readFileSync(path)]));
     if (wav === null) { found.push(null); continue; }
     const pcm = [];
     for (let at = 0; at < wav.frames; at += 777) pcm.push(...await wav.read(at, 777));

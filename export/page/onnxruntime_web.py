@@ -20,7 +20,8 @@ PACKAGE = f"onnxruntime-web@{VERSION}"
 INTEGRITY = (
     "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZ"
     "ClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)"""Of the package's tarball, in the form of npm's lock files."""
+)
+"""Of the package's tarball, in the form of npm's lock files."""
 MAX_TARBALL_BYTES = 64 << 20
 FETCH_SECONDS = 600
 
