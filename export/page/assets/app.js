@@ -190,9 +190,14 @@ async function decode(file) {
 
 function failed(error) {
   problem(error instanceof UserError ? error.message : String(error));
-  if (source) ended(heard);
-  else if (manifest) status("Ready", "ready");
-  else status("No model", "ready");
+  if (source) {
+    stop();
+    ended(heard);
+  } else if (manifest) {
+    status("Ready", "ready");
+  } else {
+    status("No model", "ready");
+  }
   page["open-model"].disabled = false;
 }
 
@@ -227,7 +232,8 @@ function showFigures() {
   if (!figures || !heard) return;
   page["chunk-time"].textContent = `${figures.median.toFixed(2)} ms`;
   page["chunk-slow"].textContent = `${figures.slow.toFixed(2)} ms`;
-  page.load.textContent = `${(figures.busy / heard / 10).toFixed(2)} %`;
+  const { chunk, sample_rate: rate } = manifest.geometry;
+  page.load.textContent = `${(100 * figures.all / (1000 * chunk / rate)).toFixed(1)} %`;
   page.seconds.textContent = `${heard.toFixed(1)} s`;
 }
 

@@ -6,7 +6,7 @@ export const MAX_LANES = 32;
 const LIVE_SECONDS = 12;
 /** Most columns for a recording, which is drawn whole. */
 const MAX_COLUMNS = 1500;
-const GUTTER = 84, VALUES = 44, AXIS = 24, GAP = 7;
+const NAMES = 60, VALUES = 44, AXIS = 24, GAP = 7;
 
 export class Plot {
   #canvas;
@@ -124,7 +124,9 @@ export class Plot {
     pen.scale(ratio, ratio);
     pen.font = `13px ${getComputedStyle(this.#canvas).fontFamily}`;
     pen.textBaseline = "middle";
-    const area = { left: GUTTER, width: width - GUTTER - VALUES };
+    const longest = Math.max(NAMES, ...this.#keywords.map((word) => pen.measureText(word).width));
+    const left = Math.min(longest, 0.3 * width) + 16;
+    const area = { left, width: width - left - VALUES };
     this.#paintAxis(pen, area, lanes * lane, lane);
     this.#keywords.forEach((keyword, index) => {
       this.#paintLane(pen, keyword, index, { ...area, top: index * lane + GAP,
@@ -138,7 +140,7 @@ export class Plot {
     const loud = this.#live && value >= threshold;
     pen.fillStyle = loud ? colours.accent : colours.ink;
     pen.textAlign = "left";
-    pen.fillText(shortened(pen, keyword, GUTTER - 14), 0, bottom - height / 2);
+    pen.fillText(shortened(pen, keyword, left - 16), 0, bottom - height / 2);
     pen.fillStyle = loud ? colours.accent : colours.soft;
     pen.textAlign = "right";
     if (this.#live) pen.fillText(value.toFixed(2), left + width + VALUES, bottom - height / 2);

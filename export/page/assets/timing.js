@@ -1,23 +1,35 @@
-/** How long chunks took, over the last minute or so. */
+/**
+ * How long the work took, over the last thousand chunks. A page cannot ask for processor time, only
+ * for a clock; so what tells the cost is a median, which waiting for the processor does not move as
+ * long as it is the exception.
+ */
 
 const KEPT = 1000;
 
 export class Timing {
-  #times = [];
-  #busy = 0;
+  #model = [];
+  #all = [];
 
-  /** @param {number[]} times of chunks, ms. @param {number} busy all work that led to them, ms. */
-  add(times, busy) {
-    this.#times.push(...times);
-    this.#times.splice(0, this.#times.length - KEPT);
-    this.#busy += busy;
+  /**
+   * @param {number[]} model time of the model and the decision of each chunk, ms.
+   * @param {number} all time of all work on these chunks, resampling included, ms.
+   */
+  add(model, all) {
+    if (!model.length) return;
+    this.#model = [...this.#model, ...model].slice(-KEPT);
+    this.#all = [...this.#all, ...model.map(() => all / model.length)].slice(-KEPT);
   }
 
-  /** Median and 99th percentile of a chunk, and all work since the start, ms; null without any. */
+  /** Of a chunk, ms: median and 99th percentile of the model, median of all work; null without
+   * any. */
   get figures() {
-    if (!this.#times.length) return null;
-    const sorted = Float64Array.from(this.#times).sort();
-    const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-    return { median: at(0.5), slow: at(0.99), busy: this.#busy };
+    if (!this.#model.length) return null;
+    return { median: quantile(this.#model, 0.5), slow: quantile(this.#model, 0.99),
+      all: quantile(this.#all, 0.5) };
   }
+}
+
+function quantile(values, share) {
+  const sorted = Float64Array.from(values).sort();
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
 }

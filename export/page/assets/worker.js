@@ -72,7 +72,7 @@ async function load(file) {
   const data = new Uint8Array(await file.arrayBuffer());
   const manifest = readManifest(data);
   const { chunk, cache } = manifest.geometry;
-  const shape = [1, chunk / manifest.geometry.step, manifest.labels.length];
+  const values = chunk / manifest.geometry.step * manifest.labels.length;
   let session;
   try {
     session = await ort.InferenceSession.create(withPosteriors(data, manifest.activation),
@@ -88,12 +88,13 @@ async function load(file) {
     for (let call = 0; call < WARM_UP_CALLS; call++) {
       ({ posteriors } = await run(new Float32Array(chunk), new Float32Array(cache)));
     }
-    if (posteriors.length !== shape[1] * shape[2] || !posteriors.every(Number.isFinite)) {
+    if (posteriors.length !== values || !posteriors.every(Number.isFinite)) {
       throw new UserError("gives other posteriors than its manifest says");
     }
     await model?.session.release();
     model = { manifest, session, run, decision: manifest.decision };
   } catch (error) {
+    await session?.release();
     if (error instanceof UserError) throw error;
     throw new UserError(`onnxruntime cannot run the graph (${String(error).slice(0, 200)})`);
   }
@@ -145,9 +146,9 @@ async function readFile(file, mine) {
   begin(mine, file.name, wav.frames / wav.rate);
   for (let start = 0; start < wav.frames && !mine.signal.aborted; start += wav.rate) {
     const pcm = await wav.read(start, wav.rate);
-    await push(resampler ? resampler.push(pcm) : pcm, mine);
+    await push(() => (resampler ? resampler.push(pcm) : pcm), mine);
   }
-  if (resampler && !mine.signal.aborted) await push(resampler.finish(), mine);
+  if (resampler && !mine.signal.aborted) await push(() => resampler.finish(), mine);
   await finish(mine);
 }
 
@@ -156,26 +157,32 @@ async function readSamples({ name, pcm }, mine) {
   const rate = model.manifest.geometry.sample_rate;
   begin(mine, name, pcm.length / rate);
   for (let start = 0; start < pcm.length && !mine.signal.aborted; start += rate) {
-    await push(pcm.subarray(start, start + rate), mine);
+    await push(() => pcm.subarray(start, start + rate), mine);
   }
   await finish(mine);
 }
 
 async function finish(mine) {
   const seconds = mine.spotter.seconds;
-  if (!mine.signal.aborted) send(await mine.spotter.finish(TAIL_SECONDS));
+  if (!mine.signal.aborted) {
+    const start = performance.now();
+    const chunks = await mine.spotter.finish(TAIL_SECONDS);
+    send(chunks, performance.now() - start);
+  }
   postMessage({ ended: seconds });
 }
 
-async function push(pcm, mine) {
+/** @param {() => Float32Array} audio made within the time that is measured. */
+async function push(audio, mine) {
   const start = performance.now();
-  send(await mine.spotter.push(pcm), performance.now() - start);
+  const chunks = await mine.spotter.push(audio());
+  send(chunks, performance.now() - start);
   while (ahead >= MAX_AHEAD && !mine.signal.aborted) {
     await new Promise((resolve) => { resume = resolve; });
   }
 }
 
-function send(chunks, milliseconds = 0) {
+function send(chunks, milliseconds) {
   ahead++;
   postMessage({ chunks, milliseconds });
 }
