@@ -20,9 +20,16 @@ if not shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + 
         "apt-get install mosquitto",
         file=sys.stderr,
     )
-if missing := [name for name in ("g++", "node", "npm") if not shutil.which(name)]:
-    print(
-        f"not found: {', '.join(missing)}; tests of the C++ and Node examples will be skipped. "
-        "Install them with: apt-get install g++ nlohmann-json3-dev nodejs npm; then run .ci/ports",
-        file=sys.stderr,
-    )
+WHAT = {
+    "chromium": ("the page for browsers", "chromium"),
+    "g++": ("the C++ example", "g++ nlohmann-json3-dev"),
+    "node": ("the page and the Node example", "nodejs"),
+    "npm": ("the page, the C++ and the Node example", "npm"),
+}
+for program, (tests, packages) in WHAT.items():
+    if not shutil.which(program):
+        print(
+            f"no {program}: tests of {tests} will be skipped. Install it with: "
+            f"apt-get install {packages}",
+            file=sys.stderr,
+        )

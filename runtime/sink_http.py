@@ -6,7 +6,6 @@ another origin are refused.
 """
 
 import asyncio
-import ipaddress
 import secrets
 import socket
 import threading
@@ -18,6 +17,7 @@ from http import HTTPStatus
 
 from .errors import EarmarkError
 from .events import Event, to_json
+from .hosts import is_own, url
 from .sinks import CLOSE_SECONDS, Sink
 
 MAX_CONNECTIONS = 32
@@ -122,8 +122,7 @@ class EventServer(Sink):
     @property
     def url(self) -> str:
         """Of the page."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return url(self._host, self.port)
 
     def send(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._publish, to_json(event).encode())
@@ -196,7 +195,7 @@ class EventServer(Sink):
         except ValueError:
             return await _answer(writer, HTTPStatus.BAD_REQUEST)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not self._is_ours(host):
+        if not is_own(host, self._host):
             return await _answer(writer, HTTPStatus.MISDIRECTED_REQUEST)
         if origin is not None and origin not in (f"http://{host}", *self._origins):
             return await _answer(writer, HTTPStatus.FORBIDDEN)
@@ -255,22 +254,6 @@ class EventServer(Sink):
             return []
         seen = int(number) if run == self._run and number.isdecimal() and len(number) < 16 else 0
         return [frame for at, frame in self._history if at > seen]
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names this machine in a way that no other name can.
-
-        An address is not subject to name resolution, so that no foreign name hides behind it.
-        """
-        name, colon, port = host.rpartition(":")
-        if not colon or not port.isdecimal():
-            name = host
-        name = name.strip("[]").rstrip(".").lower()
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            own = socket.gethostname().lower()
-            return name in {"localhost", self._host.lower(), own, f"{own}.local"}
-        return True
 
 
 def address(text: str) -> tuple[str, int]:

@@ -27,6 +27,9 @@ from earmark.benchmarks import few_shot
 from earmark.benchmarks.latency import cold
 from earmark.export import golden
 from earmark.export.export import export
+from earmark.export.page import page as page_module
+from earmark.export.page.onnxruntime_web import FILES
+from earmark.export.page.serve import PageServer
 from earmark.export.verify import Limits
 from earmark.runtime import listen, portaudio, record, wyoming_server
 from earmark.runtime.cli import main
@@ -52,6 +55,7 @@ SMALLER = {
     "teach": "--set train.epochs=1 --set train.steps_per_epoch=2 --set train.batch=16"
     " --set train.accelerator=cpu --set train.threads=1",
     "listen": "--seconds 0.5 --no-view",
+    "serve": "--port 0",
     "bench": "--rounds 1 --turn 0.02 --paced 0",
     "bench-streams": "--streams 1 --batch 1 --seconds 0.2 --rounds 1",
     "fuzz": "--target manifest",
@@ -200,6 +204,8 @@ def user(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(portaudio, "devices", devices)
     monkeypatch.setattr(record, "run", recorded)
     monkeypatch.setattr(wyoming_server.Server, "serve", served)
+    monkeypatch.setattr(PageServer, "serve", lambda *_: None)
+    monkeypatch.setattr(page_module, "onnxruntime_web", lambda _: dict.fromkeys(FILES, b""))
     monkeypatch.setattr(speech_commands, "download_speech_commands", Path)
     monkeypatch.setattr(beats_checkpoints, "download_beats", lambda *_: Path())
     # Nothing that was trained for a moment is worth a look at its accuracy.

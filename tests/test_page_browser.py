@@ -1,0 +1,248 @@
+"""The page in Chromium: it hears what ``earmark detect`` hears, and asks nobody else."""
+
+import json
+import re
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import page_browser
+import pytest
+import toy_model
+from earmark.export.page.serve import PageServer
+from earmark.runtime import Engine, read_audio
+from earmark.runtime.cli import main
+from earmark.runtime.manifest import Decision
+from page_browser import Opened
+from playwright.sync_api import Browser, expect
+from spoken_words import RATE, WORDS, spoken_scene
+
+TOLERANCE = 1e-3
+"""Of posteriors, between builds of onnxruntime."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spoken")
+    return write_wav(folder / "scene.wav", spoken_scene(folder / "words"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PageServer]:
+    with page_browser.serving(page_browser.files()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(scene: Path) -> Iterator[Browser]:
+    with page_browser.chromium(scene) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, server: PageServer) -> Iterator[Opened]:
+    with page_browser.opened(browser, server.url) as found:
+        yield found
+        assert not found.complaints
+
+
+def write_wav(path: Path, pcm: np.ndarray, rate: int = RATE) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(pcm.astype("<i2").tobytes())
+    return path
+
+
+def detected(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[dict]:
+    capsys.readouterr()
+    assert main(["detect", str(path), *options]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def posteriors(pcm: np.ndarray) -> np.ndarray:
+    """Of whole chunks by the Python runtime, [steps, labels]."""
+    scorer = Engine().scorer()
+    rows = []
+    for chunk in scorer.fill(pcm):
+        scorer.score()
+        rows.append(scorer.posteriors.copy())
+        assert len(chunk)
+    return np.concatenate(rows)
+
+
+def read(page: Opened, path: Path) -> None:
+    page.page.set_input_files("#audio-file", path)
+
+
+def test_a_recording_is_heard_as_detect_hears_it(
+    page: Opened, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(page, scene)
+    page.status("scene.wav: 4 detections in 9.0 s")
+    expected = detected(scene, capsys)
+    assert [e["keyword"] for e in expected] == list(WORDS)
+    found = page.told("detection")
+    assert [(e["keyword"], round(e["time"], 4)) for e in found] == [
+        (e["keyword"], e["time"]) for e in expected
+    ]
+    assert [e["score"] for e in found] == pytest.approx(
+        [e["score"] for e in expected], abs=TOLERANCE
+    )
+    pcm, audio = page.array("pcm"), read_audio(scene)
+    assert np.array_equal(pcm[: len(audio)], audio) and not pcm[len(audio) :].any()
+    assert worst_difference(page, pcm) < TOLERANCE
+
+
+def test_the_microphone_is_heard_as_the_recording_that_it_plays(
+    page: Opened, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page.page.click("#listen")
+    page.status("Listening")
+    expect(page.page.locator("#detections li")).to_have_count(4, timeout=20_000)
+    page.page.click("#listen")
+    page.status(re.compile("Heard: 4 detections"))
+    expected = detected(scene, capsys)
+    found = page.told("detection")
+    assert [e["keyword"] for e in found] == [e["keyword"] for e in expected]
+    # The device begins anywhere within the file's first moments and resamples, and chunks begin
+    # elsewhere: times differ by one offset, and by a few steps each.
+    late = np.array([e["time"] for e in found]) - [e["time"] for e in expected]
+    assert np.abs(late).max() < 0.5 and np.ptp(late) <= 0.1
+    pcm = page.array("pcm")
+    assert likeness(pcm, read_audio(scene)) > 0.97
+    # Of what it heard the page makes what Python makes of it.
+    assert worst_difference(page, pcm) < TOLERANCE
+    stream = Engine().stream()
+    assert [(d.keyword, d.time) for d in stream.push(pcm)] == page.detections()
+
+
+def worst_difference(page: Opened, pcm: np.ndarray) -> float:
+    """Between the page's posteriors and those of the Python runtime."""
+    found = page.array("posteriors").reshape(-1, len(Engine().manifest.labels))
+    return float(np.abs(found - posteriors(pcm)).max())
+
+
+def likeness(heard: np.ndarray, played: np.ndarray) -> float:
+    """Greatest correlation coefficient of two signals over all lags."""
+    size = len(heard) + len(played)
+    product = np.fft.irfft(np.fft.rfft(heard, size) * np.fft.rfft(played, size).conj(), size)
+    return float(product.max() / (np.linalg.norm(heard) * np.linalg.norm(played)))
+
+
+def test_nothing_is_asked_of_anybody_else(page: Opened, server: PageServer, scene: Path) -> None:
+    read(page, scene)
+    page.status(re.compile("4 detections"))
+    assert page.requests and all(url.startswith(server.url) for url in page.requests)
+    with page_browser.serving({}) as other:
+        refused = page.page.evaluate(
+            """async (url) => {
+              const told = new Promise((resolve) => document.addEventListener(
+                "securitypolicyviolation", (event) => resolve(event.effectiveDirective)));
+              const failed = await fetch(url, {mode: "no-cors"}).then(() => "", () => "failed");
+              return [failed, await told];
+            }""",
+            other.url,
+        )
+    assert refused == ["failed", "connect-src"]
+    assert "Content Security Policy" in page.complaints.pop(0)
+    page.complaints.clear()
+
+
+def test_a_dropped_model_runs(page: Opened, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    toy = toy_model.save(
+        tmp_path / "toy.onnx",
+        operating_points={"quiet": Decision({"low": 0.99, "high": 0.99}, smoothing=0.1)},
+    )
+    scene = write_wav(tmp_path / "tones.wav", toy_model.scene())
+    drop(page, toy)
+    expect(page.page.locator("#name")).to_have_text("toy", timeout=page_browser.READY_MS)
+    assert page.page.locator("#sliders input").count() == 2
+    drop(page, scene)
+    page.status("tones.wav: 3 detections in 5.5 s")
+    expected = detected(scene, capsys, "--model", str(toy))
+    assert page.detections() == [(e["keyword"], e["time"]) for e in expected]
+
+    page.page.get_by_label("Operating point").select_option("quiet")
+    expect(page.page.locator("#command")).to_have_text("earmark listen --operating-point quiet")
+    drop(page, scene)
+    again = ["--model", str(toy), "--operating-point", "quiet"]
+    count = len(detected(scene, capsys, *again))
+    page.status(f"tones.wav: {count} detections in 5.5 s")
+
+
+def test_what_is_no_model_or_recording_is_said_to_be_none(page: Opened, tmp_path: Path) -> None:
+    for name, reason in (("a.onnx", "is no ONNX model"), ("a.mp3", "is no recording")):
+        wrong = tmp_path / name
+        wrong.write_bytes(b"something else altogether")
+        drop(page, wrong)
+        expect(page.page.get_by_role("alert")).to_contain_text(f"{name}: {reason}")
+        page.status("Ready")
+
+
+def test_a_threshold_is_moved_with_the_keyboard(page: Opened, scene: Path) -> None:
+    slider = page.page.get_by_label(re.compile("^left"))
+    slider.press("End")
+    expect(page.page.locator("#command")).to_have_text("earmark listen --threshold left=1")
+    read(page, scene)
+    page.status("scene.wav: 3 detections in 9.0 s")
+    assert [keyword for keyword, _ in page.detections()] == [w for w in WORDS if w != "left"]
+    page.page.get_by_role("button", name="Reset").click()
+    expect(page.page.locator("#command")).to_have_text("earmark listen")
+
+
+def test_detections_can_be_saved_as_detect_prints_them(
+    page: Opened, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(page, scene)
+    page.status(re.compile("4 detections"))
+    with page.page.expect_download() as download:
+        page.page.get_by_role("button", name="Save").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    expected = detected(scene, capsys)
+    for line, event in zip(lines, expected, strict=True):
+        found = json.loads(line)
+        assert found.pop("score") == pytest.approx(event["score"], abs=TOLERANCE)
+        assert found == {
+            "type": "detection",
+            "source": "scene.wav",
+            "keyword": event["keyword"],
+            "time": event["time"],
+        }
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(browser: Browser, server: PageServer, width: int) -> None:
+    size = {"width": width, "height": 800}
+    with page_browser.opened(browser, server.url, viewport=size) as found:
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+        # Whoever hears the page instead of seeing it is told what each control is.
+        for control in found.page.locator("button, select, input, [role=meter], canvas").all():
+            if control.is_visible():
+                assert re.search(r'"\w+|\w+:', control.aria_snapshot()), control
+
+
+def test_without_a_secure_origin_the_page_says_why_there_is_no_microphone(
+    browser: Browser, server: PageServer, scene: Path
+) -> None:
+    url = server.url.replace("127.0.0.1", page_browser.NAME)
+    with page_browser.opened(browser, url) as found:
+        expect(found.page.get_by_role("alert")).to_contain_text("https")
+        expect(found.page.get_by_role("button", name="Listen")).to_be_disabled()
+        read(found, scene)
+        found.status("scene.wav: 4 detections in 9.0 s")
+
+
+def drop(page: Opened, path: Path) -> None:
+    """Drop a file onto the page."""
+    transfer = page.page.evaluate_handle(
+        """({name, bytes}) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([Uint8Array.from(bytes)], name));
+          return transfer;
+        }""",
+        {"name": path.name, "bytes": list(path.read_bytes())},
+    )
+    page.page.dispatch_event("body", "drop", {"dataTransfer": transfer})
