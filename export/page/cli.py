@@ -15,7 +15,9 @@ def _configure_page(parser: ArgumentParser) -> None:
         metavar="MODEL",
         help="model file (default: the one that is shipped)",
     )
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder to make"
+    )
     _add_tarball(parser)
 
 
