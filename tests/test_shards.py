@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from earmark.export.export import export
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
 from earmark.train import ensemble, shards
@@ -451,6 +453,13 @@ def test_two_processes_with_a_part_each_learn_what_one_learns_of_both(
     split = prepare(recipe, tmp_path).splits["validation"]
     right = clip_posteriors(b.student, split).argmax(1) == split.label
     assert b.history[-1]["accuracy"] == pytest.approx(right.mean(), abs=1e-5)
+    # The calibration clips are found in the first process' part, and the licence goes along.
+    manifest = Engine(export(two, tmp_path / "tones.onnx").model).manifest
+    assert manifest.sources == (SOURCE,)
+    assert {Path(path).parts[-3] for path in b.info.calibration if path.endswith(".wav")} == {
+        "train-000000.tar",
+        "train-000002.tar",
+    }
 
 
 def test_what_cannot_be_divided_is_one_error_before_any_process_waits(
