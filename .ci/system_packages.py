@@ -20,3 +20,9 @@ if not shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + 
         "apt-get install mosquitto",
         file=sys.stderr,
     )
+if missing := [name for name in ("g++", "node", "npm") if not shutil.which(name)]:
+    print(
+        f"not found: {', '.join(missing)}; tests of the C++ and Node examples will be skipped. "
+        "Install them with: apt-get install g++ nlohmann-json3-dev nodejs npm; then run .ci/ports",
+        file=sys.stderr,
+    )

@@ -60,7 +60,13 @@ def _configure(parser: ArgumentParser) -> None:
         type=float,
         help="judge the models at this moving average, not at that of their files",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all that is drawn at random (default: 0)",
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the curves (png, svg or pdf)"
     )

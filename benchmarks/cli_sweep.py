@@ -11,7 +11,9 @@ from ..runtime.command import Command
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="TOML file of a student or a teacher")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the runs"
+    )
     parser.add_argument(
         "--set",
         metavar="FIELD=VALUE,...",

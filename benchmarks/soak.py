@@ -34,9 +34,9 @@ from ..runtime.sinks import FanOut, JsonLines
 from ..runtime.spotter import spot
 from ..train.corpus import find_audio
 from ..train.progress import progress
+from ..train.speak import spoken
 from .machine import machine, machine_line
 from .soak_state import State
-from .speak import spoken
 
 PATHS = ("detect", "wyoming")
 ONE_PASS = "one-pass"

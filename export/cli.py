@@ -39,6 +39,12 @@ def _configure(parser: ArgumentParser) -> None:
         help="threshold, smoothing, release or refractory in place of the recipe's",
     )
     parser.add_argument("--licence", metavar="SPDX", default="", help="licence of the model")
+    parser.add_argument(
+        "--golden",
+        type=Path,
+        metavar="DIR",
+        help="also write golden vectors of the int8 model (see earmark golden)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
 
 
@@ -54,6 +60,11 @@ def _run(arguments: Namespace) -> int:
         overrides=arguments.set,
         command=arguments.command_line,
     )
+    if arguments.golden is not None:
+        from ..runtime.engine import Engine
+        from .golden import write_golden
+
+        write_golden(Engine(result.model), arguments.golden)
     if arguments.json:
         print(json.dumps({"parity": result.parity, "metrics": result.metrics}))
     from ..train.metrics import HEADLINES, headline
@@ -61,13 +72,14 @@ def _run(arguments: Namespace) -> int:
     m, p = result.metrics, result.parity
     name = headline(m["int8_streaming"])
     size = result.model.stat().st_size / 1000
+    also = [result.float_model, result.card, *filter(None, [arguments.golden])]
     print(
         f"{result.model}: {size:.0f} kB, {m['split']} {HEADLINES[name]} "
         f"{100 * m['int8_streaming'][name]:.2f} % int8, "
         f"{100 * m['float32_streaming'][name]:.2f} % float32, streaming; "
         f"{p['operators']['int8']} convolutions in int8, "
         f"{100 * p['int8_labels_changed']:.1f} % of labels changed by it\n"
-        f"also written: {result.float_model}, {result.card}",
+        f"also written: {', '.join(map(str, also))}",
         file=sys.stderr,
     )
     return 0
@@ -80,6 +92,6 @@ export = Command(
     extra="export",
     examples=(
         "earmark export runs/mine -o mine.onnx",
-        "earmark export runs/mine -o mine.onnx --chunk 20 --licence Apache-2.0",
+        "earmark export runs/mine -o mine.onnx --chunk 20 --licence Apache-2.0 --golden golden",
     ),
 )

@@ -49,7 +49,14 @@ def _configure(parser: ArgumentParser) -> None:
         help="how long the microphone listens; Ctrl-C ends it earlier (default: 30)",
     )
     add_device_options(parser)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="TUNED.onnx")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="TUNED.onnx",
+        help="the model with the points in it",
+    )
     parser.add_argument(
         "--point",
         action="append",
@@ -77,7 +84,13 @@ def _configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="choose on one half of speakers and recordings, measure on the other",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all that is drawn at random (default: 0)",
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="png, svg or pdf (default: TUNED.det.png)"
     )

@@ -99,40 +99,44 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(arguments: list[str]) -> int:
+def command_line(verbs: dict[str, Command]) -> ArgumentParser:
+    """The parser of a command line with these verbs, by name."""
     parser = ArgumentParser(
         prog="earmark", description="Train, export and run keyword spotters in one ONNX file."
     )
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    wanted = arguments[0] if arguments else ""
-    commands = _commands(wanted)
-    for name, command in sorted(commands.items()):
-        sub = verbs.add_parser(
+    subparsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for name, verb in sorted(verbs.items()):
+        sub = subparsers.add_parser(
             name,
-            help=command.summary,
-            description=command.summary,
-            epilog="examples:\n  " + "\n  ".join(command.examples) if command.examples else None,
+            help=verb.summary,
+            description=verb.summary,
+            epilog="examples:\n  " + "\n  ".join(verb.examples) if verb.examples else None,
             formatter_class=RawDescriptionHelpFormatter,
         )
-        command.configure(sub)
-        sub.set_defaults(run=command.run)
-    namespace = parser.parse_args(arguments)
+        verb.configure(sub)
+        sub.set_defaults(run=verb.run)
+    return parser
+
+
+def commands(wanted: str = "") -> dict[str, Command]:
+    """The verb asked for, or all of them where there is none of that name (for help and errors)."""
+    found = entry_points(group=GROUP)
+    chosen = [point for point in found if point.name == wanted] or list(found)
+    return {point.name: point.load() for point in chosen}
+
+
+def _run(arguments: list[str]) -> int:
+    verbs = commands(arguments[0] if arguments else "")
+    namespace = command_line(verbs).parse_args(arguments)
     namespace.command_line = shlex.join(["earmark", *arguments])
     try:
         return namespace.run(namespace)
     except ModuleNotFoundError as error:
-        extra = commands[namespace.verb].extra
+        extra = verbs[namespace.verb].extra
         if not extra or (error.name or "").partition(".")[0] == "earmark":
             raise
         raise EarmarkError(
             f"{namespace.verb} needs {error.name}, which is not installed: "
             f'pip install "earmark[{extra}]"'
         ) from error
-
-
-def _commands(wanted: str) -> dict[str, Command]:
-    """The verb asked for, or all of them where none is recognized (for help and errors)."""
-    found = entry_points(group=GROUP)
-    chosen = [point for point in found if point.name == wanted] or list(found)
-    return {point.name: point.load() for point in chosen}

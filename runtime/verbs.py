@@ -121,6 +121,17 @@ def _info(arguments: Namespace) -> int:
     return run(arguments)
 
 
+def _configure_completion(parser: ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="what the script is for")
+
+
+def _completion(arguments: Namespace) -> int:
+    from .completion import script
+
+    print(script(arguments.shell))
+    return 0
+
+
 def _configure_wyoming(parser: ArgumentParser) -> None:
     add_model_options(parser, several=True)
     parser.add_argument(
@@ -197,6 +208,7 @@ devices = Command(
     configure=_configure_devices,
     run=_devices,
     extra="mic",
+    examples=("earmark devices", "earmark devices --json"),
 )
 info = Command(
     summary="show what a model file says of itself",
@@ -213,5 +225,16 @@ wyoming = Command(
         "earmark wyoming --model mine.onnx",
         "earmark wyoming --uri tcp://0.0.0.0:10400    # for other machines",
         "earmark wyoming --uri stdio://",
+    ),
+)
+completion = Command(
+    summary="print a script with which a shell completes earmark's commands",
+    configure=_configure_completion,
+    run=_completion,
+    extra="completion",
+    examples=(
+        "earmark completion bash >> ~/.bash_completion",
+        "earmark completion zsh > ~/.zfunc/_earmark    # a folder of $fpath",
+        "earmark completion fish > ~/.config/fish/completions/earmark.fish",
     ),
 )

@@ -1,10 +1,14 @@
 """Fixtures that several test files share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+ROOT = Path(__file__).parents[1]
 
 # The same examples every time, however busy the machine; `--hypothesis-profile default` explores.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -19,3 +23,27 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no recorded speech here (set EARMARK_SHARED to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tracked() -> frozenset[str]:
+    """The files of the source tree, new ones included, ignored ones not."""
+    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(x for x in listed.stdout.split("\0") if x and (ROOT / x).is_file())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, tracked: frozenset[str]) -> Path:
+    """A folder with the sdist, and the wheel that was built from it.
+
+    From a copy, so that no build folder is left in the tree.
+    """
+    source, target = tmp_path_factory.mktemp("source") / "earmark", tmp_path_factory.mktemp("dist")
+    for name in tracked:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    command = (sys.executable, "-m", "build", "--no-isolation", "-o", target, source)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target

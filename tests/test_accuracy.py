@@ -88,7 +88,7 @@ def test_nothing_measured_is_said_everywhere() -> None:
 @pytest.fixture(autouse=True)
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"accuracy": verb, "bench": bench}
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: found)
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: found)
 
 
 def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:

@@ -71,7 +71,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     from earmark.benchmarks.cli_bench import latency
 
     found = {"bench": verb, "latency": latency}
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: found)
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: found)
     monkeypatch.setattr(cold, "REPEATS", 1)
     monkeypatch.setattr(cold_starts, "__defaults__", (1,))
 

@@ -236,7 +236,7 @@ def test_standard_output_is_kept_for_the_program(unbuffered: str) -> None:
         "    os.write(1, b'by a library ')\n"
         "    subprocess.run([sys.executable, '-c', 'print(\"by a child\")'])\n"
         "    return 0\n"
-        "cli._commands = lambda wanted: {'x': Command('', lambda parser: None, run)}\n"
+        "cli.commands = lambda wanted: {'x': Command('', lambda parser: None, run)}\n"
         "sys.argv = ['earmark', 'x']\n"
         "sys.exit(cli.main())"
     )
@@ -345,6 +345,6 @@ def test_an_interrupt_within_an_import_is_no_traceback(
             raise ImportError("initialization failed") from error
 
     command = Command("", lambda parser: None, interrupted)
-    monkeypatch.setattr(cli, "_commands", lambda wanted: {"detect": command})
+    monkeypatch.setattr(cli, "commands", lambda wanted: {"detect": command})
     assert main(["detect"]) == 130
     assert capsys.readouterr().err == "earmark: interrupted\n"

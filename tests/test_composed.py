@@ -175,7 +175,7 @@ def test_lowest_is_where_no_higher_threshold_has_more() -> None:
 
 
 def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"det": verb})
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"det": verb})
     corpus = write_corpus(tmp_path / "corpus", 24)
     (tmp_path / "other").mkdir()
     for name in "abcd":

@@ -73,7 +73,7 @@ def test_an_interrupted_demo_goes_on_and_a_complete_one_is_reused(
 def test_a_folder_of_something_else_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"demo": verb})
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"demo": verb})
     (tmp_path / "letter.txt").write_text("dear")
     assert main(["demo", "-o", str(tmp_path)]) == 1
     assert main(["demo", "-o", str(tmp_path / "letter.txt")]) == 1

@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line with this verb, whichever others are installed."""
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"evaluate": verb})
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"evaluate": verb})
 
 
 def ends_with(hertz: float, start: float, seconds: float = 1.0) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The one-file contract: what is exported does what was trained."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from earmark.export.export import ExportResult, export
 from earmark.export.graph import build
 from earmark.export.quantize import calibrate
 from earmark.export.verify import Limits
+from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import METADATA_KEY, Manifest
@@ -239,3 +241,10 @@ def test_manifest_survives_the_file(exported: ExportResult) -> None:
     manifest = Engine(exported.model).manifest
     assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
     assert json.loads(manifest.to_json())["schema"] == 1
+
+
+def test_golden_vectors_come_with_an_export(runs: list[Path], tmp_path: Path) -> None:
+    model, golden = tmp_path / "tones.onnx", tmp_path / "golden"
+    assert main(["export", str(runs[0]), "-o", str(model), "--golden", str(golden)]) == 0
+    index = json.loads((golden / "golden.json").read_text())
+    assert index["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()

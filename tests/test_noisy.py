@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earmark.runtime.cli._commands", lambda wanted: {"evaluate": verb})
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"evaluate": verb})
 
 
 def test_all_kinds_are_measured_on_the_same_clips(folder: Path, capsys) -> None:

@@ -70,8 +70,8 @@ def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line with this verb beside those that are installed."""
-    known = cli._commands
-    monkeypatch.setattr(cli, "_commands", lambda wanted: {**known(wanted), "tune": verb})
+    known = cli.commands
+    monkeypatch.setattr(cli, "commands", lambda wanted: {**known(wanted), "tune": verb})
 
 
 def run(model: Path, corpus: Path, background: Path | str, output: Path, *options: str) -> int:
@@ -263,7 +263,7 @@ def test_no_torch_is_needed(model: Path, corpus: Path, background: Path, tmp_pat
         "import sys\n"
         "from earmark.export.cli_tune import tune\n"
         "from earmark.runtime import cli\n"
-        "cli._commands = lambda wanted: {'tune': tune}\n"
+        "cli.commands = lambda wanted: {'tune': tune}\n"
         "status = cli.main(sys.argv[1:])\n"
         "heavy = {'torch', 'lightning', 'sklearn', 'scipy', 'pydantic'} & set(sys.modules)\n"
         "print(heavy or '', file=sys.stderr)\n"

@@ -13,7 +13,9 @@ from ..runtime.errors import EarmarkError
 
 def _configure_synth(parser: ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="WORD", help="keyword; quote one of two words")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="corpus folder"
+    )
     parser.add_argument(
         "--other",
         default="auto",
@@ -21,7 +23,9 @@ def _configure_synth(parser: ArgumentParser) -> None:
         help="words that are not keywords, separated by commas (default: auto, chosen by sound)",
     )
     parser.add_argument("--clips", type=int, default=400, help="per keyword (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of voices, places and levels (default: 0)"
+    )
     parser.add_argument(
         "--language", default="en", help="language code of eSpeak NG (default: %(default)s)"
     )

@@ -13,7 +13,7 @@ from ...runtime.engine import Detection, Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
 from ...train.corpus import find_audio
-from ..speak import spoken
+from ...train.speak import spoken
 from .results import Delay
 
 CLIPS = 20

@@ -19,7 +19,7 @@ def spoken(keywords: Sequence[str], rate: int) -> Iterator[tuple[str, NDArray[np
     Raises:
         EarmarkError: eSpeak NG is not installed.
     """
-    from ..train.espeak import synthesizer
+    from .espeak import synthesizer
 
     engine = synthesizer()
     for keyword in keywords:

@@ -1,0 +1,124 @@
+"""The examples in C++ and JavaScript give the detections of Earmark on golden vectors."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import earmark.runtime
+import pytest
+import toy_model
+from earmark.export.golden import check_port, write_golden
+from earmark.runtime import Engine
+from earmark.runtime.engine import DEFAULT_MODEL
+from earmark.runtime.manifest import Decision
+
+SOURCES = Path(earmark.runtime.__path__[0]) / "ports"
+TOOLS = Path(
+    os.environ.get("EARMARK_PORTS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "earmark" / "ports"
+)
+MODELS = ("shipped", "multilabel")
+PORTS = ("cpp", "node")
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str] | str]:
+    """The command of each example, or why there is none."""
+    folder = tmp_path_factory.mktemp("ports")
+    return {"cpp": _cpp(folder), "node": _node(folder)}
+
+
+def _cpp(folder: Path) -> list[str] | str:
+    compiler, runtime = shutil.which("g++"), TOOLS / "onnxruntime"
+    if compiler is None:
+        return "no g++ here"
+    if not (runtime / "include").is_dir() or not (runtime / "lib" / "libonnxruntime.so").exists():
+        return f"no onnxruntime for C++ in {TOOLS}: run .ci/ports"
+    json = subprocess.run(
+        [compiler, "-fsyntax-only", "-x", "c++", "-"],
+        input=b"#include <nlohmann/json.hpp>",
+        capture_output=True,
+    )
+    if json.returncode:
+        return "no nlohmann-json3-dev here"
+    program = folder / "detect"
+    command = [
+        *(compiler, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror"),
+        *("-isystem", str(runtime / "include"), str(SOURCES / "cpp" / "detect.cpp")),
+        *("-o", str(program), f"-L{runtime / 'lib'}", "-lonnxruntime"),
+        f"-Wl,-rpath,{runtime / 'lib'}",
+    ]
+    subprocess.run(command, check=True)
+    return [str(program)]
+
+
+def _node(folder: Path) -> list[str] | str:
+    node, packages = shutil.which("node"), TOOLS / "node" / "node_modules"
+    if node is None:
+        return "no Node here"
+    if not (packages / "onnxruntime-node").is_dir():
+        return f"no onnxruntime for Node in {TOOLS}: run .ci/ports"
+    shutil.copytree(SOURCES / "node", folder / "node")
+    (folder / "node" / "node_modules").symlink_to(packages)
+    return [node, str(folder / "node" / "detect.js")]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Model files with golden vectors: one as shipped, one that differs in all that it says."""
+    folder = tmp_path_factory.mktemp("golden")
+    decision = Decision(
+        # 2.5 steps of 40 ms, a time that no step ends at, and a name for JSON to escape.
+        thresholds={'low "é"': 0.6, "high": 0.9},
+        smoothing=0.1,
+        release=0.9,
+        refractory=0.33,
+    )
+    other = toy_model.save(
+        folder / "toy.onnx",
+        chunk=1920,
+        step=640,
+        labels=('low "é"', "high", "_unknown_", "_silence_"),
+        decision=decision,
+        activation="sigmoid",
+    )
+    found = {"shipped": (DEFAULT_MODEL, folder / "1"), "multilabel": (other, folder / "2")}
+    for model, vectors in found.values():
+        write_golden(Engine(model), vectors)
+    return found
+
+
+def command(ports: dict[str, list[str] | str], port: str) -> list[str]:
+    found = ports[port]
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_port_gives_the_detections_of_earmark(
+    ports: dict[str, list[str] | str],
+    models: dict[str, tuple[Path, Path]],
+    port: str,
+    name: str,
+) -> None:
+    program = command(ports, port)
+    model, vectors = models[name]
+    found = dict(check_port(vectors, [*program, str(model)]))
+    assert {case: difference for case, difference in found.items() if difference} == {}
+    assert any("--threshold" in case for case in found)
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_file_that_is_no_model_is_one_line(
+    ports: dict[str, list[str] | str], port: str, tmp_path: Path
+) -> None:
+    program = command(ports, port)
+    (tmp_path / "noise.onnx").write_bytes(b"\x12\x05noise" * 3)
+    done = subprocess.run(
+        [*program, str(tmp_path / "noise.onnx")], stdin=subprocess.DEVNULL, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"detect: ") and done.stderr.count(b"\n") == 1
