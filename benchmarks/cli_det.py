@@ -55,6 +55,12 @@ def _configure(parser: ArgumentParser) -> None:
         help="false accepts per hour of the operating points (default: 1 0.5 0.2)",
     )
     parser.add_argument(
+        "--smoothing",
+        metavar="SECONDS",
+        type=float,
+        help="judge the models at this moving average, not at that of their files",
+    )
+    parser.add_argument(
         "--seed",
         type=int,
         default=0,
@@ -81,13 +87,15 @@ def _run(arguments: Namespace) -> int:
     from ..train.dataset import load_split, noise_pool, speech_recordings
     from ..train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
-    from .det import cautions, det_figure, listen, measure
+    from .det import cautions, det_figure, listen, measure, smoothed
 
     snrs = parse_snrs(arguments.snr)
     if not all(0 < rate < float("inf") for rate in arguments.target):
         raise EarmarkError("--target: give false accepts per hour, above 0")
     if arguments.plot and arguments.plot.suffix.lower() not in PICTURES:
         raise EarmarkError(f"--plot {arguments.plot}: name a file of {', '.join(PICTURES)}")
+    if arguments.smoothing is not None and not 0 <= arguments.smoothing <= 60:
+        raise EarmarkError("--smoothing: give seconds, 0 to 60")
     engines = [Engine(path) for path in arguments.models]
     manifest = engines[0].manifest
     for engine in engines[1:]:
@@ -129,6 +137,7 @@ def _run(arguments: Namespace) -> int:
         takes = listen(engines, counted())
     reports: list[dict[str, Any]] = []
     for engine, heard in zip(engines, takes, strict=True):
+        judged = smoothed(engine.manifest, arguments.smoothing)
         about = {
             "type": "det",
             "model": str(engine.path),
@@ -141,8 +150,9 @@ def _run(arguments: Namespace) -> int:
             "speech": arguments.speech,
             "other": arguments.other,
             "seed": arguments.seed,
+            "smoothing": judged.decision.smoothing,
         }
-        report = about | measure(engine.manifest, heard, arguments.target)
+        report = about | measure(judged, heard, arguments.target)
         print(json.dumps(report), flush=True)
         reports.append(report)
     if arguments.plot:

@@ -57,6 +57,15 @@ def listen(engines: Sequence[Engine], streams: Iterable[Composed]) -> list[list[
     return found
 
 
+def smoothed(manifest: Manifest, seconds: float | None) -> Manifest:
+    """The manifest of a model that decides over a moving average of so many seconds; None: over
+    that of its file. The thresholds that the file ships stay as they are."""
+    if seconds is None:
+        return manifest
+    decision = dataclasses.replace(manifest.decision, smoothing=seconds)
+    return dataclasses.replace(manifest, decision=decision)
+
+
 def measure(
     manifest: Manifest, takes: Sequence[Take], targets: Sequence[float] = TARGETS
 ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import struct
+import tarfile
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from ..runtime.manifest import METADATA_KEY, Manifest
 from ..runtime.sources import RawSource
 from ..runtime.spotter import spot
 from ..train.corpus import scan
+from ..train.shards import list_shard, read_recording
 from .mutate import mutate_bytes, mutate_value
 
 
@@ -341,6 +343,40 @@ def _read_corpus(data: bytes, folder: Path) -> None:
         raise AssertionError("unprintable text in a source")
 
 
+def _shard_seeds(folder: Path) -> list[bytes]:
+    """Clips that are told by name, by JSON and by text, in the two ways of writing long names."""
+    audio, source = _wav_seeds(folder)[0], json.dumps([{"name": "a", "licence": "b"}]).encode()
+    members = {
+        "__meta__/sources.json": source,
+        "yes/ann_nohash_0.wav": audio,
+        f"{'long' * 30}/1.wav": audio,
+        f"{'long' * 30}/1.json": b'{"word": "no", "speaker": "bob", "split": "train", "fold": 1}',
+        "_background_noise_/hum.wav": audio,
+        "2.wav": audio,
+        "2.txt": b"stop",
+    }
+    seeds = []
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        seeds.append(buffer.getvalue())
+    return seeds
+
+
+def _read_shard(data: bytes, folder: Path) -> None:
+    path = folder / "shard.tar"
+    path.write_bytes(data)
+    listing = list_shard(path)
+    for sample in listing.samples:
+        if sample.member.offset + sample.member.size > len(data):
+            raise AssertionError("a recording beyond the end of the shard")
+        read_recording(sample.member, 16000)
+
+
 def _wyoming_seeds(folder: Path) -> list[bytes]:
     """Conversations as clients have them."""
     from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -389,4 +425,5 @@ TARGETS: dict[str, Target] = {
     "run": Target(_run_seeds, _read_run, _mutate_run),
     "wyoming": Target(_wyoming_seeds, _read_wyoming),
     "corpus": Target(_corpus_seeds, _read_corpus, _mutate_corpus),
+    "shard": Target(_shard_seeds, _read_shard),
 }

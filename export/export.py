@@ -22,6 +22,7 @@ from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
 from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from ..train.score import clip_posteriors
+from ..train.share import WHOLE, Share
 from .card import model_card
 from .evaluate import evaluate
 from .graph import Affine, build
@@ -157,6 +158,7 @@ def _load(run: Run, split: str) -> Split:
             "back, or train again"
         )
     cache = Path(data.cache) if data.cache else run.path.parent / "cache"
+    processes = run.recipe.train.devices * run.recipe.train.nodes
     return load_split(
         corpus,
         run.info.labels,
@@ -166,6 +168,8 @@ def _load(run: Run, split: str) -> Split:
         noise_roots=data.noise,
         multilabel=run.recipe.multilabel,
         speech_roots=data.speech,
+        # The calibration clips are those of the first process.
+        share=Share(0, processes) if corpus.sharded and split == "train" else WHOLE,
     )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import read_audio
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.sources import Piece
 from ..train.corpus import Clip
+from ..train.shards import read_recording
 from .det import Trace, trace
 from .matching import LATE, Word, loud
 
@@ -94,7 +94,7 @@ def trial(
     """
     geometry = engine.manifest.geometry
     rate = geometry.sample_rate
-    pcm = _int16(read_audio(clip.path, rate))
+    pcm = _int16(read_recording(clip.recording, rate))
     if len(pcm) > MAX_CLIP_SECONDS * rate:
         raise EarmarkError(
             f"{clip.path}: is longer than {MAX_CLIP_SECONDS:g} s, too long for one word: cut it"

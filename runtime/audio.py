@@ -48,7 +48,10 @@ def read_audio(path: str | os.PathLike[str], rate: int = 16000) -> np.ndarray:
 
 
 def read_blocks(
-    path: str | os.PathLike[str], rate: int = 16000, block_seconds: float = 1.0
+    path: str | os.PathLike[str],
+    rate: int = 16000,
+    block_seconds: float = 1.0,
+    content: bytes | None = None,
 ) -> Iterator[np.ndarray]:
     """Read a file block by block, in memory that does not depend on its length.
 
@@ -56,6 +59,7 @@ def read_blocks(
         path: WAV (also a named pipe), or what libsndfile reads.
         rate: sample rate of the result, Hz.
         block_seconds: audio decoded at a time; blocks may hold less.
+        content: what the file holds, where it has been read already; ``path`` then only names it.
 
     Yields:
         float32 [samples], all channels averaged. The blocks joined do not depend on
@@ -68,7 +72,7 @@ def read_blocks(
     """
     path = Path(path)
     empty = True
-    with _open(path) as decoder:
+    with _open(path, content) as decoder:
         frames = min(MAX_BLOCK, max(1, round(decoder.rate * block_seconds)))
         blocks = _checked(path, decoder, frames)
         for block in blocks if decoder.rate == rate else _resampled(path, blocks, decoder, rate):
@@ -115,13 +119,9 @@ class _Decoder:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Decoder]:
+def _open(path: Path, content: bytes | None = None) -> Iterator[_Decoder]:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise EarmarkError(f"{path}: is a folder: name the audio files in it")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size if stat.S_ISREG(mode) else None
+        with _raw(path, content) as (file, size):
             head = file.read(12)
             if head[:4] == b"RIFF" and head[8:] == b"WAVE":
                 wav = _wav(path, file, head, size)
@@ -130,12 +130,25 @@ def _open(path: Path) -> Iterator[_Decoder]:
                     return
             elif size == 0:
                 raise EarmarkError(f"{path}: is empty: record it again or leave it out")
-        with _soundfile(path) as other:
+        with _soundfile(path, content) as other:
             yield other
     except FileNotFoundError as error:
         raise EarmarkError(f"{path}: no such file") from error
     except OSError as error:
         raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def _raw(path: Path, content: bytes | None) -> Iterator[tuple[BinaryIO, int | None]]:
+    """The bytes of a file, and how many there are, None for a pipe."""
+    if content is not None:
+        yield io.BytesIO(content), len(content)
+        return
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise EarmarkError(f"{path}: is a folder: name the audio files in it")
+    with path.open("rb") as file:
+        yield file, os.fstat(file.fileno()).st_size if stat.S_ISREG(mode) else None
 
 
 def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder | None:
@@ -241,7 +254,7 @@ def decode_samples(data: bytes, tag: int, bits: int) -> np.ndarray:
 
 
 @contextmanager
-def _soundfile(path: Path) -> Iterator[_Decoder]:
+def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: the library behind it is missing
@@ -250,7 +263,7 @@ def _soundfile(path: Path) -> Iterator[_Decoder]:
             'pip install "earmark[audio]"'
         ) from error
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
             if file.channels > MAX_CHANNELS:
                 raise EarmarkError(
                     f"{path}: has {file.channels} channels, more than {MAX_CHANNELS}: mix it down"

@@ -8,6 +8,8 @@ import hashlib
 import unicodedata
 
 NOISE_FOLDER = "_background_noise_"
+SOURCES_FILE = "sources.json"
+"""Origin and licence of the recordings, beside the word folders."""
 SPEAKER_MARK = "_nohash_"
 SPLITS = ("train", "validation", "test")
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}

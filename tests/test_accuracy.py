@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy_model
 from earmark.benchmarks.accuracy import MISSING, group, page
 from earmark.benchmarks.cli_accuracy import accuracy as verb
+from earmark.benchmarks.cli_bench import bench
+from earmark.benchmarks.latency import cold
+from earmark.benchmarks.latency.cold import cold_starts
 from earmark.runtime.cli import main
 
 
@@ -83,7 +87,8 @@ def test_nothing_measured_is_said_everywhere() -> None:
 
 @pytest.fixture(autouse=True)
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: {"accuracy": verb})
+    found = {"accuracy": verb, "bench": bench}
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: found)
 
 
 def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
@@ -102,3 +107,24 @@ def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
     assert "TITLE=FILE" in capsys.readouterr().err
     assert main([*command, "--det", str(clips)]) != 0
     assert "not what its command prints" in capsys.readouterr().err
+
+
+def test_the_cost_is_that_of_a_report_of_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(cold, "REPEATS", 1)
+    monkeypatch.setattr(cold_starts, "__defaults__", (1,))
+    model = toy_model.save(tmp_path / "toy.onnx", precision="int8", parameters=60_000)
+    fast = ["--rounds", "2", "--turn", "0.002", "--paced", "0"]
+    assert main(["bench", str(model), *fast, "--json"]) == 0
+    report = tmp_path / "bench.json"
+    report.write_text(capsys.readouterr().out)
+    [row] = json.loads(report.read_text())["rows"]
+    clips, target = tmp_path / "clips.jsonl", tmp_path / "page.md"
+    clips.write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
+    command = ["accuracy", "--clips", str(clips), "-o", str(target)]
+    assert main([*command, "--bench", str(report)]) == 0
+    spent = row["hot"]["cpu_ms_per_second"]["median"]
+    assert rows(target.read_text(), "Accuracy, size and cost")[0][4] == f"{spent:.2f}" != "-"
+    assert main([*command, "--bench", str(clips)]) != 0
+    assert "clips.jsonl: no" in capsys.readouterr().err

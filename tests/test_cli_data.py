@@ -66,6 +66,22 @@ def test_corpus_counts_and_checks(tmp_path: Path, capsys) -> None:
         run(cli_data.corpus, tmp_path, "--keywords", "maybe")
 
 
+def test_corpus_is_written_as_shards(tmp_path: Path, capsys) -> None:
+    for speaker in range(40):
+        clip(tmp_path / "words" / "yes" / f"{speaker}_nohash_0.wav")
+    command = (cli_data.corpus, tmp_path / "words", "--shards", tmp_path / "out", "--json")
+    assert run(*command, "--shard-size", 0.04) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["shards"] == {"train": 2, "validation": 1, "test": 1}
+    assert run(cli_data.corpus, tmp_path / "out" / "*.tar", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["words"] == report["words"] and again["speakers"] == report["speakers"]
+    with pytest.raises(EarmarkError, match="shard size 0 MB"):
+        run(*command, "--shard-size", 0)
+    with pytest.raises(EarmarkError, match="--shard-size goes with --shards"):
+        run(cli_data.corpus, tmp_path / "words", "--shard-size", 1)
+
+
 def test_corpus_with_an_unreadable_clip_fails(tmp_path: Path, capsys) -> None:
     clip(tmp_path / "yes" / "a.wav")
     (tmp_path / "yes" / "b.wav").write_text("no audio")

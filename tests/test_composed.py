@@ -189,6 +189,16 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     assert (first["title"], second["title"]) == ("one", "two")
     assert first["points"] == second["points"] and first["conditions"] == ["10 dB"]
     assert "as shipped" in shown.err and plot.stat().st_size > 1000 and any(kept.glob("*.wav"))
+    # Another moving average is judged as that of a file with it.
+    decision = dataclasses.replace(Engine(models[0]).manifest.decision, smoothing=0.5)
+    slow = str(toy_model.save(tmp_path / "slow.onnx", decision=decision))
+    assert main(["det", slow, *command[3:], "--snr", "10"]) == 0
+    assert main([*command[:2], *command[3:], "--snr", "10", "--smoothing", "0.5"]) == 0
+    own, asked = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["smoothing"] != own["smoothing"] == asked["smoothing"] == 0.5
+    assert own["curves"] == asked["curves"] != first["curves"]
+    assert main([*command, "--smoothing", "61"]) != 0
+    assert "--smoothing: give seconds" in capsys.readouterr().err
     # What a model was trained on is no speech that it never heard.
     source = {"name": "other", "licence": "x", "role": "free speech"}
     taught = str(toy_model.save(tmp_path / "taught.onnx", sources=(_source(source),)))

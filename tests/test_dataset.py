@@ -248,7 +248,7 @@ def test_cache_gives_the_same_and_notices_changes(root: Path, tmp_path: Path, mo
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("earmark.train.dataset.read_audio", no_decoding)
+        patch.setattr("earmark.train.dataset.read_recording", no_decoding)
         cached = load_split(scan(root), LABELS, "all", cache_dir=cache)
     assert np.array_equal(cached.pcm, fresh.pcm)
     assert np.array_equal(cached.path, fresh.path)
@@ -266,7 +266,7 @@ def test_an_interrupted_run_leaves_no_cache(root: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("earmark.train.dataset.read_audio", interrupted)
+        patch.setattr("earmark.train.dataset.read_recording", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_split(scan(root), LABELS, "train", cache_dir=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

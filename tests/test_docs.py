@@ -80,6 +80,8 @@ INSTEAD = (
     (r"--exec 'notify-send heard'", "--exec true"),
     (r"distill\.weight=0\.5,0\.9", "distill.weight=0.5"),
     (r"distill\.temperature=1,2,4", "distill.temperature=1,2"),
+    # Processes that start this program anew.
+    (r" --set train\.devices=8", ""),
     # A model of 90 million weights.
     (r"--full beats ast", "--full whisper-tiny"),
     (r"--peers", "--peers pymicro-wakeword"),

@@ -87,7 +87,13 @@ def _run_download(arguments: Namespace) -> int:
 
 
 def _configure_corpus(parser: ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="corpus folders")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="folder of word folders, CSV table, or tar files (as 'words/*.tar'), read as one",
+    )
     parser.add_argument(
         "--keywords", metavar="WORDS", help="check that these have clips enough (commas between)"
     )
@@ -96,6 +102,15 @@ def _configure_corpus(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--decode", action="store_true", help="also read every clip")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        metavar="OUT",
+        help="write it as WebDataset shards, for training by several processes of a part each",
+    )
+    parser.add_argument(
+        "--shard-size", type=float, metavar="MB", help="audio in a shard (default: 256)"
+    )
 
 
 def _run_corpus(arguments: Namespace) -> int:
@@ -106,6 +121,14 @@ def _run_corpus(arguments: Namespace) -> int:
         keywords = [word.strip() for word in arguments.keywords.split(",")]
         corpus.require(keywords, at_least=arguments.at_least)
     skipped = 0
+    shards: dict[str, int] | None = None
+    if arguments.shards:
+        from .shard_writer import SHARD_MB, write_shards
+
+        size = SHARD_MB if arguments.shard_size is None else arguments.shard_size
+        shards = write_shards(corpus, arguments.shards, size)
+    elif arguments.shard_size is not None:
+        raise EarmarkError("--shard-size goes with --shards: leave it out")
     if arguments.decode:
         from .dataset import label_set, load_split
 
@@ -122,6 +145,7 @@ def _run_corpus(arguments: Namespace) -> int:
             "sources": [asdict(source) for source in corpus.sources],
             "fingerprint": corpus.fingerprint,
             "unreadable": skipped if arguments.decode else None,
+            "shards": shards,
         }
         print(json.dumps(report, ensure_ascii=False))
     else:
@@ -135,6 +159,8 @@ def _run_corpus(arguments: Namespace) -> int:
         for source in corpus.sources:
             print(f"source: {source.name} ({source.licence})", file=sys.stderr)
         print(f"fingerprint: {corpus.fingerprint}", file=sys.stderr)
+        for name, count in (shards or {}).items():
+            print(f"shards: {arguments.shards}/{name}-*.tar ({count})", file=sys.stderr)
     return 1 if skipped else 0
 
 
@@ -159,9 +185,12 @@ download = Command(
     ),
 )
 corpus = Command(
-    summary="check a folder of recorded words and sum it up",
+    summary="check recorded words and sum them up, or write them as WebDataset shards",
     configure=_configure_corpus,
     run=_run_corpus,
     extra="train",
-    examples=("earmark corpus data/words --keywords yes,no --at-least 50",),
+    examples=(
+        "earmark corpus data/words --keywords yes,no --at-least 50",
+        "earmark corpus data/words --shards data/shards --shard-size 100",
+    ),
 )

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..runtime.manifest import UNKNOWN
 from .dataset import Split
+from .share import BLOCK, WHOLE
 from .speech import surround
 
 UNLABELLED = -1
@@ -18,6 +19,8 @@ _NO_CLIPS = np.zeros((0, 0), np.int16)
 _NO_SPEECH = np.zeros(0, np.int16)
 _AROUND_DB = (-10.0, 5.0)
 """Level of the free speech around a word against the word."""
+_SPAN = 1 << 40
+"""Numbers that the empty clips of a process have to themselves, and pieces of free speech."""
 
 
 class Batch(NamedTuple):
@@ -34,6 +37,9 @@ class Batch(NamedTuple):
     to be filled with background."""
     draw: Tensor
     """int64 [batch], a random number of this one use of the clip."""
+    number: Tensor
+    """int64 [batch]: which clip it is, whichever process has it. Equal to ``clip`` where a process
+    holds all of them."""
 
 
 class Clips(Dataset[Any]):
@@ -62,13 +68,29 @@ class Clips(Dataset[Any]):
         self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
         self.places = max(0, len(speech) - split.pcm.shape[1])
         """Samples of free speech at which a piece can begin."""
+        self.share = split.part.share if split.part else WHOLE
+        """The process that holds these clips."""
 
     def __len__(self) -> int:
         return len(self.split) + len(self.unlabelled)
 
+    def groups(self) -> Iterator[NDArray[np.int64]]:
+        """The clips in groups that every number of processes finds again, int64 [clips] each: those
+        of a shard, those of none, and those without labels in blocks."""
+        part = self.split.part
+        if part is None:
+            yield np.arange(len(self))
+            return
+        order = np.argsort(part.number)
+        for shard in np.unique(part.shard):
+            yield order[part.shard[order] == shard]
+        rows = np.arange(len(self.split), len(self))
+        yield from (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
+
     def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
-        """What stands for clips in a hash: their samples and labels."""
+        """What stands for clips in a hash: their numbers, samples and labels."""
         batch = self.__getitems__([(int(clip), 0) for clip in clips])
+        yield batch.number.numpy().astype("<i8").tobytes()
         yield batch.pcm.numpy().tobytes()
         yield batch.label.numpy().tobytes()
 
@@ -78,6 +100,7 @@ class Clips(Dataset[Any]):
         stored = ~empty & (clip < len(self.split))
         foreign = ~(empty | piece | stored)
         row = np.where(stored, clip, 0)
+        number = self._number(clip)
         pcm = np.asarray(self.split.pcm[row])
         pcm[empty] = 0
         if foreign.any():
@@ -92,10 +115,27 @@ class Clips(Dataset[Any]):
             label[piece] = UNLABELLED if self.unknown is None else self.unknown
             if self.places and self.around:
                 for place in np.flatnonzero(stored & (label != self.silence)):
-                    use = (self.seed, int(clip[place]), int(draw[place]))
+                    use = (self.seed, int(number[place]), int(draw[place]))
                     pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
         # Copies: a transposed array is not whole in memory.
-        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (pcm, label, clip, draw)))
+        parts = (pcm, label, clip, draw, number)
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in parts))
+
+    def _number(self, clip: NDArray[np.int64]) -> NDArray[np.int64]:
+        part = self.split.part
+        if part is None:
+            return clip
+        stored = (clip >= 0) & (clip < len(self.split))
+        unlabelled = part.total + self.share.place(clip - len(self.split), BLOCK)
+        return np.select(
+            [stored, clip < 0, clip < len(self)],
+            [
+                part.number[np.where(stored, clip, 0)],
+                clip - self.share.rank * _SPAN,
+                unlabelled,
+            ],
+            _SPAN + clip - len(self),
+        )
 
     def _within_speech(
         self, pcm: NDArray[np.int16], random: np.random.Generator

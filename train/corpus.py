@@ -4,7 +4,7 @@ The layout is that of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suf
 ``validation_list.txt`` and ``testing_list.txt`` beside the word folders where the corpus fixes its
 split, and long noise recordings in ``_background_noise_``. Folders ``_unknown_`` and ``_silence_``
 hold clips of those classes. In place of a folder, a CSV file may list clips and their classes
-(:mod:`earmark.train.metadata`).
+(:mod:`earmark.train.metadata`), or tar files may hold them (:mod:`earmark.train.shards`).
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -22,22 +22,19 @@ from ..runtime.files import read_text, write_text
 from ..runtime.layout import (
     LISTS,
     NOISE_FOLDER,
+    SOURCES_FILE,
     SPEAKER_MARK,
     SPLITS,
     folder_name,
     hashed_split,
 )
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
-from . import metadata
+from . import metadata, shards
+from .audio_files import AUDIO_SUFFIXES, audio_stem, is_audio
+from .progress import progress
+from .shards import Member, Recording
 
 _LOG = logging.getLogger(__name__)
-
-SOURCES_FILE = "sources.json"
-# Suffixes of what libsndfile reads. Others are counted and reported, not tried one by one.
-AUDIO_SUFFIXES = (
-    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
-    *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".voc"),
-)
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,13 @@ class Clip:
 
     own: bool = False
     """Whether it is from a folder of few speakers (see :func:`scan`)."""
+    member: Member | None = None
+    """Where it lies in a shard; ``path`` is then that of the shard and the name in it."""
+
+    @property
+    def recording(self) -> Recording:
+        """What its audio is read from."""
+        return self.member or self.path
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,26 @@ class Corpus:
     """What :func:`scan` found. Clips and noise are sorted by path, root by root."""
 
     roots: tuple[Path, ...]
-    """The folders; of a table, the one that its clips lie in."""
+    """The folders; of a table, the one that its clips lie in; of shards, the one that they are
+    in."""
     clips: tuple[Clip, ...]
-    noise: tuple[Path, ...]
+    noise: tuple[Recording, ...]
     """Recordings of background noise, of any length."""
     sources: tuple[Source, ...]
     """Where the recordings come from and under which licence."""
     fingerprint: str
-    """SHA-256, hexadecimal, over the relative path, size and split of every file."""
+    """SHA-256, hexadecimal, over the relative path, size and split of every file. How clips are
+    divided into shards does not change it."""
 
     @property
     def words(self) -> tuple[str, ...]:
         """The classes that have clips, sorted."""
         return tuple(sorted({word for clip in self.clips for word in clip.words}))
+
+    @property
+    def sharded(self) -> bool:
+        """Whether some of the clips lie in shards."""
+        return any(clip.member for clip in self.clips)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -143,16 +154,18 @@ def scan(
     folds: str = "",
     fold: int = 0,
 ) -> Corpus:
-    """List the clips of one corpus folder or table, or of several as if they were one.
+    """List the clips of one corpus folder, table or set of shards, or of several as if one.
 
     The split of a folder is that of its lists. A clip in neither list, one list or both being
     present, is for training. A folder without lists is split by :func:`hashed_split`. Files without
     ``_nohash_`` in their name have no known speaker: each counts as its own (in a folder without
     lists those of equal name count as one, so that ``yes/ann.wav`` and ``no/ann.wav`` stay
-    together). A table is split by its column ``split``, and by the hash where that is empty.
+    together). A table is split by its column ``split``, and by the hash where that is empty, and
+    so are shards.
 
     Args:
-        roots: folders, or CSV files as :mod:`earmark.train.metadata` describes them.
+        roots: folders, CSV files as :mod:`earmark.train.metadata` describes them, or patterns of
+            tar files as :func:`earmark.train.shards.expand` does.
         folds: a regular expression whose first group is the fold of a clip, matched at the
             beginning of its file name; for clips whose fold no table says.
         fold: the fold that is the validation split, all others being for training; 0 for the
@@ -163,7 +176,8 @@ def scan(
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
             a speaker has clips in two splits; ``sources.json`` is malformed; a table is malformed
-            or names a clip that does not exist; a clip has no fold, or the fold has no clip.
+            or names a clip that does not exist; a shard is refused (see
+            :func:`earmark.train.shards.list_shard`); a clip has no fold, or the fold has no clip.
     """
     if not roots:
         raise EarmarkError("no data folder given")
@@ -173,27 +187,28 @@ def scan(
             raise EarmarkError(f"{path}: given twice: name each data folder once")
     digest = hashlib.sha256()
     clips: list[Clip] = []
-    noise: list[Path] = []
+    noise: list[Recording] = []
     sources: list[Source] = []
     places: list[Path] = []
     for index, path in enumerate(paths):
-        table = path.suffix.lower() == metadata.SUFFIX
-        place = _audio_root(path) if table else path
         few = index >= len(roots)
-        found, sounds = _scan_table(path, place) if table else _scan_root(path, few)
+        kind = path.suffix.lower()
+        if kind == shards.SUFFIX:
+            found = _scan_shards(path, few)
+        elif kind == metadata.SUFFIX:
+            found = _scan_table(path, _audio_root(path))
+        else:
+            found = _scan_root(path, few)
         if folds:
-            found = [_with_fold(clip, folds) for clip in found]
+            found = replace(found, clips=[_with_fold(clip, folds) for clip in found.clips])
         if fold:
-            found = [_held_out(clip, fold) for clip in found]
-        places.append(place)
-        clips += found
-        noise += sounds
-        sources += read_sources(place)
-        # The class of a clip in a folder is part of its path.
-        about = [(c.path, "\0".join((c.split, *c.words)) if table else c.split) for c in found]
-        for file, text in [*about, *((sound, "noise") for sound in sounds)]:
-            name = file.relative_to(place).as_posix()
-            digest.update(f"{name}\0{_size(file)}\0{text}\n".encode("utf-8", "surrogateescape"))
+            found = replace(found, clips=[_held_out(clip, fold) for clip in found.clips])
+        places.append(found.place)
+        clips += found.clips
+        noise += found.noise
+        sources += found.sources
+        for name, size, text in found.facts(classes=kind in (shards.SUFFIX, metadata.SUFFIX)):
+            digest.update(f"{name}\0{size}\0{text}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     if fold and not any(clip.fold == fold for clip in clips):
         known = ", ".join(map(str, sorted({clip.fold for clip in clips})))
@@ -202,6 +217,30 @@ def scan(
     return Corpus(
         tuple(places), tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one root holds."""
+
+    place: Path
+    clips: list[Clip]
+    noise: Sequence[Recording]
+    sources: list[Source]
+
+    def facts(self, classes: bool) -> Iterator[tuple[str, int, str]]:
+        """Relative name, size and split of each recording, and its classes where they are not in
+        its path."""
+        for clip in self.clips:
+            text = "\0".join((clip.split, *clip.words)) if classes else clip.split
+            yield *self._name_and_size(clip.recording), text
+        for sound in self.noise:
+            yield *self._name_and_size(sound), "noise"
+
+    def _name_and_size(self, recording: Recording) -> tuple[str, int]:
+        if isinstance(recording, Member):
+            return recording.name, recording.size
+        return recording.relative_to(self.place).as_posix(), _size(recording)
 
 
 def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
@@ -238,7 +277,9 @@ def word_clips(folder: Path, word: str) -> tuple[Clip, ...]:
     files = find_audio(folder)
     if not files:
         raise EarmarkError(f"{folder}: no audio files: record clips of {word!r} there")
-    return tuple(Clip(path, word, _stem(path.name).split(SPEAKER_MARK)[0], "") for path in files)
+    return tuple(
+        Clip(path, word, audio_stem(path.name).split(SPEAKER_MARK)[0], "") for path in files
+    )
 
 
 def wanted_name(word: str, wanted: Iterable[str]) -> str:
@@ -258,7 +299,7 @@ def find_audio(folder: Path) -> tuple[Path, ...]:
         # A scandir error inside os.walk is swallowed unless it is asked for.
         for place, folders, files in os.walk(folder, onerror=_raise):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(place, name) for name in files if _is_audio(name)]
+            found += [Path(place, name) for name in files if is_audio(name)]
     except OSError as error:
         raise EarmarkError(f"{folder}: cannot be listed ({error.strerror})") from error
     return tuple(sorted(found))
@@ -273,8 +314,17 @@ def read_sources(root: Path, role: str = "training data") -> list[Source]:
     path = root / SOURCES_FILE
     if not path.is_file():
         return [Source(name=root.resolve().name, licence="unknown", role=role)]
+    return parse_sources(read_text(path), path)
+
+
+def parse_sources(text: str, path: Path) -> list[Source]:
+    """The sources that the text of a ``sources.json`` names; ``path`` is named in errors.
+
+    Raises:
+        EarmarkError: it is no JSON list of objects with ``name`` and ``licence``.
+    """
     try:
-        raw = json.loads(read_text(path))
+        raw = json.loads(text)
         sources = [Source(**item) for item in raw]
         values = [value for source in sources for value in vars(source).values()]
         if not all(isinstance(value, str) and value.isprintable() for value in values):
@@ -294,7 +344,7 @@ def write_source(root: Path, source: Source) -> None:
         write_text(root / SOURCES_FILE, text + "\n")
 
 
-def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
+def _scan_root(root: Path, own: bool) -> _Found:
     if not root.is_dir():
         raise EarmarkError(f"{root}: no such folder: name a folder with one subfolder per word")
     listed = {split: _read_list(root / name) for split, name in LISTS.items()}
@@ -318,10 +368,10 @@ def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
         for name in _listing(folder):
             if name.startswith("."):
                 continue
-            if not _is_audio(name):
+            if not is_audio(name):
                 ignored.append(f"{word}/{name}")
                 continue
-            stem = _stem(name)
+            stem = audio_stem(name)
             speaker, mark, _ = stem.partition(SPEAKER_MARK)
             if has_lists and not mark:
                 speaker = f"{root.name}/{word}/{stem}"
@@ -334,11 +384,62 @@ def _scan_root(root: Path, own: bool) -> tuple[list[Clip], list[Path]]:
         )
     if ignored:
         _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), _some(ignored))
-    missing = split_of.keys() - {f"{clip.word}/{_stem(clip.path.name)}" for clip in clips}
+    missing = split_of.keys() - {f"{clip.word}/{audio_stem(clip.path.name)}" for clip in clips}
     if missing:
         _LOG.warning("%s: %d listed clips do not exist: %s", root, len(missing), _some(missing))
-    noise = find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
-    return clips, list(noise)
+    return _Found(root, clips, _noise_beside(root), read_sources(root))
+
+
+def _noise_beside(root: Path) -> tuple[Path, ...]:
+    return find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
+
+
+def _scan_shards(pattern: Path, own: bool) -> _Found:
+    """The clips of shards in the order in which a folder would list them."""
+    paths = shards.expand(pattern)
+    place = paths[0].parent
+    samples: dict[str, shards.Sample] = {}
+    sources: list[Source] = []
+    ignored: list[str] = []
+    bare = False
+    with progress("Listing shards", len(paths)) as advance:
+        for path in paths:
+            listing = shards.list_shard(path)
+            for sample in listing.samples:
+                other = samples.setdefault(sample.member.name, sample)
+                if other is not sample:
+                    raise EarmarkError(
+                        f"{path}: {sample.member.name}: is also in {other.member.shard}: name each "
+                        "shard once, and give clips names of their own"
+                    )
+            if listing.sources is None:
+                bare = True
+            else:
+                sources += parse_sources(listing.sources, path / SOURCES_FILE)
+            ignored += listing.ignored
+            advance(1)
+    if bare or not sources:
+        sources += read_sources(place)
+    if ignored:
+        _LOG.warning("%s: %d members are no recordings: %s", pattern, len(ignored), _some(ignored))
+    ordered = sorted(samples.values(), key=lambda sample: PurePosixPath(sample.member.name).parts)
+    clips = []
+    for sample in ordered:
+        if sample.noise:
+            continue
+        word, *others = sample.words or ("",)
+        split = sample.split or ("train" if own else hashed_split(sample.speaker))
+        clips.append(
+            Clip(
+                *(sample.member.path, word, sample.speaker, split, sample.fold, tuple(others)),
+                own=own,
+                member=sample.member,
+            )
+        )
+    if not clips:
+        raise EarmarkError(f"{pattern}: no clips: expected members <word>/<speaker>.wav, or .json")
+    noise = [sample.member for sample in ordered if sample.noise]
+    return _Found(place, clips, noise, list(dict.fromkeys(sources)))
 
 
 def _audio_root(table: Path) -> Path:
@@ -347,13 +448,13 @@ def _audio_root(table: Path) -> Path:
     return above if not (here / "audio").is_dir() and (above / "audio").is_dir() else here
 
 
-def _scan_table(table: Path, root: Path) -> tuple[list[Clip], list[Path]]:
+def _scan_table(table: Path, root: Path) -> _Found:
     rows = metadata.read_rows(table)
     clips: list[Clip] = []
     missing: list[str] = []
     for row in rows:
         # Tables may leave the suffix out, and a corpus may be re-encoded to another format.
-        stem = str(PurePath(row.file).with_name(_stem(PurePath(row.file).name)))
+        stem = str(PurePath(row.file).with_name(audio_stem(PurePath(row.file).name)))
         names = [row.file, *(stem + suffix for suffix in AUDIO_SUFFIXES)]
         places = (folder / name for name in names for folder in (root / "audio", root))
         path = next((place for place in places if place.is_file()), None)
@@ -371,8 +472,8 @@ def _scan_table(table: Path, root: Path) -> tuple[list[Clip], list[Path]]:
         )
     if not clips:
         raise EarmarkError(f"{table}: has no rows: a table needs one for each clip")
-    noise = find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
-    return sorted(clips, key=lambda clip: clip.path), list(noise)
+    clips.sort(key=lambda clip: clip.path)
+    return _Found(root, clips, _noise_beside(root), read_sources(root))
 
 
 def _with_fold(clip: Clip, pattern: str) -> Clip:
@@ -397,7 +498,7 @@ def _read_list(path: Path) -> list[str] | None:
         return None
     lines = read_text(path).splitlines()
     entries = [PurePosixPath(line.strip().replace("\\", "/")) for line in lines if line.strip()]
-    return [str(entry.with_name(_stem(entry.name))) for entry in entries if entry.name]
+    return [str(entry.with_name(audio_stem(entry.name))) for entry in entries if entry.name]
 
 
 def _check_speakers(clips: list[Clip]) -> None:
@@ -427,17 +528,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # A dangling link: decoding reports it by name.
         return -1
-
-
-def _is_audio(name: str) -> bool:
-    return not name.startswith(".") and PurePath(name).suffix.lower() in AUDIO_SUFFIXES
-
-
-def _stem(name: str) -> str:
-    """A file name without its audio suffix, or suffixes (official test clips end in .wav.wav)."""
-    while _is_audio(name):
-        name = PurePath(name).stem
-    return name
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:

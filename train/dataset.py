@@ -18,13 +18,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import read_audio
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
 from ..runtime.layout import SPEAKER_MARK, SPLITS, folder_name, hashed_split
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .corpus import Clip, Corpus, find_audio, wanted_name
 from .progress import progress
+from .shards import Member, Recording, read_recording
+from .share import WHOLE, Share
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +41,22 @@ _CLIPPED_SHARE = 0.01
 _REPORTS = 20
 _BLOCK = 256
 _CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the rows of a split are of all its clips, where those lie in shards."""
+
+    share: Share
+    """The process that holds them."""
+    number: NDArray[np.int64]
+    """int64 [N]: which of all clips of the split a row is, whoever holds them."""
+    shard: NDArray[np.int64]
+    """int64 [N]: which shard it lies in, -1 for none."""
+    total: int
+    """Clips of the split, those of all processes."""
+    counts: NDArray[np.int64]
+    """int64 [labels]: those of each label."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,8 @@ class Split:
     first, -1 for a clip of none. None where each clip has one class."""
     own: NDArray[np.bool_] | None = None
     """bool [N], the clips from folders of few speakers (see ``corpus.scan``); None: none."""
+    part: Part | None = None
+    """Which part of the clips these are; None: all, and none is in a shard."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -76,6 +95,11 @@ class Split:
         if self.several is not None:
             return self.several
         return self.label[:, None] == np.arange(len(self.labels))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64 [labels]: clips of each label, those that other processes hold among them."""
+        return self.target.sum(axis=0) if self.part is None else self.part.counts
 
 
 @dataclass(frozen=True)
@@ -121,6 +145,7 @@ def load_split(
     noise_roots: Iterable[str | os.PathLike[str]] = (),
     multilabel: bool = False,
     speech_roots: Iterable[str | os.PathLike[str]] = (),
+    share: Share = WHOLE,
 ) -> Split:
     """Decode the clips of one split, add excerpts of noise for ``_silence_`` and pieces of free
     speech for ``_unknown_``.
@@ -150,6 +175,8 @@ def load_split(
         noise_roots: more folders of noise recordings, any layout.
         multilabel: whether a clip may have any number of classes.
         speech_roots: folders of free speech that holds no keyword, any layout.
+        share: the process whose clips are wanted (see :func:`owners`), and whose excerpts and
+            pieces: those are dealt out one by one.
 
     Raises:
         EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or a
@@ -164,43 +191,60 @@ def load_split(
     clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
     if not multilabel:
         clips = _of_one_class(clips, index)
+    listed = clips
+    mine = _held(listed, split, share)
+    clips = [listed[i] for i in mine]
     pcm, good = _decode_clips(clips, samples, cache_dir)
     if not len(good):
         roots = ", ".join(str(root) for root in corpus.roots)
         raise EarmarkError(f"{roots}: no readable clip in the {split} split")
     kept = [clips[i] for i in good]
+    number = [mine[good]]
     names = [wanted_name(clip.word, index) for clip in kept]
     label = [index.get(name, -1) for name in names]
-    several = None
-    if multilabel:
-        several = np.zeros((len(kept), len(labels)), np.bool_)
-        for row, clip in zip(several, kept, strict=True):
-            row[[index[name] for word in clip.words if (name := folder_name(word)) in index]] = True
+    several = _several(kept, index) if multilabel else None
+    if several is not None:
         label = np.where(several.any(axis=1), several.argmax(axis=1), -1).tolist()
     word = [clip.word for clip in kept]
     speaker = [clip.speaker for clip in kept]
     path = [str(clip.path) for clip in kept]
 
     own = [clip.own for clip in kept]
-    cuts: list[tuple[str, str, NDArray[np.int16], list[tuple[str, str]]]] = []
-    keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in names)
+    cuts: list[tuple[str, str, int, NDArray[np.int16], list[tuple[str, str]]]] = []
+    # What cannot be read is known of one's own clips only.
+    all_names = names if share == WHOLE else [wanted_name(clip.word, index) for clip in listed]
+    keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in all_names)
     speech = list(speech_roots)
     if speech:
         stretches, _ = _speech(speech, split, cache_dir)
-        cuts.append((UNKNOWN, SPEECH, *_pieces(stretches, split, keyword_clips, samples)))
+        count = keyword_clips if stretches else 0
+        cuts.append((UNKNOWN, SPEECH, count, *_pieces(stretches, split, count, samples, share)))
     count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index and not multilabel else 0
-    if split == "all" and SILENCE in names:
+    if split == "all" and SILENCE in all_names:
         count = 0
     if count:
         stretches = _noise_stretches(corpus, split, noise_roots, cache_dir)
-        cuts.append((SILENCE, SILENCE, *_silence(stretches, split, count, samples)))
-    for name, kind, rows, origins in cuts:
+        cuts.append((SILENCE, SILENCE, count, *_silence(stretches, split, count, samples, share)))
+    total = len(listed)
+    for name, kind, count, rows, origins in cuts:
         pcm = np.concatenate([pcm, rows])
+        number.append(total + share.dealt(count))
+        total += count
         label += [index[name]] * len(rows)
         word += [kind] * len(rows)
         speaker += [f"{kind}/{recording}" for recording, _ in origins]
         path += [place for _, place in origins]
         own += [False] * len(rows)
+    part = None
+    if corpus.sharded:
+        extra = {index[name]: count for name, _, count, _, _ in cuts}
+        part = Part(
+            share,
+            np.concatenate(number),
+            np.concatenate([_shard_index(listed)[number[0]], np.full(len(pcm) - len(kept), -1)]),
+            total,
+            _counts(listed, index, multilabel, extra),
+        )
     return Split(
         tuple(labels),
         pcm,
@@ -211,7 +255,76 @@ def load_split(
         len(clips) - len(kept),
         several,
         np.array(own, np.bool_),
+        part,
     )
+
+
+def owners(clips: Sequence[Clip], split: str, ranks: int) -> NDArray[np.int64]:
+    """Which of so many processes holds each of the clips of a split, int64 [clips].
+
+    Shards that have some of the clips are dealt out to the processes, and so are clips of folders,
+    one by one. Clips that are not for training are dealt out one by one all of them: there are
+    often fewer shards of them than processes.
+
+    Raises:
+        EarmarkError: there are fewer shards, or clips, than processes.
+    """
+    if len(clips) < ranks:
+        raise EarmarkError(
+            f"{len(clips)} clips in the {split} split for {ranks} processes: use fewer "
+            "(train.devices and train.nodes), or more recordings"
+        )
+    if split != "train":
+        return np.arange(len(clips)) % ranks
+    shard = _shard_index(clips)
+    if 0 <= shard.max() < ranks - 1:
+        raise EarmarkError(
+            f"{clips[int(shard.argmax())].path}: {shard.max() + 1} shards with training clips for "
+            f"{ranks} processes: write smaller ones (earmark corpus DIR --shards OUT --shard-size "
+            "MB), or use fewer processes (train.devices and train.nodes)"
+        )
+    return np.where(shard < 0, np.cumsum(shard < 0) - 1, shard) % ranks
+
+
+def _held(clips: Sequence[Clip], split: str, share: Share) -> NDArray[np.int64]:
+    """Which of the clips of a split a process holds, int64 [held], in the order in which they are
+    stored; in the order given if it is the only process."""
+    if share == WHOLE:
+        return np.arange(len(clips))
+    mine = owners(clips, split, share.ranks) == share.rank
+    offset = np.array([clip.member.offset if clip.member else 0 for clip in clips])
+    order = np.lexsort((offset, _shard_index(clips)))
+    return order[mine[order]]
+
+
+def _shard_index(clips: Sequence[Clip]) -> NDArray[np.int64]:
+    """int64 [clips]: which of the shards that have some of them each lies in, -1 for none."""
+    shards = sorted({clip.member.shard for clip in clips if clip.member})
+    place = {shard: i for i, shard in enumerate(shards)}
+    found = [place[clip.member.shard] if clip.member else -1 for clip in clips]
+    return np.array(found, np.int64)
+
+
+def _several(clips: Sequence[Clip], index: dict[str, int]) -> NDArray[np.bool_]:
+    """bool [clips, labels]: which classes each clip of a multi-label task has."""
+    found = np.zeros((len(clips), len(index)), np.bool_)
+    for row, clip in zip(found, clips, strict=True):
+        row[[index[name] for word in clip.words if (name := folder_name(word)) in index]] = True
+    return found
+
+
+def _counts(
+    clips: Sequence[Clip], index: dict[str, int], multilabel: bool, extra: dict[int, int]
+) -> NDArray[np.int64]:
+    """int64 [labels]: clips of each label; ``extra``: so many more."""
+    if multilabel:
+        found = _several(clips, index).sum(axis=0)
+    else:
+        names = [index[wanted_name(clip.word, index)] for clip in clips]
+        found = np.bincount(np.array(names, np.int64), minlength=len(index))
+    for label, count in extra.items():
+        found[label] += count
+    return found
 
 
 def noise_pool(
@@ -334,46 +447,54 @@ def _of_one_class(clips: list[Clip], index: dict[str, int]) -> list[Clip]:
 
 
 def _silence(
-    stretches: list[_Stretch], split: str, count: int, samples: int
+    stretches: list[_Stretch], split: str, count: int, samples: int, share: Share
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
-    """Excerpts int16 [count, samples], and for each the name of its recording and its place."""
+    """Of ``count`` excerpts those of a process, int16 [held, samples], and for each the name of its
+    recording and its place."""
     seed = "\n".join(["silence", split, *(s.name for s in stretches)])
     rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
     if not stretches:
         _LOG.warning("no noise recordings for the %s split: _silence_ is digital silence", split)
     lengths = np.array([len(s.pcm) for s in stretches], np.float64)
-    rows = np.zeros((count, samples), np.int16)
+    mine = {int(number): row for row, number in enumerate(share.dealt(count))}
+    rows = np.zeros((len(mine), samples), np.int16)
     origins: list[tuple[str, str]] = []
-    for row, digital in zip(rows, np.arange(count) % 10 == 9, strict=True):
-        if digital or not stretches:
-            origins.append(("digital", "digital silence"))
+    for number in range(count):
+        row = mine.get(number)
+        if number % 10 == 9 or not stretches:
+            if row is not None:
+                origins.append(("digital", "digital silence"))
             continue
+        # Drawn for all, so that an excerpt is the same whoever holds it.
         stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
         start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
         gain = 10 ** (rng.uniform(-30, 0) / 20)
-        row[:] = np.round(fit(stretch.pcm[start : start + samples], samples) * gain)
-        seconds = (stretch.start + start) / SAMPLE_RATE
-        origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
+        if row is not None:
+            rows[row] = np.round(fit(stretch.pcm[start : start + samples], samples) * gain)
+            seconds = (stretch.start + start) / SAMPLE_RATE
+            origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
     return rows, origins
 
 
 def _pieces(
-    stretches: list[_Stretch], split: str, count: int, samples: int
+    stretches: list[_Stretch], split: str, count: int, samples: int, share: Share
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
-    """Pieces int16 [count, samples], and for each the name of its recording and its place."""
+    """Of ``count`` pieces those of a process, int16 [held, samples], and for each the name of its
+    recording and its place."""
     seed = "\n".join(["speech", split, *(s.name for s in stretches)])
     rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
     if not stretches:
         _LOG.warning("no recordings of free speech fall into the %s split: add some", split)
-        count = 0
     lengths = np.array([len(s.pcm) for s in stretches], np.float64)
-    rows = np.zeros((count, samples), np.int16)
+    mine = {int(number): row for row, number in enumerate(share.dealt(count))}
+    rows = np.zeros((len(mine), samples), np.int16)
     origins: list[tuple[str, str]] = []
-    for row in rows:
+    for number in range(count):
         stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
         start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
-        row[:] = fit(stretch.pcm[start : start + samples], samples)
-        origins.append((stretch.name, f"{stretch.path}#t={start / SAMPLE_RATE:.3f}"))
+        if number in mine:
+            rows[mine[number]] = fit(stretch.pcm[start : start + samples], samples)
+            origins.append((stretch.name, f"{stretch.path}#t={start / SAMPLE_RATE:.3f}"))
     return rows, origins
 
 
@@ -383,20 +504,23 @@ def _noise_stretches(
     noise_roots: Iterable[str | os.PathLike[str]],
     cache_dir: str | os.PathLike[str] | None,
 ) -> list[_Stretch]:
-    # A recording goes by its path below the folder it was found in, wherever that folder lies.
-    named = [
+    # A recording goes by its path below the folder it was found in, wherever that folder lies, and
+    # in a shard by its name there.
+    named: list[tuple[Recording, str]] = [
         (path, path.relative_to(root).as_posix())
         for root in corpus.roots
         for path in corpus.noise
-        if path.is_relative_to(root)
+        if isinstance(path, Path) and path.is_relative_to(root)
     ]
+    named += [(sound, sound.name) for sound in corpus.noise if isinstance(sound, Member)]
     named += _named(noise_roots, "noise recordings")
-    recordings = _decode_noise([path for path, _ in named], cache_dir)
+    recordings = _decode_noise([recording for recording, _ in named], cache_dir)
     stretches = []
-    for (path, name), pcm in zip(named, recordings, strict=True):
-        start, stop = _share(name, len(pcm), split)
+    for (recording, name), pcm in zip(named, recordings, strict=True):
+        start, stop = _share_of_time(name, len(pcm), split)
         if stop > start:
-            stretches.append(_Stretch(path, name, start, pcm[start:stop]))
+            place = recording.path if isinstance(recording, Member) else recording
+            stretches.append(_Stretch(place, name, start, pcm[start:stop]))
     return stretches
 
 
@@ -447,7 +571,7 @@ def recording_origin(name: str) -> str:
     return speaker if mark else name
 
 
-def _share(name: str, length: int, split: str) -> tuple[int, int]:
+def _share_of_time(name: str, length: int, split: str) -> tuple[int, int]:
     """First and last + 1 sample of a noise recording that belong to a split."""
     if split == "all":
         return 0, length
@@ -457,14 +581,12 @@ def _share(name: str, length: int, split: str) -> tuple[int, int]:
     return length * first // 10, length * last // 10
 
 
-def _decode(path: Path) -> NDArray[np.int16] | str:
+def _decode(recording: Recording) -> NDArray[np.int16] | str:
     """A recording as int16 at 16 kHz, or why there is none."""
     try:
-        audio = read_audio(path, rate=SAMPLE_RATE)
+        audio = read_recording(recording, SAMPLE_RATE)
     except EarmarkError as error:
         return str(error)
-    if not len(audio):
-        return f"{path}: holds no audio: record it again"
     return np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -472,28 +594,29 @@ def _decode_clips(
     clips: list[Clip], samples: int, cache_dir: str | os.PathLike[str] | None
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
     """Rows of the readable clips, int16 [M, samples], and which clips those are, int64 [M]."""
-    paths = [clip.path for clip in clips]
+    recordings = [clip.recording for clip in clips]
 
     def rows() -> Iterator[NDArray[np.int16] | str]:
-        for decoded in _parallel(paths, "Decoding clips"):
+        for decoded in _parallel(recordings, "Decoding clips"):
             yield decoded if isinstance(decoded, str) else fit(decoded, samples)
 
-    pcm, lengths = _cached(paths, f"clips-{samples}", rows(), cache_dir)
+    pcm, lengths = _cached(recordings, f"clips-{samples}", rows(), cache_dir)
     return pcm.reshape(-1, samples), np.flatnonzero(lengths)
 
 
 def _decode_noise(
-    paths: list[Path], cache_dir: str | os.PathLike[str] | None
+    recordings: Sequence[Recording], cache_dir: str | os.PathLike[str] | None
 ) -> list[NDArray[np.int16]]:
     """The noise recordings, empty ones in the place of those that cannot be read."""
-    if not paths:
+    if not recordings:
         return []
-    pcm, lengths = _cached(paths, "noise", _parallel(paths, "Decoding noise"), cache_dir)
+    decoded = _parallel(recordings, "Decoding noise")
+    pcm, lengths = _cached(recordings, "noise", decoded, cache_dir)
     return np.split(pcm, np.cumsum(lengths)[:-1])
 
 
 def _cached(
-    paths: list[Path],
+    recordings: Sequence[Recording],
     kind: str,
     decoded: Iterator[NDArray[np.int16] | str],
     cache_dir: str | os.PathLike[str] | None,
@@ -502,7 +625,7 @@ def _cached(
     if cache_dir is None:
         found = [np.zeros(0, np.int16), *_reported(decoded)]
         return np.concatenate(found), np.array([len(pcm) for pcm in found[1:]], np.int64)
-    target = Path(cache_dir) / f"{kind}-{_cache_key(paths, kind)}.s16"
+    target = Path(cache_dir) / f"{kind}-{_cache_key(recordings, kind)}.s16"
     index = target.with_suffix(".json")
     if not (target.is_file() and index.is_file()):
         lengths = []
@@ -518,22 +641,32 @@ def _cached(
         flat = np.zeros(0, np.int16) if empty else np.memmap(target, np.int16, "r")
     except (OSError, ValueError) as error:
         raise EarmarkError(f"{target}: damaged cache ({error}): remove it") from error
-    if len(counts) != len(paths) or counts.sum() != len(flat):
+    if len(counts) != len(recordings) or counts.sum() != len(flat):
         raise EarmarkError(f"{target}: damaged cache: remove it")
     return flat, counts
 
 
-def _cache_key(paths: list[Path], kind: str) -> str:
+def _cache_key(recordings: Sequence[Recording], kind: str) -> str:
     """A name for the decoded form of these very files: place, size and time of each."""
     digest = hashlib.sha256(f"{_CACHE_VERSION}\0{kind}\0{SAMPLE_RATE}\n".encode())
-    for path in paths:
-        try:
-            status = path.stat()
-            stamp = f"{status.st_size}\0{status.st_mtime_ns}"
-        except OSError:
-            stamp = "missing"
-        digest.update(os.fsencode(path.absolute()) + f"\0{stamp}\n".encode())
+    stamps: dict[Path, str] = {}
+    for recording in recordings:
+        if isinstance(recording, Member):
+            file, within = recording.shard, f"\0{recording.offset}\0{recording.size}"
+        else:
+            file, within = recording, ""
+        if file not in stamps:
+            stamps[file] = _stamp(file)
+        digest.update(os.fsencode(file.absolute()) + f"\0{stamps[file]}{within}\n".encode())
     return digest.hexdigest()[:24]
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
 def _reported(decoded: Iterable[NDArray[np.int16] | str]) -> Iterator[NDArray[np.int16]]:
@@ -559,10 +692,10 @@ def _reported(decoded: Iterable[NDArray[np.int16] | str]) -> Iterator[NDArray[np
         )
 
 
-def _parallel(paths: list[Path], text: str) -> Iterator[NDArray[np.int16] | str]:
+def _parallel(recordings: Sequence[Recording], text: str) -> Iterator[NDArray[np.int16] | str]:
     """Decode in the order given. Threads do, as libsndfile works without the interpreter lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(text, len(paths)) as advance:
-        for start in range(0, len(paths), _BLOCK):
-            for decoded in pool.map(_decode, paths[start : start + _BLOCK]):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(text, len(recordings)) as advance:
+        for start in range(0, len(recordings), _BLOCK):
+            for decoded in pool.map(_decode, recordings[start : start + _BLOCK]):
                 advance(1)
                 yield decoded

@@ -1,7 +1,7 @@
 """The teachers of a student, which answer every step anew or have answered beforehand."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -27,7 +27,9 @@ class Recordings(Protocol):
 
     def __len__(self) -> int: ...
 
-    def content(self, clips: NDArray[np.int64]) -> Any: ...
+    def groups(self) -> Iterator[NDArray[np.int64]]: ...
+
+    def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]: ...
 
 
 Render = Callable[[NDArray[np.int64], int], Tensor]
@@ -40,8 +42,8 @@ class Ensemble:
     runs: tuple[TeacherRun, ...]
     tables: list[Table] = field(default_factory=list)
     """One for each teacher once all has been answered, else none."""
-    clips: int = 0
-    """Clips in the tables before those of background."""
+    row: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """int64 [clips]: where in the tables each clip is, those of background last."""
 
     @classmethod
     def load(cls, paths: Sequence[str], labels: tuple[str, ...]) -> Self:
@@ -103,11 +105,12 @@ class Ensemble:
             background: how many empty clips there are, of negative numbers.
             device: where the teachers run.
         """
-        parts = [
-            *blocks(np.arange(len(clips)), clips.content),
-            *blocks(-1 - np.arange(background), clips.content),
-        ]
-        self.clips = len(clips)
+        groups = [*clips.groups(), -1 - np.arange(background)]
+        parts = [block for group in groups for block in blocks(group, clips.content)]
+        place = torch.from_numpy(np.concatenate([block.clips for block in parts]))
+        # From the end, as the numbers of empty clips are negative.
+        self.row = torch.empty_like(place)
+        self.row[place] = torch.arange(len(place))
         for run in self.runs:
             teacher = run.teacher.to(device)
             follows = settings | {"teacher": run.weights_sha256}
@@ -129,7 +132,7 @@ class Ensemble:
         """
         if not self.tables:
             return [run.teacher(wav) for run in self.runs]
-        row = torch.where(clip < 0, self.clips - 1 - clip, clip)
+        row = self.row[clip.cpu()]
         answered = [table(row, view) for table in self.tables]
         return [Outputs(*(part.to(wav.device) for part in one)) for one in answered]
 
@@ -137,7 +140,7 @@ class Ensemble:
         """Embeddings of one view of clips from all over the recordings, float32 [clips, width]."""
         some = np.unique(np.linspace(0, len(clips) - 1, _SAMPLE).astype(np.int64))
         if self.tables:
-            parts = [table.embedding[torch.from_numpy(some), 0] for table in self.tables]
+            parts = [table.embedding[self.row[some], 0] for table in self.tables]
         else:
             parts = [ask(run.teacher, render, some, 0).embedding for run in self.runs]
         return torch.cat([part.float() for part in parts], 1)

@@ -1,5 +1,7 @@
 """Which clips an epoch of training has, in which order, in which batches."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .clips import Clips
@@ -8,7 +10,12 @@ from .recipe import Recipe
 
 
 def epoch_batches(
-    clips: Clips, recipe: Recipe, epoch: int, ranks: int, unknown: int | None
+    clips: Clips,
+    recipe: Recipe,
+    epoch: int,
+    ranks: int,
+    unknown: int | None,
+    least: Callable[[int], int] = lambda count: count,
 ) -> list[list[tuple[int, int]]]:
     """The clips of one epoch in batches, a multiple of ``ranks``, by their and the draws' numbers.
 
@@ -23,9 +30,13 @@ def epoch_batches(
         ranks: processes that share the batches.
         unknown: the class of other words, which follows those of the keywords; None where there is
             none.
+        least: of a number of clips, the least that a process has: where each holds clips of its
+            own, all take so many, so that none waits for another. As they are drawn anew in every
+            epoch, what one leaves out is heard in the next.
     """
     split = clips.split
-    random = np.random.default_rng((recipe.seed, epoch))
+    own = (clips.share.rank,) if clips.share.ranks > 1 else ()
+    random = np.random.default_rng((recipe.seed, epoch, *own))
     settings = recipe.train
     wanted = settings.steps_per_epoch * settings.batch * ranks
     if recipe.data.balance == "natural":
@@ -42,6 +53,7 @@ def epoch_batches(
     if wanted:
         # Rounding leaves a clip too many or too few; other balances have an epoch of their own.
         order = np.resize(order, wanted)
+    order = order[: least(len(order))]
     size = min(settings.batch, len(order) // ranks)
     count = len(order) // (size * ranks) * ranks
     draws = random.integers(1 << 32, size=len(order))

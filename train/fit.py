@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,24 @@ from .clips import Clips, as_it_is
 from .dataset import Split
 from .ensemble import Ensemble
 from .lesson import Lesson, StudentLesson
-from .lightning_import import Callback, ModelCheckpoint, RichProgressBar, TensorBoardLogger, pl
+from .lightning_import import (
+    Callback,
+    DDPStrategy,
+    ModelCheckpoint,
+    RichProgressBar,
+    TensorBoardLogger,
+    pl,
+)
 from .material import Material, prepare
 from .recipe import Recipe, TrainSettings
 from .run_info import run_info
+from .share import WHOLE, Share
 from .shared_norm import ShareBatchNorms
 from .student import Student
+
+_PATIENCE = timedelta(days=2)
+"""How long processes wait for one that decodes its clips or asks teachers; a dead one is noticed at
+once."""
 
 
 def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = True) -> Path:
@@ -47,35 +60,34 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     run_dir = Path(run_dir)
     if recipe.teacher is not None:
         raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
-    material = prepare(recipe, run_dir)
+    trainer = make_trainer(recipe.train, run_dir, progress)
+    material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     first = runs.load_run(recipe.train.init) if recipe.train.init else None
     info = run_info(material, recipe, run_dir, command, first)
     ensemble = None
     if recipe.distill is not None:
         ensemble = Ensemble.load(recipe.distill.teachers, material.labels)
         info = ensemble.credit(info, recipe.distill.unlabelled)
-    runs.start(run_dir, recipe, info)
+    if trainer.is_global_zero:
+        runs.start(run_dir, recipe, info)
     if runs.is_complete(run_dir):
         return run_dir
     lesson = StudentLesson(recipe, material, ensemble)
     if first:
         _start_from(lesson.student, material.labels, first)
-    if fit(lesson, material, run_dir, progress):
+    fit(trainer, lesson, material, run_dir)
+    if trainer.is_global_zero:
         runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
-    lesson.trainer.strategy.barrier()
+    trainer.strategy.barrier()
     return run_dir
 
 
-def fit(lesson: Lesson, material: Material, run_dir: Path, progress: bool = True) -> bool:
+def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) -> None:
     """Go through the recipe's epochs, from the last complete one on if there are any.
-
-    Returns:
-        Whether this process is the one that writes the result.
 
     Raises:
         EarmarkError: the loss is no number, a checkpoint is damaged.
     """
-    trainer = _trainer(lesson.recipe.train, run_dir, progress)
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
     if trainer.is_global_zero:
@@ -94,12 +106,13 @@ def fit(lesson: Lesson, material: Material, run_dir: Path, progress: bool = True
         if trainer.interrupted:
             raise KeyboardInterrupt from stop
         raise
-    return trainer.is_global_zero
 
 
 def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     # Every process gets a share: one without a batch would not join the others' sums.
-    rows = [(row, 0) for row in range(trainer.global_rank, len(split), trainer.world_size)]
+    divided = split.part is not None and split.part.share.ranks > 1
+    share = WHOLE if divided else Share(trainer.global_rank, trainer.world_size)
+    rows = [(row, 0) for row in share.dealt(len(split)).tolist()]
     return DataLoader(
         Clips(split, 0),
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
@@ -123,7 +136,8 @@ def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> N
     student.load_state_dict(weights)
 
 
-def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Trainer:
+def make_trainer(settings: TrainSettings, run_dir: Path, progress: bool = True) -> pl.Trainer:
+    """The trainer of a run, which knows which of its processes this one is."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -136,14 +150,15 @@ def _trainer(settings: TrainSettings, run_dir: Path, progress: bool) -> pl.Train
     )
     bar = [RichProgressBar()] if progress and sys.stderr.isatty() else []
     many = settings.devices * settings.nodes > 1
+    # Frozen or skipped layers take no part in some steps.
+    ddp = DDPStrategy(find_unused_parameters=True, timeout=_PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            # Frozen or skipped layers take no part in some steps.
-            strategy="ddp_find_unused_parameters_true" if many else "auto",
+            strategy=ddp if many else "auto",
             precision=_precision(settings),
             max_epochs=settings.epochs,
             reload_dataloaders_every_n_epochs=1,

@@ -18,6 +18,7 @@ from .distill import Distillation
 from .draws import Draws
 from .ensemble import Ensemble
 from .epoch import background_clips, epoch_batches, labelled_clips
+from .gather import least
 from .lightning_import import pl
 from .material import Material
 from .metrics import watched
@@ -65,13 +66,25 @@ class Lesson(pl.LightningModule):
         # Lightning asks anew for each epoch, so that the order follows from the epoch's number
         # alone and a resumed run sees the clips that it would have seen.
         trainer = self.trainer
-        epoch = trainer.current_epoch
-        batches = epoch_batches(self.clips, self.recipe, epoch, trainer.world_size, self.unknown)
+        share, together = self.clips.share, self.together
+        batches = epoch_batches(
+            self.clips,
+            self.recipe,
+            trainer.current_epoch,
+            together,
+            self.unknown,
+            lambda count: least(share, count, self.device),
+        )
         return DataLoader(
             self.clips,
-            batch_sampler=batches[trainer.global_rank :: trainer.world_size],
+            batch_sampler=batches[trainer.global_rank % together :: together],
             collate_fn=as_it_is,
         )
+
+    @property
+    def together(self) -> int:
+        """How many processes hold the same clips, and share what is drawn from them."""
+        return self.trainer.world_size // self.clips.share.ranks
 
     def view(self, batch: Batch) -> Tensor:
         """Which of its views each clip is shown in, int64 [batch]."""
@@ -86,7 +99,7 @@ class Lesson(pl.LightningModule):
         return augment_audio(
             batch.pcm.float() / 32768,
             batch.label,
-            Draws.of(self.recipe.seed, batch.clip, self.view(batch)),
+            Draws.of(self.recipe.seed, batch.number, self.view(batch)),
             self.pool,
             self.recipe.augment,
             self.rate,
@@ -96,7 +109,7 @@ class Lesson(pl.LightningModule):
 
     def masked(self, log_mel: Tensor, batch: Batch) -> Tensor:
         """SpecAugment on [batch, frames, mels], anew each time a clip is used."""
-        draws = Draws.of(self.recipe.seed, batch.clip, batch.draw)
+        draws = Draws.of(self.recipe.seed, batch.number, batch.draw)
         return mask_bands(log_mel, draws, self.recipe.augment)
 
     def seed_step(self) -> None:
@@ -160,20 +173,22 @@ class StudentLesson(Lesson):
                 },
                 embed=self.distillation.matches,
                 device=self.device,
-                rank=self.global_rank,
-                ranks=self.trainer.world_size,
+                rank=self.global_rank % self.together,
+                ranks=self.together,
                 barrier=self.trainer.strategy.barrier,
             )
         else:
             self.ensemble.to(self.device)
         if self.distillation.matches:
-            self.distillation.reduce(self.ensemble.embeddings(self.clips, self.render))
+            # One process' clips show the components to all: the loss must be the same.
+            sample = self.ensemble.embeddings(self.clips, self.render)
+            self.distillation.reduce(self.trainer.strategy.broadcast(sample))
 
     def _empty_clips(self) -> int:
         """How many empty clips an epoch has, of negative numbers."""
         if self.unknown is None or self.recipe.data.balance != "keywords":
             return 0
-        wanted = labelled_clips(self.clips, self.recipe, self.trainer.world_size)
+        wanted = labelled_clips(self.clips, self.recipe, self.together)
         return background_clips(self.split, self.recipe, self.unknown, wanted)[1]
 
     @torch.no_grad()

@@ -8,5 +8,13 @@ with warnings.catch_warnings():
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.strategies import DDPStrategy
 
-__all__ = ["Callback", "ModelCheckpoint", "RichProgressBar", "TensorBoardLogger", "pl"]
+__all__ = [
+    "Callback",
+    "DDPStrategy",
+    "ModelCheckpoint",
+    "RichProgressBar",
+    "TensorBoardLogger",
+    "pl",
+]

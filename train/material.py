@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
+from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .corpus import Corpus, scan
-from .dataset import Split, load_split, noise_pool, pieces, speech_pool
+from .corpus import Corpus, scan, wanted_name
+from .dataset import Split, load_split, noise_pool, owners, pieces, speech_pool
 from .recipe import Recipe
+from .share import BLOCK, WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,34 @@ class Material:
     pool: NDArray[np.int16]
     """Background noise for training, int16 [length]; empty where nothing draws from it."""
     unlabelled: NDArray[np.int16]
-    """Clips that only teachers know the class of, int16 [clips, samples]."""
+    """Clips that only teachers know the class of, int16 [clips, samples]; those of the process
+    where the corpus is divided."""
     speech: NDArray[np.int16]
     """Free speech without keywords, int16 [samples]; empty where there is none."""
     cache: Path
     """Folder for what is computed once."""
 
 
-def prepare(recipe: Recipe, run_dir: Path) -> Material:
+def prepare(recipe: Recipe, run_dir: Path, share: Share = WHOLE) -> Material:
     """Find and decode the recordings of a recipe.
 
+    Args:
+        recipe: of a student or a teacher.
+        run_dir: of the run.
+        share: the process that they are for. It gets its part of a corpus that has shards, and all
+            of one that has none.
+
     Raises:
-        EarmarkError: the corpus is missing or too small.
+        EarmarkError: the corpus is missing or too small, or cannot be divided.
     """
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     labels = recipe.labels
     corpus = _scan(recipe)
+    if not corpus.sharded:
+        share = WHOLE
+    if share != WHOLE:
+        _check_shares(corpus, recipe, share.ranks)
     cache = Path(recipe.data.cache) if recipe.data.cache else run_dir.parent / "cache"
     splits = {
         name: load_split(
@@ -53,6 +66,7 @@ def prepare(recipe: Recipe, run_dir: Path) -> Material:
             noise_roots=recipe.data.noise,
             multilabel=recipe.multilabel,
             speech_roots=recipe.data.speech,
+            share=share,
         )
         for name in ("train", "validation")
     }
@@ -62,6 +76,7 @@ def prepare(recipe: Recipe, run_dir: Path) -> Material:
     unlabelled = pieces(
         recipe.distill.unlabelled if recipe.distill else (), recipe.data.clip, cache
     )
+    unlabelled = unlabelled[share.dealt(len(unlabelled), BLOCK)]
     return Material(labels, corpus, splits, pool, unlabelled, speech, cache)
 
 
@@ -79,12 +94,34 @@ def _scan(recipe: Recipe) -> Corpus:
     return corpus
 
 
+def _check_shares(corpus: Corpus, recipe: Recipe, ranks: int) -> None:
+    """Refuse what cannot be divided before any process waits for another."""
+    clips = {s: [c for c in corpus.clips if c.split == s] for s in ("train", "validation")}
+    owner = {split: owners(some, split, ranks) for split, some in clips.items()}
+    if recipe.data.balance == "natural":
+        return
+    labels = {folder_name(label): label for label in recipe.labels if label != SILENCE}
+    there = {
+        (wanted_name(word, labels), rank)
+        for clip, rank in zip(clips["train"], owner["train"].tolist(), strict=True)
+        for word in clip.words
+    }
+    for rank in range(ranks):
+        for name, label in labels.items():
+            if (name, rank) not in there:
+                raise EarmarkError(
+                    f"{', '.join(recipe.data.roots)}: the shards of process {rank + 1} of {ranks} "
+                    f"have no training clip of {label!r}: mix clips before they are divided into "
+                    "shards (earmark corpus DIR --shards OUT does), or use fewer processes"
+                )
+
+
 def _check_readable(splits: dict[str, Split], recipe: Recipe) -> None:
     """What the corpus lists was checked when it was scanned; this is what could be read of it."""
     for name, needed in (("train", recipe.data.at_least), ("validation", 1)):
         split = splits[name]
         for index, label in enumerate(split.labels):
-            count = int(split.target[:, index].sum())
+            count = int(split.counts[index])
             if label != SILENCE and count < needed:
                 raise EarmarkError(
                     f"{', '.join(recipe.data.roots)}: {count} readable clips of {label!r} in the "

@@ -5,7 +5,7 @@ left alone::
 
     filename, fname, file, path                  the clip
     labels                                       its classes, any number of them (multi-label), or
-    category, class, label                       its one class
+    category, class, label, word                 its one class
     fold                                         number of its fold, from 1
     split                                        train, validation or test
     speaker, src_file, source                    who or what recording it is of
@@ -16,15 +16,16 @@ together in whatever divides the data.
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from ..runtime.errors import EarmarkError
 
 SUFFIX = ".csv"
 _FILE = ("filename", "fname", "file", "path")
-_CLASS = ("labels", "category", "class", "label")
+CLASSES = ("labels", "category", "class", "label", "word")
 _ORIGIN = ("speaker", "src_file", "source")
 _SEPARATOR = re.compile(r"[;|,]")
 _SPLITS = {
@@ -70,8 +71,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def _rows(path: Path, table: "csv.DictReader[str]") -> Iterator[Row]:
     columns = table.fieldnames or ()
-    file, label = _column(path, columns, _FILE), _column(path, columns, _CLASS)
-    origin = next((name for name in _ORIGIN if name in columns), None)
+    file, label = _column(path, columns, _FILE), _column(path, columns, CLASSES)
     seen: set[str] = set()
     for count, cells in enumerate(table, 1):
 
@@ -93,19 +93,31 @@ def _rows(path: Path, table: "csv.DictReader[str]") -> Iterator[Row]:
             raise refuse(label, "a class")
         if any(word.startswith("_") for word in words):
             raise refuse(label, "a class whose name does not begin with _")
-        fold = (cells.get("fold") or "").strip()
-        if fold and not (fold.isascii() and fold.isdigit() and 1 <= int(fold) <= 1000):
-            raise refuse("fold", "a number from 1")
-        split = (cells.get("split") or "").strip().lower()
-        if split and split not in _SPLIT_OF:
-            raise refuse("split", "train, validation or test")
-        yield Row(
-            name,
-            words,
-            int(fold or 0),
-            _SPLIT_OF.get(split, ""),
-            (cells[origin] or "").strip() if origin else "",
-        )
+        yield Row(name, words, *membership(cells, refuse))
+
+
+def membership(
+    cells: Mapping[str, Any], refuse: Callable[[str, str], EarmarkError]
+) -> tuple[int, str, str]:
+    """Fold, split and origin of a clip, as of :class:`Row`, from the columns that there are.
+
+    Args:
+        cells: text, or for a fold a number, by column.
+        refuse: makes the error, of a column and of what is expected there.
+    """
+    origin = next((name for name in _ORIGIN if name in cells), "")
+    values = []
+    for column in ("fold", "split", origin):
+        value = cells.get(column)
+        if not isinstance(value, str | int | None):
+            raise refuse(column, "text")
+        values.append("" if value is None else str(value).strip())
+    fold, split, speaker = values
+    if fold and not (fold.isascii() and fold.isdigit() and 1 <= int(fold) <= 1000):
+        raise refuse("fold", "a number from 1")
+    if split and split.lower() not in _SPLIT_OF:
+        raise refuse("split", "train, validation or test")
+    return int(fold or 0), _SPLIT_OF.get(split.lower(), ""), speaker
 
 
 def _column(path: Path, columns: Sequence[str], names: tuple[str, ...]) -> str:

@@ -33,8 +33,9 @@ class DataSettings:
     """Where the recordings are and how they are drawn."""
 
     roots: tuple[str, ...] = ()
-    """Corpus folders in the Speech Commands layout, or CSV tables of clips (see
-    :mod:`earmark.train.metadata`), read as one."""
+    """Corpus folders in the Speech Commands layout, CSV tables of clips (see
+    :mod:`earmark.train.metadata`), or patterns of WebDataset shards (see
+    :mod:`earmark.train.shards`), which several processes divide; read as one."""
     own: tuple[str, ...] = ()
     """More corpus folders, of a few recordings of one's own. Without lists all of their clips
     train, whoever speaks them, and ``roots`` must provide the validation split."""

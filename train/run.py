@@ -55,7 +55,7 @@ class RunInfo:
     """Clips of each label in each split that was used."""
     calibration: tuple[str, ...]
     """Training clips that export uses to set the int8 ranges, named as in
-    :attr:`earmark.train.dataset.Split.path`."""
+    :attr:`earmark.train.dataset.Split.path`; of shards, those of one process."""
     versions: dict[str, str]
     git_revision: str | None
     command: str

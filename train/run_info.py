@@ -29,7 +29,7 @@ def run_info(
     """What a run notes before it begins; ``first``: the run whose weights it starts from."""
     labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
-        name: dict(zip(labels, split.target.sum(axis=0).tolist(), strict=True))
+        name: dict(zip(labels, split.counts.tolist(), strict=True))
         for name, split in splits.items()
     }
     random = np.random.default_rng((recipe.seed, len(splits["train"])))
@@ -92,4 +92,5 @@ def _some(split: Split, most: int) -> Split:
         path=split.path[rows],
         several=None if split.several is None else split.several[rows],
         own=None if split.own is None else split.own[rows],
+        part=None,
     )

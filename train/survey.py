@@ -1,5 +1,6 @@
 """What a data set is like: counted from its folders or tables and from the heads of its files."""
 
+import io
 import logging
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ import soundfile
 from ..runtime.errors import EarmarkError
 from .corpus import Corpus
 from .progress import progress
+from .shards import Recording, recording_bytes
 
 _LOG = logging.getLogger(__name__)
 _REPORTS = 5
@@ -53,9 +55,10 @@ def survey(corpus: Corpus) -> Survey:
         EarmarkError: no clip can be read.
     """
     paths = [clip.path for clip in corpus.clips]
+    recordings = [clip.recording for clip in corpus.clips]
     heads: list[tuple[float, int] | None] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Looking", len(paths)) as advance:
-        for head in pool.map(_head, paths):
+        for head in pool.map(_head, recordings):
             heads.append(head)
             advance(1)
     readable = [
@@ -83,10 +86,13 @@ def survey(corpus: Corpus) -> Survey:
     )
 
 
-def _head(path: Path) -> tuple[float, int] | None:
-    """Length in seconds and sample rate of a file, None where it is no audio or holds none."""
+def _head(recording: Recording) -> tuple[float, int] | None:
+    """Length in seconds and sample rate, None where it is no audio or holds none."""
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
+        if isinstance(recording, Path):
+            info = soundfile.info(str(recording))
+        else:
+            info = soundfile.info(io.BytesIO(recording_bytes(recording)))
+    except (soundfile.SoundFileError, EarmarkError, OSError):
         return None
     return (info.duration, info.samplerate) if info.frames > 0 else None

@@ -14,12 +14,14 @@ from ..runtime.files import write_text
 from . import run as runs
 from .augment import Mixture
 from .clips import Batch
-from .fit import fit
+from .fit import fit, make_trainer
+from .gather import gathered
 from .lesson import Lesson
 from .material import Material, prepare
 from .metrics import classification
 from .recipe import Recipe
 from .run_info import run_info
+from .share import Share
 from .teacher_run import SHAPE, WEIGHTS, teacher_posteriors
 from .teachers import registry
 from .teachers.teacher import Teacher, parameter_groups
@@ -43,17 +45,21 @@ def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     run_dir = Path(run_dir)
     if recipe.teacher is None:
         raise EarmarkError("recipe field teacher: is missing: name its kind")
-    material = prepare(recipe, run_dir)
-    runs.start(run_dir, recipe, run_info(material, recipe, run_dir, command))
+    trainer = make_trainer(recipe.train, run_dir, progress)
+    material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
+    info = run_info(material, recipe, run_dir, command)
+    if trainer.is_global_zero:
+        runs.start(run_dir, recipe, info)
     if runs.is_complete(run_dir, WEIGHTS):
         return run_dir
     lesson = TeacherLesson(recipe, material)
-    if fit(lesson, material, run_dir, progress):
+    fit(trainer, lesson, material, run_dir)
+    measured = _evaluate(lesson, material)
+    if trainer.is_global_zero:
         write_text(run_dir / SHAPE, json.dumps(lesson.teacher.backbone.config, default=str))
-        measured = _evaluate(lesson, material)
         write_text(run_dir / EVALUATION, json.dumps(measured, indent=1))
         runs.save_weights(run_dir / WEIGHTS, lesson.teacher)
-    lesson.trainer.strategy.barrier()
+    trainer.strategy.barrier()
     return run_dir
 
 
@@ -139,10 +145,11 @@ def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
 
 
 def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
-    """Accuracy on whole validation clips."""
-    split = material.splits["validation"]
+    """Accuracy on whole validation clips, those of all processes where each holds some."""
+    split, share = material.splits["validation"], lesson.clips.share
     teacher = lesson.teacher.eval()
-    found = teacher_posteriors(teacher, split)
-    measured = classification(split.labels, split.label, found, split.speaker)
+    columns = (split.label, teacher_posteriors(teacher, split), split.speaker)
+    label, found, speaker = (gathered(share, column) for column in columns)
+    measured = classification(split.labels, label, found, speaker)
     parameters = sum(p.numel() for p in teacher.parameters())
     return {"split": "validation", "parameters": parameters} | measured

@@ -2,6 +2,7 @@
 
 A file holds one view of a block of clips, as float16, under a name that is a hash of all that it
 follows from: the teacher's weights, the clips, the noise, the augmentation, the seed and the view.
+Clips of a shard make blocks of their own, which another number of processes finds again.
 So nothing stale can be read, runs that differ in what comes after the teacher (temperature, weight,
 student, masks) share the files, more views or more data cost only what is new, and an interrupted
 computation goes on with the first file that is missing.
@@ -24,10 +25,9 @@ from torch import Tensor
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_bytes
 from .progress import progress
+from .share import BLOCK
 from .teachers.teacher import Outputs, Teacher
 
-BLOCK = 512
-"""Clips in a file."""
 _BATCH = 128
 _VERSION = 1
 _LARGEST = float(np.finfo(np.float16).max)
@@ -40,7 +40,7 @@ class Block:
     clips: NDArray[np.int64]
     """int64 [clips], as in :class:`earmark.train.clips.Batch`."""
     digest: str
-    """Hash of these numbers and of the recordings and labels behind them."""
+    """Hash of which clips these are, and of the recordings and labels behind them."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class Table:
 def blocks(
     clips: NDArray[np.int64], content: Callable[[NDArray[np.int64]], Iterator[bytes]]
 ) -> list[Block]:
-    """Divide clips into blocks.
+    """Divide clips into blocks, of :data:`earmark.train.share.BLOCK` clips at most.
 
     Args:
-        clips: their numbers, int64 [clips].
+        clips: int64 [clips], as in :class:`earmark.train.clips.Batch`.
         content: gives the bytes that stand for some of them.
     """
     found = []
     for start in range(0, len(clips), BLOCK):
         part = clips[start : start + BLOCK]
-        digest = hashlib.sha256(part.astype("<i8").tobytes())
+        digest = hashlib.sha256()
         for piece in content(part):
             digest.update(piece)
         found.append(Block(part, digest.hexdigest()))
