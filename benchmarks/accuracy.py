@@ -101,7 +101,7 @@ def costs(files: Sequence[str]) -> dict[tuple[int, str], float]:
     return {
         (row.parameters, row.precision): row.hot.cpu_ms_per_second.median
         for row in rows
-        if row.parameters
+        if row.parameters and row.mode == "onnxruntime"
     }
 
 

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -146,7 +146,7 @@ def _mutate_graph(random: Random, model: Any) -> None:
     graph = model.graph
     node, tensor = random.choice(graph.node), random.choice(graph.initializer)
     integer = random.choice((-1, 0, 1, 2, 3, 255, 1 << 20, 1 << 31, 1 << 40, -(1 << 63)))
-    # Half of them leave sizes alone, so that they reach onnxruntime.
+    # Half of them leave sizes alone, so that they reach a backend.
     match random.choice((*[_CONTENTS] * 10, 4, 5, 7, 7, *range(14))):
         case 0 if tensor.dims:
             tensor.dims[random.randrange(len(tensor.dims))] = integer
@@ -207,10 +207,10 @@ _OPERATORS = (
 )
 
 
-def _read_model(data: bytes, folder: Path) -> None:
+def _read_model(backend: str, data: bytes, folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(data)
-    stream = Engine(path).stream()
+    stream = Engine(path, backend).stream()
     noise = np.random.default_rng(0).normal(0, 3000, 4000).astype(np.int16)
     if len(stream.push(noise)) > 1000:
         raise AssertionError("more detections than steps")
@@ -419,7 +419,8 @@ TARGETS: dict[str, Target] = {
     "wav": Target(_wav_seeds, _read_audio),
     "audio": Target(_audio_seeds, _read_audio),
     "raw": Target(_raw_seeds, _read_raw),
-    "model": Target(_model_seeds, _read_model, _mutate_model),
+    "model": Target(_model_seeds, partial(_read_model, "onnxruntime"), _mutate_model),
+    "model in numpy": Target(_model_seeds, partial(_read_model, "numpy"), _mutate_model),
     "manifest": Target(_manifest_seeds, _read_manifest, _mutate_json),
     "recipe": Target(_recipe_seeds, _read_recipe, _mutate_toml),
     "run": Target(_run_seeds, _read_run, _mutate_run),

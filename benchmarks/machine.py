@@ -55,8 +55,15 @@ def machine(
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "governor": governor.read_text().strip() if governor.is_file() else None,
         "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        | {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def machine_line(found: dict[str, Any]) -> str:

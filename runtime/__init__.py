@@ -1,4 +1,5 @@
-"""The spotter itself. It needs numpy and onnxruntime and imports no other stage."""
+"""The spotter itself. It needs numpy, uses onnxruntime where there is one, and imports no other
+stage."""
 
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for: onnxruntime takes longer to load than most commands to run."""
+    """Import what is asked for: numpy takes longer to load than some commands to run."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

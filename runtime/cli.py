@@ -9,7 +9,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from importlib.metadata import entry_points, version
 
 from .command import Command
-from .errors import EarmarkError
+from .errors import EarmarkError, was_interrupted
 
 GROUP = "earmark.commands"
 INTERRUPTED = 130
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         _discard_output()
         return _failed(f"{error.filename or 'output'}: {error.strerror}: free some space")
     except ImportError as error:
-        if not _was_interrupted(error):
+        if not was_interrupted(error):
             raise
         _failed("interrupted")
         return INTERRUPTED
@@ -80,13 +80,6 @@ def _claim_output() -> None:
         line_buffering=before.line_buffering,
         write_through=before.write_through,
     )
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: extension modules tell it as a failed import."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _failed(message: str) -> int:

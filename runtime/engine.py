@@ -2,22 +2,21 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
+from . import backend as backends
 from .audio import MAX_AMPLITUDE
 from .decision import Decider
-from .errors import EarmarkError
+from .errors import EarmarkError, first_line
 from .gate import Gate
 from .graph_check import check_graph
 from .manifest import METADATA_KEY, Decision, Manifest
 from .onnx_file import OnnxFile, read_onnx
-from .posteriors import OUTPUT, with_posteriors
+from .posteriors import OUTPUT
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
@@ -37,32 +36,36 @@ class Detection(NamedTuple):
 
 class Engine:
     """A loaded model. It has no state of its own and serves any number of streams, each of which
-    may run in a thread of its own.
-
-    onnxruntime runs on the calling thread alone, without spinning.
-    """
+    may run in a thread of its own. Nothing but the calling thread works on an answer."""
 
     manifest: Manifest
     path: Path
+    batches: bool
+    """Whether the graph takes several streams in one call."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, backend: str | None = None
+    ) -> None:
         """
         Args:
             path: an ONNX file that ``earmark export`` wrote; None for the shipped model.
+            backend: ``onnxruntime`` or ``numpy``; None for what the environment variable
+                ``EARMARK_BACKEND`` says, or else onnxruntime where it can be imported.
 
         Raises:
             EarmarkError: there is no such file, it is no ONNX file, it has no manifest or a newer
-                one, the manifest does not describe the graph, or the graph would take unreasonable
-                memory or time.
+                one, the manifest does not describe the graph, the graph would take unreasonable
+                memory or time, or there is no such backend.
         """
         self.path = DEFAULT_MODEL if path is None else Path(path)
         data = _read(self.path)
         try:
-            # onnxruntime sees the bytes only after all that it would do with them is known.
+            # A backend sees the file only after all that it would do with it is known.
             file = read_onnx(data)
             self.manifest = _manifest(file)
             check_graph(file, self.manifest)
-            self._session = _session(with_posteriors(data, self.manifest))
+            self.batches = file.inputs["pcm"].shape[0] != 1
+            self._backend = backends.load(backend, data, file, self.manifest)
             self._try()
         except EarmarkError as error:
             raise EarmarkError(f"{self.path}: {error}") from error.__cause__
@@ -83,9 +86,9 @@ class Engine:
         return Stream(self, decision, gate)
 
     @property
-    def batches(self) -> bool:
-        """Whether the graph takes several streams in one call."""
-        return self._session.get_inputs()[0].shape[0] != 1
+    def backend(self) -> str:
+        """What runs the graph: ``onnxruntime`` or ``numpy``."""
+        return self._backend.name
 
     def scorer(self) -> "Scorer":
         """Start a stream that gives logits and decides nothing."""
@@ -100,7 +103,7 @@ class Engine:
         try:
             logits = Scorer(self).feed(pcm)
         except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
-            raise EarmarkError(f"the graph does not run ({_brief(error)})") from error
+            raise EarmarkError(f"the graph does not run ({first_line(error)})") from error
         if not np.isfinite(logits).all():
             raise EarmarkError("the graph gives NaN or infinity for sound: export it again")
 
@@ -113,27 +116,19 @@ class Scorer:
 
     def __init__(self, engine: Engine) -> None:
         geometry = engine.manifest.geometry
-        session = engine._session
         self._chunk = geometry.chunk
         self._pcm = np.zeros((1, geometry.chunk), np.float32)
         shape = (1, geometry.steps, len(engine.manifest.labels))
         self._logits, self._posteriors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._caches = [np.zeros((1, geometry.cache), np.float32) for _ in range(2)]
-        # Two bindings over the same buffers whose caches swap roles. Numpy arrays back the values,
-        # so that a call copies nothing and allocates nothing.
-        value = onnxruntime.OrtValue.ortvalue_from_numpy
-        pcm, logits = value(self._pcm), value(self._logits)
-        posteriors = value(self._posteriors)
-        caches = [value(cache) for cache in self._caches]
-        self._runs: list[Callable[[], None]] = []
-        for source, target in (caches, caches[::-1]):
-            binding = session.io_binding()
-            binding.bind_ortvalue_input("pcm", pcm)
-            binding.bind_ortvalue_input("cache", source)
-            binding.bind_ortvalue_output("logits", logits)
-            binding.bind_ortvalue_output(OUTPUT, posteriors)
-            binding.bind_ortvalue_output("cache_out", target)
-            self._runs.append(bound_run(session, binding))
+        # Two calls over the same buffers whose caches swap roles.
+        outputs = {"logits": self._logits, OUTPUT: self._posteriors}
+        self._runs = [
+            engine._backend.bind(
+                {"pcm": self._pcm, "cache": source}, outputs | {"cache_out": target}
+            )[0]
+            for source, target in (self._caches, self._caches[::-1])
+        ]
         self._turn = 0
         self._filled = 0
         self.samples = 0
@@ -351,22 +346,6 @@ class Stream:
         self._scored = 0
 
 
-def bound_run(
-    session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding
-) -> Callable[[], None]:
-    """``session.run_with_iobinding(binding)`` with nothing in between.
-
-    The method of onnxruntime prepares what only graphics processors need and makes options anew for
-    each run, which takes a tenth of the time of a small model.
-    """
-    try:
-        run = session._sess.run_with_iobinding  # pyright: ignore[reportOptionalMemberAccess]
-        bound = binding._iobinding
-    except AttributeError:  # they are no part of the interface
-        return partial(session.run_with_iobinding, binding)
-    return partial(run, bound, onnxruntime.RunOptions())
-
-
 def as_pcm(pcm: np.ndarray) -> np.ndarray:
     """``pcm`` if a model can take it: [samples], int16, float32 or float64.
 
@@ -421,29 +400,6 @@ def _read(path: Path) -> bytes:
     if len(data) > MAX_MODEL_BYTES:
         raise EarmarkError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes")
     return data
-
-
-def _session(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        # From bytes, so that a graph cannot name other files to be read.
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
-        raise EarmarkError(
-            f"onnxruntime {onnxruntime.__version__} cannot load the graph ({_brief(error)})"
-        ) from error
-
-
-def _brief(error: Exception) -> str:
-    """The first line of a message, cut to a readable length."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def _manifest(file: OnnxFile) -> Manifest:

@@ -15,9 +15,13 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     size = engine.path.stat().st_size
     if arguments.json:
-        print(json.dumps({"file": str(engine.path), "bytes": size, **engine.manifest.to_dict()}))
+        about = {"file": str(engine.path), "bytes": size, "backend": engine.backend}
+        print(json.dumps(about | engine.manifest.to_dict()))
         return 0
-    print(f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes")
+    print(
+        f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes, "
+        f"run by {engine.backend}"
+    )
     for line in describe(engine.manifest):
         print(f"  {line}")
     return 0

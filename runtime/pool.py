@@ -7,13 +7,11 @@ are there: few streams run one by one and without delay, and the batches grow wi
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 
 from .decision import BatchDecider
-from .engine import Detection, Engine, as_pcm, bound_run, copy_pcm
+from .engine import Detection, Engine, as_pcm, copy_pcm
 from .errors import EarmarkError
 from .manifest import Decision
 from .posteriors import OUTPUT
@@ -82,7 +80,10 @@ class StreamPool:
             np.zeros((rows, geometry.steps, len(manifest.labels)), np.float32),
             np.zeros((rows, geometry.cache), np.float32),
         )
-        self._runs = [self._bind(engine, count) for count in range(1, rows + 1)]
+        self._runs = engine._backend.bind(
+            dict(zip(("pcm", "cache"), self._inputs, strict=True)),
+            dict(zip((OUTPUT, "cache_out"), self._outputs, strict=True)),
+        )
 
     @property
     def pending(self) -> int:
@@ -196,13 +197,3 @@ class StreamPool:
         self._cache[stream] = 0
         self._filled[stream] = 0
         self._scored[stream] = 0
-
-    def _bind(self, engine: Engine, count: int) -> Callable[[], None]:
-        """A run of the first ``count`` rows; numpy arrays back the values."""
-        value = onnxruntime.OrtValue.ortvalue_from_numpy
-        binding = engine._session.io_binding()
-        for name, rows in zip(("pcm", "cache"), self._inputs, strict=True):
-            binding.bind_ortvalue_input(name, value(rows[:count]))
-        for name, rows in zip((OUTPUT, "cache_out"), self._outputs, strict=True):
-            binding.bind_ortvalue_output(name, value(rows[:count]))
-        return bound_run(engine._session, binding)

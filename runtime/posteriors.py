@@ -1,6 +1,6 @@
 """From logits, which a model file gives, to posteriors, which a decision needs.
 
-A stream has them from the session, as one more operator of the graph: numpy takes ten times as long
+onnxruntime gives a stream both, by one more operator of the graph: numpy takes ten times as long
 for the few numbers of a chunk.
 """
 

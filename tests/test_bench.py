@@ -111,9 +111,15 @@ def test_models_and_peers_beside_each_other(
     (tmp_path / "report.json").write_text(out)
     report = load(tmp_path / "report.json")
     assert report.to_json() == out.strip()
-    int8, float32, peer = report.rows
-    assert [row.kind for row in report.rows] == ["edge", "edge", "peer"]
-    assert report.reference == int8.key and len({row.key for row in report.rows}) == 3
+    int8, float32, in_numpy, peer = report.rows
+    assert [row.kind for row in report.rows] == ["edge", "edge", "edge", "peer"]
+    assert report.reference == int8.key and len({row.key for row in report.rows}) == 4
+    # The first model a second time, by the other backend, which needs no onnxruntime.
+    assert [row.mode for row in report.rows[:3]] == ["onnxruntime", "onnxruntime", "numpy"]
+    assert in_numpy.name == int8.name and in_numpy.delay == int8.delay
+    assert in_numpy.cold is not None and int8.cold is not None
+    sizes = in_numpy.cold.install_mb, int8.cold.install_mb
+    assert sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]
     # Every row was measured in every round.
     for row in report.rows:
         assert len(row.hot.cpu_ms_per_second.rounds) == 2 and row.paced is not None
@@ -446,9 +452,11 @@ def test_the_report_names_what_disturbed_it(models: list[str]) -> None:
     assert "disturbed: a <storm>" in shown.text
 
 
-def test_a_start_that_fails_says_why() -> None:
-    with pytest.raises(EarmarkError, match=r"cold start of earmark: .*nosuch\.onnx"):
-        cold_starts([Start.edge("nosuch.onnx", 1280, 16000)], 1)
+def test_a_start_that_fails_says_why(models: list[str]) -> None:
+    start = Start.edge(Engine(models[0]))
+    Path(models[0]).unlink()
+    with pytest.raises(EarmarkError, match=r"cold start of earmark: .*int8\.onnx"):
+        cold_starts([start], 1)
 
 
 def test_sizes_of_distributions() -> None:

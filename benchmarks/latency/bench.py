@@ -77,14 +77,14 @@ def run(plan: Plan, command: str = "") -> Report:
     capacities = []
     if plan.scaling:
         _scaling(plan, found)
-        name, engine = next(iter(edges.items()))
+        name, engine = edges[0]
         with progress("streams per core", len(WAYS)) as advance:
             for batch in WAYS:
                 cost = reference.hot.cpu_ms_per_second.median
                 capacities.append(capacity(engine, name, batch, cost))
                 advance(1)
     if plan.full is not None:
-        host |= _full(plan, next(iter(edges.items())), found)
+        host |= _full(plan, edges[0], found)
     after = watch.read()
     timings = {row.key: row.hot for row in found.rows}
     return Report(
@@ -115,14 +115,16 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _edges(models: Sequence[str]) -> dict[str, Engine]:
-    """Engines by a name that tells them apart."""
+def _edges(models: Sequence[str]) -> list[tuple[str, Engine]]:
+    """Engines with a name that tells the files apart; the first model also as numpy runs it."""
     engines = [Engine(path) for path in models] or [Engine()]
     stems = Counter(engine.path.stem for engine in engines)
     names = [e.path.stem if stems[e.path.stem] == 1 else str(e.path) for e in engines]
     if len(set(names)) < len(names):
         raise EarmarkError(f"{', '.join(names)}: a model is named twice")
-    return dict(zip(names, engines, strict=True))
+    edges = list(zip(names, engines, strict=True))
+    name, first = edges[0]
+    return edges if first.backend == "numpy" else [*edges, (name, Engine(first.path, "numpy"))]
 
 
 def _chosen(names: Sequence[str]) -> dict[str, tuple[str, str, Peer]]:
@@ -150,16 +152,13 @@ def _beside(row: Row, times: Times, reference: Times) -> Row:
 
 def _live(
     plan: Plan,
-    edges: dict[str, Engine],
+    edges: list[tuple[str, Engine]],
     chosen: dict[str, tuple[str, str, Peer]],
     found: _Found,
 ) -> None:
     """Models and peers on the same audio, in turn; then each from a cold start."""
-    works = [edge_work(engine, name) for name, engine in edges.items()]
-    starts = [
-        Start.edge(str(e.path), e.manifest.geometry.chunk, e.manifest.geometry.sample_rate)
-        for e in edges.values()
-    ]
+    works = [edge_work(engine, name) for name, engine in edges]
+    starts = [Start.edge(engine) for _, engine in edges]
     present: list[Peer] = []
     for name, (module, attribute, peer) in chosen.items():
         try:
@@ -175,7 +174,7 @@ def _live(
     colds = cold_starts(starts)
     rows = [
         _with_delay(plan, engine, edge_row(engine, name, each), found)
-        for (name, engine), each in zip(edges.items(), times, strict=False)
+        for (name, engine), each in zip(edges, times, strict=False)
     ]
     rows += [_peer_row(peer, each) for peer, each in zip(present, times[len(edges) :], strict=True)]
     for place, (row, each, cold) in enumerate(zip(rows, times, colds, strict=True)):

@@ -71,7 +71,7 @@ def _cost(report: Report) -> Table:
         "second of audio, hot; a step is what the row takes at a time. Ratios are of CPU time to "
         "that of the first row, round by round.",
         (
-            *("name", "decides", "precision", "step ms", "CPU ms/s", "ratio"),
+            *("name", "decides", "precision", "run by", "step ms", "CPU ms/s", "ratio"),
             *("real-time factor", "hot p50 µs", "p95", "p99", "max"),
             *("paced p50 µs", "p95", "p99", "max"),
         ),
@@ -84,6 +84,7 @@ def _device(report: Report) -> Table:
         [
             row.name,
             row.precision,
+            row.mode,
             *_cold(row),
             NOTHING if row.file_bytes is None else f"{row.file_bytes / 1000:.0f}",
             *_delays(row),
@@ -98,7 +99,15 @@ def _device(report: Report) -> Table:
         "that shapes a decision. Delay: from the end of a word to its detection, median and 95th "
         "percentile, of the words that were found.",
         (
-            *("name", "precision", "import ms", "first score ms", "resident MB", "install MB"),
+            *(
+                "name",
+                "precision",
+                "run by",
+                "import ms",
+                "first score ms",
+                "resident MB",
+                "install MB",
+            ),
             *("file kB", "algorithmic ms", "delay ms", "found", "accuracy"),
         ),
         rows,
@@ -190,7 +199,7 @@ def _capacity(report: Report) -> Table:
 
 
 def _identity(row: Row) -> list[str]:
-    return [row.name, row.job, row.precision, f"{row.step_ms:g}"]
+    return [row.name, row.job, row.precision, row.mode, f"{row.step_ms:g}"]
 
 
 def _percentiles(row: Row, scale: float, digits: int, *, maximum: bool = True) -> list[str]:

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from .results import Cold
 from .spread import spread
@@ -39,8 +40,10 @@ from earmark.runtime.process import resident_bytes
 print(json.dumps([1e3 * (imported - begin), 1e3 * (first - begin), resident_bytes()]))
 """
 _EDGE = _CHILD.format(
-    load="from earmark.runtime.engine import Engine",
-    ready="""stream = Engine(setting["model"]).stream()
+    load="""from earmark.runtime.backend import chosen
+from earmark.runtime.engine import Engine
+chosen(setting["backend"])""",
+    ready="""stream = Engine(setting["model"], setting["backend"]).stream()
 step = lambda: stream.push(silence)""",
 )
 _PEER = _CHILD.format(
@@ -60,12 +63,21 @@ class Start:
     setting: dict[str, str | int]
     distribution: str
     """What it is installed from."""
+    without: tuple[str, ...] = ()
+    """Distributions that it does not need though its own requires them."""
 
     @classmethod
-    def edge(cls, model: str, chunk: int, rate: int) -> "Start":
+    def edge(cls, engine: Engine) -> "Start":
         """A model file of Earmark."""
-        setting = {"model": model, "block": chunk, "steps": SECONDS * rate // chunk}
-        return cls(_EDGE, setting, "earmark")
+        geometry = engine.manifest.geometry
+        setting = {
+            "model": str(engine.path),
+            "backend": engine.backend,
+            "block": geometry.chunk,
+            "steps": SECONDS * geometry.sample_rate // geometry.chunk,
+        }
+        without = ("onnxruntime",) if engine.backend == "numpy" else ()
+        return cls(_EDGE, setting, "earmark", without)
 
     @classmethod
     def peer(cls, module: str, name: str, block: int, rate: int, distribution: str) -> "Start":
@@ -84,7 +96,7 @@ def cold_starts(starts: Sequence[Start], repeats: int = REPEATS) -> list[Cold]:
     colds = []
     for start, runs in zip(starts, zip(*found, strict=True), strict=True):
         imports, firsts, resident = zip(*runs, strict=True)
-        size = installed_bytes(start.distribution)
+        size = installed_bytes(start.distribution, start.without)
         colds.append(
             Cold(
                 spread(imports),
@@ -107,8 +119,9 @@ def _once(start: Start) -> tuple[float, float, int | None]:
     return imported, first, resident
 
 
-def installed_bytes(name: str) -> int | None:
-    """Bytes on disk of a distribution and of all that it requires without extras, by their records.
+def installed_bytes(name: str, without: Collection[str] = ()) -> int | None:
+    """Bytes on disk of a distribution and of all that it requires without extras, by their records,
+    those in ``without`` and what only they require left out.
 
     None where one of them is not installed or has no record.
     """
@@ -116,7 +129,7 @@ def installed_bytes(name: str) -> int | None:
     waiting = [name]
     while waiting:
         current = waiting.pop().lower().replace("_", "-")
-        if current in found:
+        if current in found or current in without:
             continue
         try:
             installed = distribution(current)

@@ -51,7 +51,7 @@ def edge_row(engine: Engine, name: str, times: Times, *, random: bool = False) -
         job=f"{keywords} keyword{'' if keywords == 1 else 's'}",
         device="cpu",
         precision=manifest.precision,
-        mode="onnxruntime",
+        mode=engine.backend,
         weights="random weights" if random else "trained",
         step_ms=1e3 * geometry.chunk / geometry.sample_rate,
         decisions=geometry.steps,

@@ -43,7 +43,7 @@ def _distributions(rows: Sequence[Row]) -> "Figure | None":
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    styles = keyword_styles([f"{row.name}, {row.precision}" for row in rows])
+    styles = keyword_styles([f"{row.name}, {row.precision}, {row.mode}" for row in rows])
     for row, (label, style) in zip(rows, styles.items(), strict=True):
         percents = range(len(row.hot.percentiles_us))
         style = {"color": style["color"]}
@@ -101,9 +101,9 @@ def _mark(axes: Any, row: Row, height: float, color: str) -> None:
         color=color,
         markersize=5,
     )
-    label = f"{row.name}, {row.precision}"
+    label = f"{row.name}, {row.precision}, {row.mode}"
     if row.kind == "full":
-        label += f", {row.job}, {row.mode}, {row.device}"
+        label += f", {row.job}, {row.device}"
     place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
     axes.annotate(label, (cost.median, height), fontsize=SIZE - 2, **place)
 
