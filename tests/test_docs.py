@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark import runtime
-from earmark.benchmarks import few_shot
+from earmark.benchmarks.accuracy import few_shot
 from earmark.benchmarks.latency import cold
 from earmark.export import golden
 from earmark.export.export import export

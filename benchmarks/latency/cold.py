@@ -11,8 +11,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
+from ..spread import spread
 from .results import Cold
-from .spread import spread
 
 REPEATS = 5
 TIMEOUT = 120

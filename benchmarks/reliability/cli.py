@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure_faults(parser: ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def _configure_reliability(parser: ArgumentParser) -> None:
 
 
 def _reliability(arguments: Namespace) -> int:
-    from .reliability import run
+    from .page import run
 
     return run(arguments)
 

@@ -3,7 +3,7 @@
 import json
 from argparse import ArgumentParser, Namespace
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -37,9 +37,9 @@ def _configure(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     from dataclasses import asdict
 
-    from ..runtime.engine import Engine
-    from ..train.progress import progress
-    from .machine import machine
+    from ...runtime.engine import Engine
+    from ...train.progress import progress
+    from ..machine import machine
     from .streams import BATCHES, ROUNDS, SECONDS, STREAMS, count_runs, measure, memory, settings
 
     found = machine()
@@ -65,7 +65,7 @@ def _run(arguments: Namespace) -> int:
         }
         print(json.dumps(report))
     else:
-        from .tables import show_loads
+        from .show import show_loads
 
         show_loads(loads, taken, found, chunk_ms, seconds, rounds)
     return 0

@@ -24,18 +24,18 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import read_audio
-from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Detection, Engine
-from ..runtime.errors import EarmarkError
-from ..runtime.events import DetectionEvent, HeartbeatEvent
-from ..runtime.process import resident_bytes
-from ..runtime.sinks import FanOut, JsonLines
-from ..runtime.spotter import spot
-from ..train.corpus import find_audio
-from ..train.progress import progress
-from ..train.speak import spoken
-from .machine import machine, machine_line
+from ...runtime.audio import read_audio
+from ...runtime.detect import TAIL_SECONDS
+from ...runtime.engine import Detection, Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.events import DetectionEvent, HeartbeatEvent
+from ...runtime.process import resident_bytes
+from ...runtime.sinks import FanOut, JsonLines
+from ...runtime.spotter import spot
+from ...train.corpus import find_audio
+from ...train.progress import progress
+from ...train.speak import spoken
+from ..machine import machine, machine_line
 from .soak_state import State
 
 PATHS = ("detect", "wyoming")
@@ -368,7 +368,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 
 
 def _show(outcomes: dict[str, Outcome], found: dict[str, Any]) -> None:
-    from .tables import show_table
+    from ..tables import show_table
 
     show_table(HEADS, [row(path, asdict(o)) for path, o in outcomes.items()], machine_line(found))
 

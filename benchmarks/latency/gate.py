@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import read_audio
-from ..runtime.engine import Detection, Engine, Stream
-from ..runtime.errors import EarmarkError
-from ..train.corpus import find_audio
-from ..train.progress import progress
-from .machine import machine, machine_line
+from ...runtime.audio import read_audio
+from ...runtime.engine import Detection, Engine, Stream
+from ...runtime.errors import EarmarkError
+from ...train.corpus import find_audio
+from ...train.progress import progress
+from ..machine import machine, machine_line
 
 LEVELS = (-90.0, -80.0, -70.0, -60.0)
 MAX_PAUSE = 3600.0
@@ -137,7 +137,7 @@ def _push(stream: Stream, pieces: Sequence[NDArray[np.int16]], found: Counter[De
 
 
 def _show(results: Sequence[GateResult], caption: str) -> None:
-    from .tables import show_table
+    from ..tables import show_table
 
     rows = [
         (

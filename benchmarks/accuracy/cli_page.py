@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from .accuracy import run
+    from .page import run
 
     return run(arguments)
 

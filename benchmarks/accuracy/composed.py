@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..export.matching import Word
-from ..export.noisy import rms, snr_name
-from ..export.tune import first_half
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_text
-from ..runtime.manifest import SILENCE, UNKNOWN
-from ..train.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
-from .scene import FADE, SPEECH_DB, bed, cut, write_wav
+from ...export.matching import Word
+from ...export.noisy import rms, snr_name
+from ...export.tune import first_half
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_text
+from ...runtime.manifest import SILENCE, UNKNOWN
+from ...train.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
+from ..scene import FADE, SPEECH_DB, bed, cut, write_wav
 
 PAUSES = (0.1, 0.6)
 """Least and most silence between two words, seconds."""

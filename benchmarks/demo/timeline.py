@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..export.drawing import keyword_styles
-from ..export.matching import Matching, Word
-from ..runtime.manifest import Manifest
-from .scene import Heard, Scene
+from ...export.drawing import keyword_styles
+from ...export.matching import Matching, Word
+from ...runtime.manifest import Manifest
+from ..scene import Heard, Scene
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

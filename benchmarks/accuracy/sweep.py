@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..export.export import export
-from ..runtime.engine import Engine
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_text
-from ..train.fit import train
-from ..train.recipe import Recipe, load_recipe
-from ..train.teach import EVALUATION, teach
-from .tables import markdown_table
+from ...export.export import export
+from ...runtime.engine import Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_text
+from ...train.fit import train
+from ...train.recipe import Recipe, load_recipe
+from ...train.teach import EVALUATION, teach
+from ..tables import markdown_table
 
 TABLE, REPORT = "table.jsonl", "table.md"
 _SEED = "seed"

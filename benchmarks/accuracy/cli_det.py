@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,15 +77,15 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from ..export.drawing import PICTURES, picture
-    from ..export.evaluate import clip_seconds
-    from ..export.noisy import parse_snrs
-    from ..runtime.engine import Engine
-    from ..runtime.errors import EarmarkError
-    from ..runtime.files import write_bytes
-    from ..train.corpus import read_sources, scan
-    from ..train.dataset import load_split, noise_pool, speech_recordings
-    from ..train.progress import progress
+    from ...export.drawing import PICTURES, picture
+    from ...export.evaluate import clip_seconds
+    from ...export.noisy import parse_snrs
+    from ...runtime.engine import Engine
+    from ...runtime.errors import EarmarkError
+    from ...runtime.files import write_bytes
+    from ...train.corpus import read_sources, scan
+    from ...train.dataset import load_split, noise_pool, speech_recordings
+    from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
     from .det import cautions, det_figure, listen, measure, smoothed
 
@@ -165,7 +165,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _show(reports: list[dict[str, Any]]) -> None:
-    from .tables import POINT_HEADS, point_cells, show_table
+    from ..tables import POINT_HEADS, point_cells, show_table
 
     rows = [cells for report in reports for cells in point_cells(report)]
     first = reports[0]

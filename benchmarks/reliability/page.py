@@ -4,12 +4,12 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_text
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_text
+from ..machine import machine_line
+from ..spread import Spread
+from ..tables import load_reports, markdown_table, spread_text
 from . import faults, soak
-from .latency.spread import Spread
-from .machine import machine_line
-from .tables import load_reports, markdown_table, spread_text
 
 Report = dict[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..runtime.audio import make_resampler
-from ..runtime.sources import DeviceBack, DeviceLost, Gap, Piece, Source
+from ...runtime.audio import make_resampler
+from ...runtime.sources import DeviceBack, DeviceLost, Gap, Piece, Source
 
 RATE = 16000
 

@@ -26,19 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from ..export.drawing import PALETTE
-from ..export.export import export
-from ..export.intervals import poisson_interval
-from ..export.verify import Limits
-from ..runtime.audio import read_audio
-from ..runtime.decision import Decider
-from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Engine
-from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path, write_text
-from ..runtime.posteriors import softmax
-from ..train.claim import claim
-from ..train.corpus import (
+from ...export.drawing import PALETTE
+from ...export.export import export
+from ...export.intervals import poisson_interval
+from ...export.verify import Limits
+from ...runtime.audio import read_audio
+from ...runtime.decision import Decider
+from ...runtime.detect import TAIL_SECONDS
+from ...runtime.engine import Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.files import atomic_path, write_text
+from ...runtime.posteriors import softmax
+from ...train.claim import claim
+from ...train.corpus import (
     SOURCES_FILE,
     SPEAKER_MARK,
     find_audio,
@@ -46,13 +46,13 @@ from ..train.corpus import (
     read_sources,
     write_source,
 )
-from ..train.dataset import SAMPLE_RATE, recording_origin
-from ..train.fit import train
-from ..train.progress import progress
-from ..train.recipe import Recipe, load_recipe
-from ..train.run import load_run
-from ..train.speech import word_bounds
-from ..train.synth import synthesize
+from ...train.dataset import SAMPLE_RATE, recording_origin
+from ...train.fit import train
+from ...train.progress import progress
+from ...train.recipe import Recipe, load_recipe
+from ...train.run import load_run
+from ...train.speech import word_bounds
+from ...train.synth import synthesize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ class FewShotSettings:
     seeds: int = 2
     synthetic: int = 400
     """Synthesized clips of the word."""
-    recipe: str = str(Path(__file__).parents[1] / "train" / "recipes" / "wake-word.toml")
+    recipe: str = str(Path(__file__).parents[2] / "train" / "recipes" / "wake-word.toml")
     overrides: tuple[str, ...] = ()
     """Settings that go before the recipe's, ``field=value``."""
 

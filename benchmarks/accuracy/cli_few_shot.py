@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from ..runtime.errors import EarmarkError
+    from ...runtime.errors import EarmarkError
     from .few_shot import FewShotSettings, run
 
     if min(arguments.sizes) < 0 or arguments.seeds < 1:

@@ -11,27 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..export.confusion import confusion_figure
-from ..export.drawing import picture
-from ..export.evaluate import evaluate
-from ..export.export import export
-from ..export.matching import match
-from ..runtime.engine import Engine
-from ..runtime.files import write_bytes, write_text
-from ..train.claim import claim
-from ..train.corpus import scan
-from ..train.dataset import label_set, load_split, noise_pool
-from ..train.fit import train
-from ..train.recipe import Recipe, parse_recipe, recipe_toml
-from ..train.run import load_run
-from ..train.synth import synthesize
-from .latency.edge import edge_work
-from .latency.timing import ROUNDS, TURN, measure
-from .machine import machine, machine_line
-from .page_parts import Picture
+from ...export.confusion import confusion_figure
+from ...export.drawing import picture
+from ...export.evaluate import evaluate
+from ...export.export import export
+from ...export.matching import match
+from ...runtime.engine import Engine
+from ...runtime.files import write_bytes, write_text
+from ...train.claim import claim
+from ...train.corpus import scan
+from ...train.dataset import label_set, load_split, noise_pool
+from ...train.fit import train
+from ...train.recipe import Recipe, parse_recipe, recipe_toml
+from ...train.run import load_run
+from ...train.synth import synthesize
+from ..latency.edge import edge_work
+from ..latency.timing import ROUNDS, TURN, measure
+from ..machine import machine, machine_line
+from ..page_parts import Picture
+from ..scene import Scene, compose, hear, write_wav
+from ..tables import show_table
 from .report import Report, Result, comparison, page
-from .scene import Scene, compose, hear, write_wav
-from .tables import show_table
 from .timeline import timeline
 
 KEYWORDS = ("lights on", "lights off", "computer", "stop")

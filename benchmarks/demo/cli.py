@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:

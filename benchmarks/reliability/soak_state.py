@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import read_text, write_text
+from ...runtime.errors import EarmarkError
+from ...runtime.files import read_text, write_text
 
 SETTINGS = "settings"
 MAX_PART_BYTES = 256 << 20

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.audio import read_blocks
-from ..runtime.engine import DEFAULT_MODEL, Engine
-from ..runtime.info import describe
-from ..runtime.manifest import METADATA_KEY, Manifest
-from ..runtime.sources import RawSource
-from ..runtime.spotter import spot
-from ..train.corpus import scan
-from ..train.shards import list_shard, read_recording
+from ...runtime.audio import read_blocks
+from ...runtime.engine import DEFAULT_MODEL, Engine
+from ...runtime.info import describe
+from ...runtime.manifest import METADATA_KEY, Manifest
+from ...runtime.sources import RawSource
+from ...runtime.spotter import spot
+from ...train.corpus import scan
+from ...train.shards import list_shard, read_recording
 from .mutate import mutate_bytes, mutate_value
 
 
@@ -105,9 +105,9 @@ def _model_seeds(folder: Path) -> list[bytes]:
     """The shipped model, and a tiny one in both precisions."""
     import torch
 
-    from ..export.graph import Affine, build
-    from ..train.mfcc import MfccSettings
-    from ..train.student import Student, StudentSettings
+    from ...export.graph import Affine, build
+    from ...train.mfcc import MfccSettings
+    from ...train.student import Student, StudentSettings
 
     torch.manual_seed(0)
     shape = StudentSettings(width=4, dilations=(1,), window=0.1)
@@ -238,7 +238,7 @@ def _read_manifest(data: bytes, folder: Path) -> None:
 
 # Recipes and runs are read with torch at hand, which takes seconds to import: not before it is due.
 def _recipe_seeds(folder: Path) -> list[bytes]:
-    from ..train.recipe import load_recipe, recipe_toml
+    from ...train.recipe import load_recipe, recipe_toml
 
     text = (Path(scan.__code__.co_filename).parent / "recipes" / "commands.toml").read_text()
     (folder / "recipe.toml").write_text(text)
@@ -258,7 +258,7 @@ def _mutate_toml(random: Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def _read_recipe(data: bytes, folder: Path) -> None:
-    from ..train.recipe import load_recipe, recipe_toml
+    from ...train.recipe import load_recipe, recipe_toml
 
     path = folder / "recipe.toml"
     path.write_bytes(data)
@@ -270,9 +270,9 @@ def _read_recipe(data: bytes, folder: Path) -> None:
 
 def _run_seeds(folder: Path) -> list[bytes]:
     """The files of a run, the file's name first."""
-    from ..train.recipe import parse_recipe
-    from ..train.run import METRICS, RECIPE, WEIGHTS, RunInfo, save_weights, start
-    from ..train.student import Student
+    from ...train.recipe import parse_recipe
+    from ...train.run import METRICS, RECIPE, WEIGHTS, RunInfo, save_weights, start
+    from ...train.student import Student
 
     table = {
         "name": "a",
@@ -297,7 +297,7 @@ def _mutate_run(random: Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def _read_run(data: bytes, folder: Path) -> None:
-    from ..train.run import load_run
+    from ...train.run import load_run
 
     if not any(folder.iterdir()):
         _run_seeds(folder)
@@ -402,7 +402,7 @@ def _read_wyoming(data: bytes, folder: Path) -> None:
     """Message by message to the end of the connection."""
     import asyncio
 
-    from ..runtime.wyoming_wire import MAX_LINE, read_message
+    from ...runtime.wyoming_wire import MAX_LINE, read_message
 
     async def read() -> None:
         reader = asyncio.StreamReader(limit=MAX_LINE)

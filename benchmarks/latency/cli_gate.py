@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:

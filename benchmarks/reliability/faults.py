@@ -17,17 +17,17 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import spotter as spotter_module
-from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Detection, Engine
-from ..runtime.events import DetectionEvent, EndedEvent, Event, GapEvent
-from ..runtime.sink_mqtt import Broker, Mqtt
-from ..runtime.sinks import LogFile, Sink
-from ..runtime.sources import Piece
-from ..runtime.spotter import Spotter
-from ..train.progress import progress
+from ...runtime import spotter as spotter_module
+from ...runtime.detect import TAIL_SECONDS
+from ...runtime.engine import Detection, Engine
+from ...runtime.events import DetectionEvent, EndedEvent, Event, GapEvent
+from ...runtime.sink_mqtt import Broker, Mqtt
+from ...runtime.sinks import LogFile, Sink
+from ...runtime.sources import Piece
+from ...runtime.spotter import Spotter
+from ...train.progress import progress
+from ..machine import machine, machine_line
 from .faulty_source import Fault, FaultySource
-from .machine import machine, machine_line
 from .soak import SERVER, Audio, loop
 
 SECONDS = 36
@@ -90,7 +90,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps({"machine": found, "faults": [asdict(row) for row in rows]}))
     else:
-        from .tables import show_table
+        from ..tables import show_table
 
         show_table(HEADS, [cells(asdict(row)) for row in rows], machine_line(found))
     return 0

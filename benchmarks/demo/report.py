@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ..runtime.manifest import Manifest
-from .latency.timing import Timing
-from .machine import machine_line
-from .page_parts import Picture, document, figure, flat, table
-from .tables import spread_text
+from ...runtime.manifest import Manifest
+from ..latency.timing import Timing
+from ..machine import machine_line
+from ..page_parts import Picture, document, figure, flat, table
+from ..tables import spread_text
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from argparse import ArgumentParser, Namespace
 
-from ..runtime.command import Command
+from ...runtime.command import Command
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -83,9 +83,9 @@ def _run(arguments: Namespace) -> int:
     if arguments.compare:
         before, after = arguments.compare
         return _compare(before, after, arguments.json)
-    from .latency.bench import Plan, run
-    from .latency.html_page import page
-    from .latency.timing import PACED, ROUNDS, TURN
+    from .bench import Plan, run
+    from .html_page import page
+    from .timing import PACED, ROUNDS, TURN
 
     plan = Plan(
         models=tuple(arguments.models),
@@ -103,13 +103,13 @@ def _run(arguments: Namespace) -> int:
     )
     report = run(plan, arguments.command_line)
     if arguments.html:
-        from ..runtime.files import write_text
+        from ...runtime.files import write_text
 
         write_text(arguments.html, page(report))
     if arguments.json:
         print(report.to_json())
     else:
-        from .latency.show import show
+        from .show import show
 
         show(report)
     return 0
@@ -118,9 +118,9 @@ def _run(arguments: Namespace) -> int:
 def _compare(before: str, after: str, as_json: bool) -> int:
     from dataclasses import asdict
 
-    from .latency.compare import compare
-    from .latency.results import load
-    from .latency.show import show_comparison
+    from .compare import compare
+    from .results import load
+    from .show import show_comparison
 
     found = compare(load(before), load(after))
     if as_json:
@@ -144,7 +144,7 @@ def _configure_latency(parser: ArgumentParser) -> None:
 
 
 def _latency(arguments: Namespace) -> int:
-    from .latency.latency_page import run
+    from .page import run
 
     return run(arguments)
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..runtime.errors import EarmarkError
-from ..train.progress import progress
+from ...runtime.errors import EarmarkError
+from ...train.progress import progress
+from ..machine import machine
 from .fuzz_targets import TARGETS, Target
-from .machine import machine
 
 MEMORY = 512 << 20
 """Bytes that a case may add to the largest size of its process."""
@@ -314,7 +314,7 @@ def _message_fault(error: EarmarkError) -> tuple[str, str] | None:
 def _where(error: Exception) -> str:
     """The type and message, and the innermost place in Earmark that it passed."""
     frames = traceback.extract_tb(error.__traceback__)
-    home = str(Path(__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     ours = [f for f in frames if f.filename.startswith(home)] or frames[-1:]
     place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
     return f"{type(error).__name__} at {place}: {str(error)[:120]}"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..export.drawing import PALETTE, picture
-from ..export.judge import STREAMING
-from ..export.noisy import snr_name
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_bytes, write_text
+from ...export.drawing import PALETTE, picture
+from ...export.judge import STREAMING
+from ...export.noisy import snr_name
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_bytes, write_text
+from ..latency.results import load
+from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
 from .det import cautions, det_figure
-from .latency.results import load
 from .sweep import Row, markdown, percent_spread
-from .tables import POINT_HEADS, load_reports, markdown_table, point_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.engine import Engine
-from ..runtime.errors import EarmarkError
-from ..runtime.pool import StreamPool
-from ..runtime.process import resident_bytes
-from .latency.audio import blocks, speech_like
-from .latency.spread import Spread, spread
-from .latency.timing import Clock
+from ...runtime.engine import Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.pool import StreamPool
+from ...runtime.process import resident_bytes
+from ..spread import Spread, spread
+from .audio import blocks, speech_like
+from .timing import Clock
 
 STREAMS = (1, 10, 100, 1000)
 BATCHES = (1, 8, 32, 128)

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..export.det import THRESHOLDS, Trace, sweep, trace
-from ..export.drawing import PALETTE
-from ..export.intervals import hours_to_measure, poisson_interval, wilson_interval
-from ..export.matching import LATE, match, percentile
-from ..export.noisy import snr_name
-from ..runtime.decision import Decider
-from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Detection, Engine
-from ..runtime.manifest import Decision, Manifest
-from ..train.metrics import speaker_interval
+from ...export.det import THRESHOLDS, Trace, sweep, trace
+from ...export.drawing import PALETTE
+from ...export.intervals import hours_to_measure, poisson_interval, wilson_interval
+from ...export.matching import LATE, match, percentile
+from ...export.noisy import snr_name
+from ...runtime.decision import Decider
+from ...runtime.detect import TAIL_SECONDS
+from ...runtime.engine import Detection, Engine
+from ...runtime.manifest import Decision, Manifest
+from ...train.metrics import speaker_interval
 from .composed import Composed
 
 if TYPE_CHECKING:
