@@ -12,7 +12,7 @@ from .clips import Place, noise_place, save, word_place
 from .errors import EarmarkError
 from .events import write_event
 from .manifest import UNKNOWN
-from .microphone import Microphone
+from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_device
 from .sources import DeviceBack, DeviceLost, Gap, Piece
 from .utterance import (

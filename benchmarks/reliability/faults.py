@@ -21,8 +21,8 @@ from ...runtime import spotter as spotter_module
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Detection, Engine
 from ...runtime.events import DetectionEvent, EndedEvent, Event, GapEvent
-from ...runtime.sink_mqtt import Broker, Mqtt
-from ...runtime.sinks import LogFile, Sink
+from ...runtime.sinks.mqtt import Broker, Mqtt
+from ...runtime.sinks.sink import LogFile, Sink
 from ...runtime.sources import Piece
 from ...runtime.spotter import Spotter
 from ...train.progress import progress

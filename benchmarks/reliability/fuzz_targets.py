@@ -402,7 +402,7 @@ def _read_wyoming(data: bytes, folder: Path) -> None:
     """Message by message to the end of the connection."""
     import asyncio
 
-    from ...runtime.wyoming_wire import MAX_LINE, read_message
+    from ...runtime.wyoming.wire import MAX_LINE, read_message
 
     async def read() -> None:
         reader = asyncio.StreamReader(limit=MAX_LINE)

@@ -30,7 +30,7 @@ from ...runtime.engine import Detection, Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.events import DetectionEvent, HeartbeatEvent
 from ...runtime.process import resident_bytes
-from ...runtime.sinks import FanOut, JsonLines
+from ...runtime.sinks.sink import FanOut, JsonLines
 from ...runtime.spotter import spot
 from ...train.corpus import find_audio
 from ...train.progress import progress

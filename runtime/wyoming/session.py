@@ -14,15 +14,15 @@ from wyoming.ping import Pong
 from wyoming.wake import Detection as WakeDetection
 from wyoming.wake import NotDetected
 
+from ..detect import TAIL_SECONDS
+from ..engine import Detection
+from ..errors import EarmarkError
 from .converter import MAX_PIECE_BYTES, Converter
-from .detect import TAIL_SECONDS
-from .engine import Detection
-from .errors import EarmarkError
-from .wyoming_models import Model
-from .wyoming_wire import Message, integer, read_message
+from .models import Model
+from .wire import Message, integer, read_message
 
 if TYPE_CHECKING:
-    from .wyoming_server import Server
+    from .server import Server
 
 MESSAGE_SECONDS = 10.0
 """A client may take so long to send the rest of a message, or to make room for one."""

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio import MAX_CHANNELS, PCM, decode_samples, make_resampler
-from .errors import EarmarkError
+from ..audio import MAX_CHANNELS, PCM, decode_samples, make_resampler
+from ..errors import EarmarkError
 
 MIN_RATE, MAX_RATE = 1000, 384_000
 WIDTHS = (1, 2, 3, 4)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .onnx_file import Node
+from ..onnx_file import Node
 
 GEMM_ONE_THREAD = 4 * 65536
 """Multiplications up to which OpenBLAS, which numpy's wheels contain, forms a product of matrices

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import EarmarkError, first_line, was_interrupted
-from .manifest import Manifest
-from .onnx_file import OnnxFile
+from ..errors import EarmarkError, first_line, was_interrupted
+from ..manifest import Manifest
+from ..onnx_file import OnnxFile
 
 VARIABLE = "EARMARK_BACKEND"
 """The environment variable that chooses a backend where a program does not."""

@@ -8,11 +8,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from .audio import make_resampler
+from ..audio import make_resampler
+from ..errors import EarmarkError
+from ..sources import Counters, DeviceBack, DeviceLost, Gap, Piece
 from .capture import Capture
-from .errors import EarmarkError
 from .portaudio import choose, choose_again, load, refresh
-from .sources import Counters, DeviceBack, DeviceLost, Gap, Piece
 
 START_SECONDS = 8.0
 """Longest wait for the first audio of a stream: sound servers have been seen to take 2 s."""

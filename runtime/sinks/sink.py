@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import EarmarkError
-from .events import Event, to_json
+from ..errors import EarmarkError
+from ..events import Event, to_json
 
 QUEUE_EVENTS = 1000
 """Events that a sink may be behind."""

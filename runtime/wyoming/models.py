@@ -6,11 +6,11 @@ from importlib.metadata import version
 
 from wyoming.info import Attribution, Info, WakeModel, WakeProgram
 
-from .engine import Detection, Engine
-from .errors import EarmarkError
-from .manifest import Decision, Manifest
-from .options import chosen_decision
-from .pool import StreamPool
+from ..engine import Detection, Engine
+from ..errors import EarmarkError
+from ..manifest import Decision, Manifest
+from ..options import chosen_decision
+from ..pool import StreamPool
 
 
 class Model:

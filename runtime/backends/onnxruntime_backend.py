@@ -5,19 +5,19 @@ from functools import partial
 
 import onnxruntime
 
+from ..errors import EarmarkError, first_line
+from ..manifest import Manifest
+from ..posteriors import with_posteriors
 from .backend import Arrays
-from .errors import EarmarkError, first_line
-from .manifest import Manifest
-from .posteriors import with_posteriors
 
 
 class OnnxruntimeBackend:
-    """See :class:`~earmark.runtime.backend.Backend`."""
+    """See :class:`~earmark.runtime.backends.backend.Backend`."""
 
     name = "onnxruntime"
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
-        """See :func:`earmark.runtime.backend.load`."""
+        """See :func:`earmark.runtime.backends.backend.load`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

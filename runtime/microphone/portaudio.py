@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import EarmarkError
+from ..errors import EarmarkError
 
 LIBRARY = {
     "linux": "apt install libportaudio2 (Debian, Ubuntu), dnf install portaudio (Fedora) or "

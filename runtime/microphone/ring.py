@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 
-from .sources import Gap
+from ..sources import Gap
 
 MAX_MARKS = 256
 """Reported losses that are remembered, bounded like the ring itself."""

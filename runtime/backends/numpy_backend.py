@@ -9,14 +9,14 @@ from functools import cache, partial
 
 import numpy as np
 
+from ..errors import EarmarkError
+from ..manifest import Manifest
+from ..onnx_file import Node, OnnxFile
+from ..posteriors import OUTPUT, activation
 from .backend import Arrays
-from .errors import EarmarkError
-from .manifest import Manifest
 from .numpy_conv import Weights, float_weights, integer_weights
 from .numpy_ops import compute
 from .numpy_program import Memory, Operation, Program
-from .onnx_file import Node, OnnxFile
-from .posteriors import OUTPUT, activation
 
 _FIXED = {
     "Conv": (1, 2),
@@ -29,12 +29,12 @@ _FIXED = {
 
 
 class NumpyBackend:
-    """See :class:`~earmark.runtime.backend.Backend`."""
+    """See :class:`~earmark.runtime.backends.backend.Backend`."""
 
     name = "numpy"
 
     def __init__(self, file: OnnxFile, manifest: Manifest) -> None:
-        """See :func:`earmark.runtime.backend.load`."""
+        """See :func:`earmark.runtime.backends.backend.load`."""
         self._activation = activation(manifest)
         # The file's bytes may lie at any address and in another order than the machine's.
         self._constants = {

@@ -10,10 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from .errors import EarmarkError
+from ..errors import EarmarkError
+from ..onnx_file import KINDS
 from .numpy_conv import Weights, conv, conv_quantized, encoded
 from .numpy_program import Operation
-from .onnx_file import KINDS
 
 Rule = Callable[[Operation], list[np.ndarray]]
 

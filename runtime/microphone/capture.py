@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EarmarkError
+from ..errors import EarmarkError
+from ..sources import Gap
 from .portaudio import Device, close_stream, load, open_stream
 from .ring import Ring
-from .sources import Gap
 
 RING_SECONDS = 5.0
 """Audio kept for a worker that is held up; more than that is dropped, oldest first."""

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from .errors import EarmarkError
-from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
-from .sinks import CLOSE_SECONDS, MQTT_PASSWORD, Sink, Tell, Trouble, tell
+from ..errors import EarmarkError
+from ..events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
+from .sink import CLOSE_SECONDS, MQTT_PASSWORD, Sink, Tell, Trouble, tell
 
 TOPIC = "hermes/hotword/{keyword}/detected"
 # Hermes has a sensitivity, which a threshold is not: its default is sent.

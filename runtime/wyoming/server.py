@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 from wyoming.event import async_get_stdin, async_get_stdout
 
-from .engine import Engine
-from .errors import EarmarkError
-from .events import write_event
-from .wyoming_models import Model, describe, open_models
-from .wyoming_session import Client
-from .wyoming_wire import MAX_LINE
+from ..engine import Engine
+from ..errors import EarmarkError
+from ..events import write_event
+from .models import Model, describe, open_models
+from .session import Client
+from .wire import MAX_LINE
 
 PORT = 10400
 SWEEP_SECONDS = 1.0

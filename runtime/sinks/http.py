@@ -15,10 +15,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http import HTTPStatus
 
-from .errors import EarmarkError
-from .events import Event, to_json
-from .hosts import is_own, url
-from .sinks import CLOSE_SECONDS, Sink
+from ..errors import EarmarkError
+from ..events import Event, to_json
+from ..hosts import is_own, url
+from .sink import CLOSE_SECONDS, Sink
 
 MAX_CONNECTIONS = 32
 MAX_HEADER_BYTES = 8192

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EarmarkError
+from ..errors import EarmarkError
 
 MAX_LINE = 1 << 16
 """Most bytes of a header; the limit of the stream reader."""

@@ -9,9 +9,9 @@ import sys
 import threading
 from contextlib import suppress
 
-from .errors import EarmarkError
-from .events import DetectionEvent, Event, to_json
-from .sinks import MQTT_PASSWORD, Sink, Tell, tell
+from ..errors import EarmarkError
+from ..events import DetectionEvent, Event, to_json
+from .sink import MQTT_PASSWORD, Sink, Tell, tell
 
 MAX_PROCESSES = 4
 """Commands that run at the same time; further detections wait for their turn."""
