@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .audio import to_int16
 from .clips import Place, noise_place, save, word_place
 from .errors import EarmarkError
 from .events import write_event
@@ -22,7 +23,6 @@ from .utterance import (
     decibels,
     find,
     problem,
-    to_int16,
     trim,
 )
 

@@ -30,7 +30,7 @@ from ...export.drawing import PALETTE
 from ...export.export import export
 from ...export.intervals import poisson_interval
 from ...export.verify import Limits
-from ...runtime.audio import read_audio
+from ...runtime.audio import read_audio, to_int16
 from ...runtime.decision import Decider
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
@@ -220,8 +220,7 @@ def between(
     Returns:
         float32 [samples]: up to :data:`AROUND_SECONDS` of speech, the word, as much again.
     """
-    codes = np.clip(np.round(pcm * 32768), -32768, 32767).astype(np.int16)
-    start, stop = word_bounds(codes)
+    start, stop = word_bounds(to_int16(pcm))
     word = pcm[start:stop].copy()
     fade = np.linspace(0, 1, round(0.02 * SAMPLE_RATE), dtype=np.float32)
     word[: len(fade)] *= fade

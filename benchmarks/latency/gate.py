@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.audio import read_audio
+from ...runtime.audio import read_audio, to_int16
 from ...runtime.engine import Detection, Engine, Stream
 from ...runtime.errors import EarmarkError
 from ...train.corpus import find_audio
@@ -56,8 +56,7 @@ def run(arguments: Namespace) -> int:
 
         def recordings() -> Iterator[NDArray[np.int16]]:
             for file in files:
-                audio = read_audio(file, engine.manifest.geometry.sample_rate)
-                yield np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
+                yield to_int16(read_audio(file, engine.manifest.geometry.sample_rate))
                 done(1)
 
         results = compare(engine, recordings(), levels, arguments.pause, arguments.bed)

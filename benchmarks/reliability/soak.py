@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.audio import read_audio
+from ...runtime.audio import read_audio, to_int16
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Detection, Engine
 from ...runtime.errors import EarmarkError
@@ -202,7 +202,7 @@ def loop(engine: Engine, names: Sequence[str]) -> NDArray[np.int16]:
     pieces = [piece for recording in recordings for piece in (pause, recording)]
     if not pieces:
         raise EarmarkError(f"{', '.join(names)}: no audio: name a folder that holds some")
-    return np.clip(np.round(np.concatenate(pieces) * 32768), -32768, 32767).astype(np.int16)
+    return to_int16(np.concatenate(pieces))
 
 
 def one_pass(
