@@ -15,9 +15,8 @@ from ..runtime.files import write_bytes
 from ..runtime.manifest import SILENCE, UNKNOWN
 from ..runtime.wav import wav_bytes
 from ..train.dataset import SAMPLE_RATE, Split
+from ..train.speak import SPEECH_DB
 
-SPEECH_DB = -26.0
-"""Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
 FADE = SAMPLE_RATE // 50
 
 

@@ -21,7 +21,8 @@ from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
-from ..scene import FADE, SPEECH_DB, bed, cut, write_wav
+from ...train.speak import SPEECH_DB
+from ..scene import FADE, bed, cut, write_wav
 
 PAUSES = (0.1, 0.6)
 """Least and most silence between two words, seconds."""

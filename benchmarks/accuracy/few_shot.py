@@ -53,6 +53,7 @@ from ...train.recipe import Recipe, load_recipe
 from ...train.run import load_run
 from ...train.speech import word_bounds
 from ...train.synth import synthesize
+from ..tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,8 +257,7 @@ def table(word: str, curves: Sequence[Curve]) -> str:
     """The misses at a few numbers of false accepts, in Markdown."""
     heads = ["recordings", "the word"]
     heads += [f"missed at {count} false accepts" for count in FALSE_ACCEPTS]
-    lines = [f"Missed recordings of *{word}*, mean (of each seed)", ""]
-    lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    rows = []
     for size in sorted({curve.size for curve in curves}):
         some = [curve for curve in curves if curve.size == size]
         for in_speech, where in ((False, "alone"), (True, "within speech")):
@@ -266,7 +266,8 @@ def table(word: str, curves: Sequence[Curve]) -> str:
                 rates = [100 * curve.miss_rate(count, in_speech) for curve in some]
                 each = ", ".join(f"{rate:.1f}" for rate in rates)
                 cells.append(f"{np.mean(rates):.1f} % ({each})")
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(cells)
+    lines = [f"Missed recordings of *{word}*, mean (of each seed)", "", markdown_table(heads, rows)]
     hours = [curve.speech_hours for curve in curves]
     lines += ["", f"Measured: {curves[0].words} recordings; {min(hours):.2f} to {max(hours):.2f} h"]
     lines[-1] += " of free speech for each seed. False accepts per hour, with the 95 % upper bound:"
