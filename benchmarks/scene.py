@@ -1,6 +1,5 @@
 """A scene to listen to: words at known times in background noise."""
 
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from ..export.matching import Word, loud
 from ..export.noisy import rms
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path
+from ..runtime.files import write_bytes
 from ..runtime.manifest import SILENCE, UNKNOWN
+from ..runtime.wav import wav_bytes
 from ..train.dataset import SAMPLE_RATE, Split
+from ..train.speak import SPEECH_DB
 
-SPEECH_DB = -26.0
-"""Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
 FADE = SAMPLE_RATE // 50
 
 
@@ -141,11 +140,7 @@ def hear(engine: Engine, pcm: NDArray[np.int16]) -> Heard:
 
 def write_wav(target: Path, pcm: NDArray[np.int16]) -> None:
     """Write int16 [samples] at 16 kHz as WAV, whole or not at all."""
-    with atomic_path(target) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.astype("<i2").tobytes())
+    write_bytes(target, wav_bytes(pcm, SAMPLE_RATE))
 
 
 def cut(pcm: NDArray[np.int16]) -> NDArray[np.float64]:

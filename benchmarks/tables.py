@@ -6,42 +6,7 @@ from typing import Any
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text
-from .latency.spread import Spread
-from .machine import machine_line
-from .streams import Load
-
-
-def show_loads(
-    loads: Sequence[Load],
-    memory: dict[str, float] | None,
-    found: dict[str, Any],
-    chunk_ms: float,
-    seconds: float,
-    rounds: int,
-) -> None:
-    """Print what ``streams.measure`` and ``streams.memory`` found."""
-    rows = [
-        (
-            f"{load.streams:,}",
-            "one by one" if load.batch is None else f"up to {load.batch}",
-            spread_text(load.cpu_ms, 2),
-            spread_text(load.p50_ms, 2),
-            spread_text(load.p99_ms, 2),
-        )
-        for load in loads
-    ]
-    taken = (
-        ""
-        if memory is None
-        else f"\nmemory of a stream: {memory['single']:.0f} KiB one by one, "
-        f"{memory['pool']:.0f} KiB in a pool"
-    )
-    show_table(
-        ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms"),
-        rows,
-        f"one thread, chunks of {chunk_ms:g} ms as from live sources, {rounds} interleaved rounds "
-        f"of {seconds:g} s; median (95 % bootstrap interval){taken}\n{machine_line(found)}",
-    )
+from .spread import Spread
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:

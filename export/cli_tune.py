@@ -210,7 +210,7 @@ def _microphone(arguments: Namespace, rate: int, minutes: float) -> Iterator[tup
     """One recording of the given length, which Ctrl-C ends."""
     import signal
 
-    from ..runtime.microphone import Microphone
+    from ..runtime.microphone.microphone import Microphone
 
     stopped = False
 

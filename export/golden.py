@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import read_audio
+from ..runtime.audio import read_audio, to_int16
 from ..runtime.detect import TAIL_SECONDS
 from ..runtime.engine import Detection, Engine
 from ..runtime.errors import EarmarkError
@@ -227,8 +227,8 @@ def _made(rate: int, chunk: int) -> Iterator[tuple[str, Pcm]]:
     yield "borders", borders
     time = np.arange(3 * rate + 1) / rate
     sweep = np.sin(2 * np.pi * (100 * time + 0.5 * (0.4 * rate - 100) / 3 * time**2))
-    yield "sweep", _rounded(0.25 * sweep)
-    yield "clipping", _rounded(4 * sweep[: 2 * rate + 123])
+    yield "sweep", to_int16(0.25 * sweep)
+    yield "clipping", to_int16(4 * sweep[: 2 * rate + 123])
     # Noise at the levels and the lengths of syllables, in no known order.
     generator = np.random.default_rng(0)
     noise = 0.001 * generator.standard_normal(3 * rate)
@@ -237,7 +237,7 @@ def _made(rate: int, chunk: int) -> Iterator[tuple[str, Pcm]]:
         burst = generator.standard_normal(round(rate * length))
         smooth = np.convolve(burst, np.ones(generator.integers(1, 16)), "same")
         noise[start : start + len(burst)] += level * smooth / np.abs(smooth).max()
-    yield "bursts", _rounded(noise)
+    yield "bursts", to_int16(noise)
 
 
 def _words(keywords: Sequence[str], rate: int) -> list[Pcm]:
@@ -250,7 +250,7 @@ def _words(keywords: Sequence[str], rate: int) -> list[Pcm]:
         for _, speech in spoken(keywords, rate):
             if sum(map(len, parts)) + len(speech) > SPOKEN_SECONDS * rate:
                 break
-            parts += [_rounded(speech), pause]
+            parts += [to_int16(speech), pause]
     except ModuleNotFoundError:
         return []
     return parts
@@ -262,11 +262,7 @@ def _recorded(path: Path, rate: int) -> Pcm:
         raise EarmarkError(
             f"{path}: lasts {len(pcm) / rate:.0f} s, more than {MAX_SECONDS:g}: cut it"
         )
-    return _rounded(pcm)
-
-
-def _rounded(signal: np.ndarray) -> Pcm:
-    return np.clip(np.round(signal * 32767), -32768, 32767).astype(np.int16)
+    return to_int16(pcm)
 
 
 _README = f"""Golden vectors of an Earmark model: recordings, and what the model makes of them.

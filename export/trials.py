@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.audio import to_int16
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.sources import Piece
@@ -120,4 +121,4 @@ def _int16(pcm: NDArray[np.generic]) -> NDArray[np.int16]:
     """int16 of int16, or of floats in [-1, 1)."""
     if pcm.dtype == np.int16:
         return pcm.astype(np.int16, copy=False)
-    return np.clip(np.round(pcm.astype(np.float32) * 32768), -32768, 32767).astype(np.int16)
+    return to_int16(pcm.astype(np.float32))

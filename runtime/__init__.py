@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         to_json,
     )
     from .manifest import Decision, Geometry, Manifest
-    from .microphone import Microphone
+    from .microphone.microphone import Microphone
     from .sources import FileSource, RawSource
     from .spotter import spot, spot_async, spotting
 
@@ -64,7 +64,7 @@ _MODULES = {
     "Geometry": "manifest",
     "HeartbeatEvent": "events",
     "Manifest": "manifest",
-    "Microphone": "microphone",
+    "Microphone": "microphone.microphone",
     "RawSource": "sources",
     "Scorer": "engine",
     "Stream": "engine",

@@ -110,6 +110,11 @@ def read_pcm(stream: BinaryIO, block_samples: int = 1600) -> Iterator[np.ndarray
             yield np.frombuffer(data, "<i2", even // 2)
 
 
+def to_int16(pcm: np.ndarray) -> np.ndarray:
+    """Float samples in [-1, 1) as int16, what is beyond them at the end of the scale."""
+    return np.clip(np.round(pcm * 32768), -32768, 32767).astype(np.int16)
+
+
 @dataclass(frozen=True)
 class _Decoder:
     """An open file: ``read(n)`` gives float32 [frames, channels], at most n, none at its end."""

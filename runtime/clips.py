@@ -1,8 +1,6 @@
 """Where recorded clips go in a corpus folder, and how they get there."""
 
-import io
 import re
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from .errors import EarmarkError
 from .files import write_text
 from .layout import LISTS, NOISE_FOLDER, SPEAKER_MARK, folder_name, hashed_split
 from .manifest import UNKNOWN
+from .wav import wav_bytes
 
 MAX_SPEAKER = 40
 """Characters of a speaker's name."""
@@ -111,17 +110,12 @@ def save(place: Place, pcm: np.ndarray, rate: int) -> Path:
     if place.list_file is not None:
         # First: a listed clip that is missing does no harm, one that is not listed is trained on.
         _enter(place.list_file, f"{place.folder.name}/{path.name}" if place.listed else None)
-    data = io.BytesIO()
-    with wave.open(data, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(pcm.astype("<i2").tobytes())
+    data = wav_bytes(pcm, rate)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as target:
             try:
-                target.write(data.getbuffer())
+                target.write(data)
                 target.flush()
             except BaseException:
                 path.unlink()

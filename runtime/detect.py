@@ -12,7 +12,7 @@ from .engine import Engine
 from .errors import EarmarkError
 from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
-from .sinks import FanOut, JsonLines, tell
+from .sinks.sink import FanOut, JsonLines, tell
 from .sources import FileSource, RawSource, Source
 from .spotter import spot
 from .stop import Stop

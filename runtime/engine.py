@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import backend as backends
 from .audio import MAX_AMPLITUDE
+from .backends import backend as backends
 from .decision import Decider
 from .errors import EarmarkError, first_line
 from .gate import Gate

@@ -13,9 +13,9 @@ from .engine import Engine, Stream
 from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, summary
 from .handover import POLL_SECONDS, pieces_in_time
 from .manifest import Decision, Manifest
-from .microphone import Microphone
+from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_decision, chosen_device, open_sinks
-from .sinks import FanOut, JsonLines, Queued, Sink, tell
+from .sinks.sink import FanOut, JsonLines, Queued, Sink, tell
 from .sources import Piece
 from .spotter import Spotter
 from .stop import Stop

@@ -8,7 +8,7 @@ from .errors import EarmarkError
 from .manifest import Decision, Manifest
 
 if TYPE_CHECKING:
-    from .sinks import Sink, Tell
+    from .sinks.sink import Sink, Tell
 
 
 def add_model_options(parser: ArgumentParser, several: bool = False) -> None:
@@ -185,27 +185,27 @@ def open_sinks(
     Args:
         model: its name.
         tell: hears of troubles.
-        live: see :class:`earmark.runtime.sinks.Queued`.
-        quiet: see :class:`earmark.runtime.sink_exec.Exec`.
+        live: see :class:`earmark.runtime.sinks.sink.Queued`.
+        quiet: see :class:`earmark.runtime.sinks.exec.Exec`.
 
     Raises:
         EarmarkError: an option is wrong, or a package is not installed.
     """
-    from .sinks import LogFile, Queued
+    from .sinks.sink import LogFile, Queued
 
     sinks: list[Sink] = []
     try:
         if arguments.log is not None:
             sinks.append(Queued(LogFile(arguments.log, tell), live=live))
         if arguments.exec is not None:
-            from .sink_exec import MAX_PROCESSES, Exec
+            from .sinks.exec import MAX_PROCESSES, Exec
 
             command = Exec(arguments.exec, tell, quiet=quiet)
             sinks.append(Queued(command, live=live, threads=MAX_PROCESSES))
         if arguments.mqtt is not None:
             sinks.append(Queued(_mqtt(arguments, model, tell), live=live))
         if arguments.http is not None:
-            from .sink_http import EventServer, address
+            from .sinks.http import EventServer, address
 
             server = EventServer(*address(arguments.http), tuple(arguments.http_origin))
             tell(f"events are served at {server.url}")
@@ -227,7 +227,7 @@ def positive(text: str) -> float:
 
 def _mqtt(arguments: Namespace, model: str, tell: "Tell") -> "Sink":
     try:
-        from .sink_mqtt import PAYLOAD, TOPIC, Broker, Mqtt
+        from .sinks.mqtt import PAYLOAD, TOPIC, Broker, Mqtt
     except ModuleNotFoundError as error:
         raise EarmarkError('--mqtt needs paho-mqtt: pip install "earmark[mqtt]"') from error
     broker = Broker.from_options(arguments.mqtt, arguments.mqtt_password_file, arguments.mqtt_ca)

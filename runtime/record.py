@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .audio import to_int16
 from .clips import Place, noise_place, save, word_place
 from .errors import EarmarkError
 from .events import write_event
 from .manifest import UNKNOWN
-from .microphone import Microphone
+from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_device
 from .sources import DeviceBack, DeviceLost, Gap, Piece
 from .utterance import (
@@ -22,7 +23,6 @@ from .utterance import (
     decibels,
     find,
     problem,
-    to_int16,
     trim,
 )
 

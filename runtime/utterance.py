@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .audio import to_int16
+
 FRAME_SECONDS = 0.01
 PAUSE_SECONDS = 0.3
 """Sound on both sides of a shorter pause is one utterance: a phrase has gaps between its words."""
@@ -97,11 +99,6 @@ def trim(pcm: np.ndarray, rate: int, found: Utterance) -> np.ndarray:
     """The utterance with a margin on both sides, as int16 [samples]."""
     margin = round(MARGIN_SECONDS * rate)
     return to_int16(pcm[max(0, found.begin - margin) : found.end + margin])
-
-
-def to_int16(pcm: np.ndarray) -> np.ndarray:
-    """Float samples in [-1, 1) as int16, what is beyond them at the end of the scale."""
-    return np.clip(np.round(pcm * 32768), -32768, 32767).astype(np.int16)
 
 
 def decibels(amplitude: float) -> float:

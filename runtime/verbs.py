@@ -91,7 +91,7 @@ def _configure_devices(parser: ArgumentParser) -> None:
 def _devices(arguments: Namespace) -> int:
     from dataclasses import asdict
 
-    from .portaudio import devices, no_microphone
+    from .microphone.portaudio import devices, no_microphone
 
     found = devices()
     if not found:
@@ -158,7 +158,7 @@ def _configure_wyoming(parser: ArgumentParser) -> None:
 
 
 def _wyoming(arguments: Namespace) -> int:
-    from .wyoming_server import run
+    from .wyoming.server import run
 
     return run(arguments)
 

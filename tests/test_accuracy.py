@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import toy_model
-from earmark.benchmarks.accuracy import MISSING, group, page
-from earmark.benchmarks.cli_accuracy import accuracy as verb
-from earmark.benchmarks.cli_bench import bench
+from earmark.benchmarks.accuracy.cli_page import accuracy as verb
+from earmark.benchmarks.accuracy.page import MISSING, group, page
 from earmark.benchmarks.latency import cold
+from earmark.benchmarks.latency.cli import bench
 from earmark.benchmarks.latency.cold import cold_starts
 from earmark.runtime.cli import main
 
@@ -119,7 +119,7 @@ def test_the_cost_is_that_of_a_report_of_bench(
     assert main(["bench", str(model), *fast, "--json"]) == 0
     report = tmp_path / "bench.json"
     report.write_text(capsys.readouterr().out)
-    row = json.loads(report.read_text())["rows"][0]
+    row, _as_numpy_runs_it = json.loads(report.read_text())["rows"]
     clips, target = tmp_path / "clips.jsonl", tmp_path / "page.md"
     clips.write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
     command = ["accuracy", "--clips", str(clips), "-o", str(target)]

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import soxr
 from earmark.runtime import EarmarkError, read_audio, read_blocks
-from earmark.runtime.audio import read_pcm
+from earmark.runtime.audio import read_pcm, to_int16
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,3 +224,8 @@ def test_reading_a_long_file_takes_bounded_memory(tmp_path: Path) -> None:
     total, growth = map(int, done.stdout.split())
     assert total == samples - RATE
     assert growth < 20_000  # KiB; the file holds 112,500
+
+
+def test_conversion_does_not_wrap_around() -> None:
+    pcm = np.array([-2, -1, -0.5, 0, 0.5, 1, 2])
+    assert to_int16(pcm).tolist() == [-32768, -32768, -16384, 0, 16384, 32767, 32767]

@@ -15,13 +15,13 @@ from earmark.benchmarks.latency.capacity import capacity
 from earmark.benchmarks.latency.cold import Start, cold_starts, installed_bytes
 from earmark.benchmarks.latency.full_models import Settings, variants
 from earmark.benchmarks.latency.html_page import page
-from earmark.benchmarks.latency.latency_page import page as markdown
+from earmark.benchmarks.latency.page import page as markdown
 from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
 from earmark.benchmarks.latency.results import Report, Row, load
-from earmark.benchmarks.latency.spread import Spread, spread
+from earmark.benchmarks.latency.streams import Load
 from earmark.benchmarks.latency.students import Shape, shapes, write_students
 from earmark.benchmarks.latency.timing import measure
-from earmark.benchmarks.streams import Load
+from earmark.benchmarks.spread import Spread, spread
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -67,8 +67,8 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verbs without entry points, which the peers of these tests replace."""
-    from earmark.benchmarks.cli_bench import bench as verb
-    from earmark.benchmarks.cli_bench import latency
+    from earmark.benchmarks.latency.cli import bench as verb
+    from earmark.benchmarks.latency.cli import latency
 
     found = {"bench": verb, "latency": latency}
     monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: found)

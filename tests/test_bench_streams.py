@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import toy_model
-from earmark.benchmarks import streams
-from earmark.benchmarks.streams import count_runs, measure, memory
+from earmark.benchmarks.latency import streams
+from earmark.benchmarks.latency.streams import count_runs, measure, memory
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine, Stream
 from earmark.runtime.errors import EarmarkError

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from earmark.benchmarks.latency import watch
-from earmark.benchmarks.latency.spread import paired_ratio, percentile_spread, ratio, spread
 from earmark.benchmarks.latency.timing import (
     WARM_UP_STEPS,
     Timing,
@@ -17,6 +16,7 @@ from earmark.benchmarks.latency.timing import (
 )
 from earmark.benchmarks.latency.watch import Reading, judge
 from earmark.benchmarks.machine import machine, machine_line
+from earmark.benchmarks.spread import paired_ratio, percentile_spread, ratio, spread
 from earmark.runtime.errors import EarmarkError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 import toy_model
-from earmark.benchmarks import det
-from earmark.benchmarks.accuracy import page as accuracy_page
-from earmark.benchmarks.cli_det import det as verb
-from earmark.benchmarks.composed import Composed, Materials, compose_all, plan, write_streams
+from earmark.benchmarks.accuracy import det
+from earmark.benchmarks.accuracy.cli_det import det as verb
+from earmark.benchmarks.accuracy.composed import (
+    Composed,
+    Materials,
+    compose_all,
+    plan,
+    write_streams,
+)
+from earmark.benchmarks.accuracy.page import page as accuracy_page
 from earmark.export.det import THRESHOLDS
 from earmark.export.matching import Word
 from earmark.runtime.cli import main

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import toy_model
 from earmark.runtime.audio import make_resampler
-from earmark.runtime.converter import Converter
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.wyoming.converter import Converter
 from hypothesis import given
 from hypothesis import strategies as st
 

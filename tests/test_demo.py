@@ -7,9 +7,9 @@ import wave
 from pathlib import Path
 
 import pytest
-from earmark.benchmarks import demo
-from earmark.benchmarks.cli_demo import demo as verb
-from earmark.benchmarks.demo import DemoSettings
+from earmark.benchmarks.demo import demo
+from earmark.benchmarks.demo.cli import demo as verb
+from earmark.benchmarks.demo.demo import DemoSettings
 from earmark.export.verify import Limits
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark import runtime
-from earmark.benchmarks import few_shot
+from earmark.benchmarks.accuracy import few_shot
 from earmark.benchmarks.latency import cold
 from earmark.export import golden
 from earmark.export.export import export
@@ -31,12 +31,14 @@ from earmark.export.page import page as page_module
 from earmark.export.page.onnxruntime_web import FILES
 from earmark.export.page.serve import PageServer
 from earmark.export.verify import Limits
-from earmark.runtime import listen, portaudio, record, wyoming_server
+from earmark.runtime import listen, record
 from earmark.runtime.cli import main
 from earmark.runtime.engine import DEFAULT_MODEL
 from earmark.runtime.layout import folder_name
-from earmark.runtime.portaudio import Device
+from earmark.runtime.microphone import portaudio
+from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
+from earmark.runtime.wyoming import server as wyoming_server
 from earmark.train import speech_commands
 from earmark.train.corpus import hashed_split
 from earmark.train.recipe import parse_recipe

@@ -21,16 +21,16 @@ import toy_model
 from earmark.runtime import DetectionEvent, EndedEvent, Engine, Event, GapEvent, spot
 from earmark.runtime import events as events_module
 from earmark.runtime.audio import make_resampler
-from earmark.runtime.capture import Capture
-from earmark.runtime.portaudio import choose
-from earmark.runtime.sink_exec import Exec
-from earmark.runtime.sink_mqtt import Broker, Mqtt
-from earmark.runtime.sinks import FanOut, LogFile, Queued
+from earmark.runtime.microphone.capture import Capture
+from earmark.runtime.microphone.portaudio import choose
+from earmark.runtime.sinks.exec import Exec
+from earmark.runtime.sinks.mqtt import Broker, Mqtt
+from earmark.runtime.sinks.sink import FanOut, LogFile, Queued
 from earmark.runtime.sources import DeviceBack, DeviceLost, Gap, Piece
 from earmark.runtime.spotter import Spotter
 from earmark.runtime.stop import Stop
-from earmark.runtime.wyoming_models import Model
-from earmark.runtime.wyoming_server import Server
+from earmark.runtime.wyoming.models import Model
+from earmark.runtime.wyoming.server import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

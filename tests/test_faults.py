@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import toy_model
-from earmark.benchmarks.demo import write_wav
-from earmark.benchmarks.faults import Bench, Row, measure
 from earmark.benchmarks.machine import machine
-from earmark.benchmarks.reliability import page
+from earmark.benchmarks.reliability.faults import Bench, Row, measure
+from earmark.benchmarks.reliability.page import page
+from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
 
 

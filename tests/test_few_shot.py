@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from earmark.benchmarks import few_shot
-from earmark.benchmarks.few_shot import (
+from earmark.benchmarks.accuracy import few_shot
+from earmark.benchmarks.accuracy.few_shot import (
     THRESHOLDS,
     Curve,
     FewShotSettings,

@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from earmark.benchmarks.fuzz import draw, examine, fuzz
-from earmark.benchmarks.fuzz_targets import TARGETS, Target
-from earmark.benchmarks.mutate import mutate_bytes, mutate_value
+from earmark.benchmarks.reliability.fuzz import draw, examine, fuzz
+from earmark.benchmarks.reliability.fuzz_targets import TARGETS, Target
+from earmark.benchmarks.reliability.mutate import mutate_bytes, mutate_value
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
-from earmark.benchmarks.gate import compare
+from earmark.benchmarks.latency.gate import compare
 from earmark.runtime import Detection, EarmarkError, Engine
 from earmark.runtime.engine import Scorer, Stream
 from hypothesis import assume, given, settings

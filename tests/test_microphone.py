@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earmark.runtime import EarmarkError, microphone
-from earmark.runtime.microphone import Microphone
-from earmark.runtime.ring import Ring
+from earmark.runtime import EarmarkError
+from earmark.runtime.microphone import microphone
+from earmark.runtime.microphone.microphone import Microphone
+from earmark.runtime.microphone.ring import Ring
 from earmark.runtime.sources import Counters, DeviceBack, DeviceLost, Gap
 from fake_sounddevice import FakePortAudioError, FakeSoundDevice, FakeStream, device
 from hypothesis import given, settings

@@ -20,13 +20,14 @@ from earmark.benchmarks.latency.audio import speech_like
 from earmark.export.graph import build
 from earmark.export.model_file import with_manifest
 from earmark.export.quantize import calibrate
-from earmark.runtime import EarmarkError, Engine, backend, read_audio
+from earmark.runtime import EarmarkError, Engine, read_audio
+from earmark.runtime.backends import backend
+from earmark.runtime.backends.numpy_backend import NumpyBackend
+from earmark.runtime.backends.numpy_ops import RULES
+from earmark.runtime.backends.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, Program
 from earmark.runtime.cli import main
 from earmark.runtime.graph_check import _OPERATORS
 from earmark.runtime.manifest import Decision, Manifest
-from earmark.runtime.numpy_backend import NumpyBackend
-from earmark.runtime.numpy_ops import RULES
-from earmark.runtime.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, Program
 from earmark.runtime.onnx_file import read_onnx
 from earmark.runtime.pool import StreamPool
 from earmark.train.mfcc import MfccSettings

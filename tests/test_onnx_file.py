@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import toy_model
-from earmark.runtime import EarmarkError, Engine, backend
+from earmark.runtime import EarmarkError, Engine
+from earmark.runtime.backends import backend
 from earmark.runtime.engine import DEFAULT_MODEL
 from earmark.runtime.graph_check import check_graph
 from earmark.runtime.manifest import Manifest

@@ -13,12 +13,12 @@ import pytest
 import toy_model
 from earmark.export.page.page import ASSETS
 from earmark.runtime import EarmarkError, read_audio
-from earmark.runtime.converter import Converter
 from earmark.runtime.decision import Decider
 from earmark.runtime.engine import DEFAULT_MODEL
 from earmark.runtime.manifest import METADATA_KEY, Decision, Manifest
 from earmark.runtime.onnx_file import read_onnx
 from earmark.runtime.posteriors import with_posteriors
+from earmark.runtime.wyoming.converter import Converter
 
 RATE = 16000
 

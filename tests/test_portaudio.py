@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from earmark.runtime import EarmarkError, portaudio
-from earmark.runtime.microphone import Microphone
-from earmark.runtime.portaudio import Device, choose_again, devices, no_microphone, refresh
+from earmark.runtime import EarmarkError
+from earmark.runtime.microphone import portaudio
+from earmark.runtime.microphone.microphone import Microphone
+from earmark.runtime.microphone.portaudio import (
+    Device,
+    choose_again,
+    devices,
+    no_microphone,
+    refresh,
+)
 from fake_sounddevice import FakePortAudioError, FakeSoundDevice, device
 
 

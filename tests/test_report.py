@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import toy_model
-from earmark.benchmarks.latency.spread import Spread
+from earmark.benchmarks.demo.report import Report, Result, comparison, page
+from earmark.benchmarks.demo.timeline import timeline
 from earmark.benchmarks.latency.timing import Timing
 from earmark.benchmarks.page_parts import Picture
-from earmark.benchmarks.report import Report, Result, comparison, page
 from earmark.benchmarks.scene import Heard, Scene
-from earmark.benchmarks.timeline import timeline
+from earmark.benchmarks.spread import Spread
 from earmark.export.drawing import picture
 from earmark.export.matching import Matching, Word
 from earmark.runtime.engine import Detection

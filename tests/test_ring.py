@@ -3,7 +3,7 @@
 import threading
 
 import numpy as np
-from earmark.runtime.ring import Ring
+from earmark.runtime.microphone.ring import Ring
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
-from earmark.runtime import DetectionEvent, EarmarkError, sink_http
-from earmark.runtime.sink_http import EventServer, address
+from earmark.runtime import DetectionEvent, EarmarkError
+from earmark.runtime.sinks import http as sink_http
+from earmark.runtime.sinks.http import EventServer, address
 
 
 def detection(at: float = 1.5, keyword: str = "yes") -> DetectionEvent:

@@ -21,11 +21,11 @@ from earmark.runtime import (
     Engine,
     HeartbeatEvent,
     RawSource,
-    sink_mqtt,
     spot,
 )
-from earmark.runtime.sink_mqtt import Broker as Address
-from earmark.runtime.sink_mqtt import Mqtt, Template
+from earmark.runtime.sinks import mqtt as sink_mqtt
+from earmark.runtime.sinks.mqtt import Broker as Address
+from earmark.runtime.sinks.mqtt import Mqtt, Template
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from earmark.runtime import DetectionEvent, EarmarkError, Event, GapEvent
-from earmark.runtime.sink_exec import Exec
-from earmark.runtime.sinks import FanOut, JsonLines, LogFile, Queued, Sink
+from earmark.runtime.sinks.exec import Exec
+from earmark.runtime.sinks.sink import FanOut, JsonLines, LogFile, Queued, Sink
 from waiting import wait_until
 
 GAP = GapEvent("mic", 1.0, 0.5, "lost")
@@ -52,7 +52,7 @@ def test_a_live_queue_never_waits_and_drops_its_oldest() -> None:
 
 
 def test_a_stuck_sink_holds_up_the_end_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earmark.runtime.sinks.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.05)
     gate = Gate()
     queued = Queued(gate, live=True)
     for _ in range(5):
@@ -247,7 +247,7 @@ def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> 
 def test_commands_that_run_at_the_end_are_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.runtime.sinks.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.05)
     started = tmp_path / "started"
     command = Exec(f"sh -c 'echo $$ >> {started}; sleep 60'", lambda text: None)
     queued = Queued(command, live=True, threads=2)

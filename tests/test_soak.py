@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
-from earmark.benchmarks import soak
-from earmark.benchmarks.demo import write_wav
-from earmark.benchmarks.soak import Audio, Outcome, loop, one_pass, slope
+from earmark.benchmarks.reliability import soak
+from earmark.benchmarks.reliability.soak import Audio, Outcome, loop, one_pass, slope
+from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Detection, Engine
 from earmark.train import progress as progress_module

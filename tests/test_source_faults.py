@@ -4,7 +4,7 @@ import io
 
 import pytest
 import toy_model
-from earmark.benchmarks.faulty_source import Fault, FaultySource
+from earmark.benchmarks.reliability.faulty_source import Fault, FaultySource
 from earmark.runtime import DetectionEvent, EndedEvent, Engine, Event, GapEvent, RawSource
 from earmark.runtime.spotter import Spotter
 from hypothesis import given

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from earmark.benchmarks import sweep as module
-from earmark.benchmarks.sweep import Row, markdown, sweep
+from earmark.benchmarks.accuracy import sweep as module
+from earmark.benchmarks.accuracy.sweep import Row, markdown, sweep
 from earmark.runtime.errors import EarmarkError
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.teachers.settings import TeacherSettings

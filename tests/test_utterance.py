@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from earmark.runtime.utterance import MARGIN_SECONDS, Utterance, find, problem, to_int16, trim
+from earmark.runtime.utterance import MARGIN_SECONDS, Utterance, find, problem, trim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,8 +83,3 @@ def test_a_margin_ends_with_the_recording() -> None:
     found = find(pcm, RATE)
     assert found is not None
     assert len(trim(pcm, RATE, found)) == len(pcm)
-
-
-def test_conversion_does_not_wrap_around() -> None:
-    pcm = np.array([-2, -1, -0.5, 0, 0.5, 1, 2])
-    assert to_int16(pcm).tolist() == [-32768, -32768, -16384, 0, 16384, 32767, 32767]

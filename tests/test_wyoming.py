@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_model
-from earmark.runtime import wyoming_server, wyoming_session
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
-from earmark.runtime.wyoming_models import Model
-from earmark.runtime.wyoming_server import Server
+from earmark.runtime.wyoming import server as wyoming_server
+from earmark.runtime.wyoming import session as wyoming_session
+from earmark.runtime.wyoming.models import Model
+from earmark.runtime.wyoming.server import Server
 from wyoming.audio import AudioChunk, AudioStart
 from wyoming.client import AsyncTcpClient, AsyncUnixClient
 from wyoming.error import Error

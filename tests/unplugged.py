@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 from earmark.runtime import Engine
-from earmark.runtime.microphone import Microphone
+from earmark.runtime.microphone.microphone import Microphone
 from earmark.runtime.sources import Gap
 
 

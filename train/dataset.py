@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.audio import to_int16
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_text
 from ..runtime.layout import SPEAKER_MARK, SPLITS, folder_name, hashed_split
@@ -587,7 +588,7 @@ def _decode(recording: Recording) -> NDArray[np.int16] | str:
         audio = read_recording(recording, SAMPLE_RATE)
     except EarmarkError as error:
         return str(error)
-    return np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
+    return to_int16(audio)
 
 
 def _decode_clips(

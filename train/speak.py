@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..runtime.audio import make_resampler
 
 SPEECH_DB = -26.0
-"""Level of the words, dB below full scale."""
+"""Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""
 VARIANTS = ("", "+f3", "+m3")
 
 

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -28,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path
+from ..runtime.files import write_bytes
 from ..runtime.layout import NOISE_FOLDER, folder_name, hashed_split
 from ..runtime.manifest import Source
+from ..runtime.wav import wav_bytes
 from .claim import claim
 from .common_words import COMMON_WORDS
 from .corpus import write_source
@@ -376,12 +376,7 @@ def _spoken(engine: Synthesizer, utterance: _Utterance) -> NDArray[np.float32]:
 
 
 def _write_wav(path: Path, audio: NDArray[Any]) -> None:
-    pcm = np.round(audio * 32767).astype("<i2")
-    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(pcm.tobytes())
+    write_bytes(path, wav_bytes(np.round(audio * 32767).astype(np.int16), SAMPLE_RATE))
 
 
 def _coloured(rng: np.random.Generator, samples: int, slope: float) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...train.progress import progress
 from ..machine import machine
+from ..spread import paired_ratio
 from . import watch
 from .audio import blocks, speech_like
 from .capacity import WAYS, capacity
@@ -21,7 +22,6 @@ from .delay import clips, with_delay
 from .edge import edge_row, edge_work
 from .peers.peer import RATE, Peer, peers
 from .results import Report, Row
-from .spread import paired_ratio
 from .timing import PACED, ROUNDS, TURN, WARM_UP_STEPS, Times, Work, check, count_turns, measure
 
 FULL_ROUNDS = 7

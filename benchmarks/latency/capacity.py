@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from ...runtime.engine import Engine
-from ..streams import MAX_STREAMS, Load, measure_ways
 from .results import Capacity
+from .streams import MAX_STREAMS, Load, measure_ways
 
 WAYS = (None, 32)
 """A stream after the other, and a pool with the most chunks in one call."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from ...train.metrics import HEADLINES
 from ..machine import machine_line
+from ..spread import Spread
 from ..tables import spread_text
 from .results import Report, Row
-from .spread import Spread
 
 NOTHING = "-"
 

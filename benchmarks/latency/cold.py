@@ -11,8 +11,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
+from ..spread import spread
 from .results import Cold
-from .spread import spread
 
 REPEATS = 5
 TIMEOUT = 120
@@ -40,7 +40,7 @@ from earmark.runtime.process import resident_bytes
 print(json.dumps([1e3 * (imported - begin), 1e3 * (first - begin), resident_bytes()]))
 """
 _EDGE = _CHILD.format(
-    load="""from earmark.runtime.backend import chosen
+    load="""from earmark.runtime.backends.backend import chosen
 from earmark.runtime.engine import Engine
 chosen(setting["backend"])""",
     ready="""stream = Engine(setting["model"], setting["backend"]).stream()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..spread import Spread, ratio
 from .results import Report, Row
-from .spread import Spread, ratio
 
 TOLERANCE = 0.05
 """A change of the median up to this share counts as none: two runs of one program differ so much

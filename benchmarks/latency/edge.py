@@ -12,8 +12,6 @@ from .audio import blocks, speech_like
 from .results import Accuracy, Delay, Row
 from .timing import Times, Work
 
-JOB = "keywords"
-
 
 def edge_work(engine: Engine, name: str, pcm: NDArray[np.int16] | None = None) -> Work:
     """A stream that takes a chunk in each step.

@@ -31,7 +31,6 @@ CLASSES = 10
 """As many as the shipped model has: eight keywords, other words, silence."""
 WINDOW, CLIP = 1.0, 10.0
 """Seconds that a decision is made on: at every step of a stream, and once for a recording."""
-MODES = ("eager", "compile", "graph")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH = {"cuda": 256, "cpu": 1}
 """Windows of the row that measures throughput, fewer where they do not fit; 1 for no such row."""

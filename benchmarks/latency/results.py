@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...runtime.errors import EarmarkError
 from ...runtime.files import read_text
-from .spread import Spread
+from ..spread import Spread
 from .timing import Timing
 from .watch import Disturbance
 

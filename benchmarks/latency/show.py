@@ -1,11 +1,15 @@
 """Reports and comparisons for people, on stderr."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from ..tables import show_table
+from ..machine import machine_line
+from ..tables import show_table, spread_text
 from .cells import Table, caption, tables
 from .compare import Comparison
 from .results import Report
+from .streams import Load
 
 # What a terminal has no room for; JSON and HTML have it.
 _WIDE = ("decides", "real-time factor", "p95", "max", "install MB", "weights", "M parameters")
@@ -51,3 +55,36 @@ def show_comparison(found: Comparison) -> None:
         *(f"only in one of them: {key}" for key in found.missing),
     ]
     show_table(("row", "figure", "before", "after", "ratio", ""), rows, "\n".join(notes))
+
+
+def show_loads(
+    loads: Sequence[Load],
+    memory: dict[str, float] | None,
+    found: dict[str, Any],
+    chunk_ms: float,
+    seconds: float,
+    rounds: int,
+) -> None:
+    """Print what ``streams.measure`` and ``streams.memory`` found."""
+    rows = [
+        (
+            f"{load.streams:,}",
+            "one by one" if load.batch is None else f"up to {load.batch}",
+            spread_text(load.cpu_ms, 2),
+            spread_text(load.p50_ms, 2),
+            spread_text(load.p99_ms, 2),
+        )
+        for load in loads
+    ]
+    taken = (
+        ""
+        if memory is None
+        else f"\nmemory of a stream: {memory['single']:.0f} KiB one by one, "
+        f"{memory['pool']:.0f} KiB in a pool"
+    )
+    show_table(
+        ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms"),
+        rows,
+        f"one thread, chunks of {chunk_ms:g} ms as from live sources, {rounds} interleaved rounds "
+        f"of {seconds:g} s; median (95 % bootstrap interval){taken}\n{machine_line(found)}",
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import EarmarkError
-from .spread import Spread, percentile_spread, spread
+from ..spread import Spread, percentile_spread, spread
 
 ROUNDS, TURN, PACED = 15, 0.4, 3.0
 """Rounds; seconds of work of each in a round, hot; seconds of audio of each in a round, paced."""

@@ -1,0 +1,190 @@
+"""The verb ``det``."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.command import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .composed import Composed
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument("models", metavar="MODEL", nargs="+", type=Path, help="model files")
+    parser.add_argument(
+        "--data", metavar="DIR", nargs="+", required=True, help="corpus folders, read as one"
+    )
+    parser.add_argument(
+        "--split", choices=("validation", "test"), default="validation", help="whose clips are said"
+    )
+    parser.add_argument(
+        "--noise", metavar="DIR", nargs="+", default=[], help="more noise beside the corpus' own"
+    )
+    parser.add_argument(
+        "--speech",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="free speech without keywords, of which the share is heard that training leaves out",
+    )
+    parser.add_argument(
+        "--other",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="more speech without keywords, of which no model has heard anything: all of it",
+    )
+    parser.add_argument(
+        "--snr",
+        metavar="DB",
+        nargs="+",
+        default=["clean", "20", "10"],
+        help="conditions: clean, or decibels of the speech over the noise (default: clean 20 10)",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="RATE",
+        type=float,
+        nargs="+",
+        default=[1.0, 0.5, 0.2],
+        help="false accepts per hour of the operating points (default: 1 0.5 0.2)",
+    )
+    parser.add_argument(
+        "--smoothing",
+        metavar="SECONDS",
+        type=float,
+        help="judge the models at this moving average, not at that of their files",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of all that is drawn at random (default: 0)",
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the curves (png, svg or pdf)"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="DIR", help="keep the streams as WAV with label tracks"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="folder that keeps the decoded clips")
+
+
+def _run(arguments: Namespace) -> int:
+    from ...export.drawing import PICTURES, picture
+    from ...export.evaluate import clip_seconds
+    from ...export.noisy import parse_snrs
+    from ...runtime.engine import Engine
+    from ...runtime.errors import EarmarkError
+    from ...runtime.files import write_bytes
+    from ...train.corpus import read_sources, scan
+    from ...train.dataset import load_split, noise_pool, speech_recordings
+    from ...train.progress import progress
+    from .composed import Materials, compose_all, plan, write_streams
+    from .det import cautions, det_figure, listen, measure, smoothed
+
+    snrs = parse_snrs(arguments.snr)
+    if not all(0 < rate < float("inf") for rate in arguments.target):
+        raise EarmarkError("--target: give false accepts per hour, above 0")
+    if arguments.plot and arguments.plot.suffix.lower() not in PICTURES:
+        raise EarmarkError(f"--plot {arguments.plot}: name a file of {', '.join(PICTURES)}")
+    if arguments.smoothing is not None and not 0 <= arguments.smoothing <= 60:
+        raise EarmarkError("--smoothing: give seconds, 0 to 60")
+    engines = [Engine(path) for path in arguments.models]
+    manifest = engines[0].manifest
+    for engine in engines[1:]:
+        if engine.manifest.labels != manifest.labels:
+            raise EarmarkError(f"{engine.path}: has other labels than {engines[0].path}")
+    heard_before = {source.name: engine for engine in engines for source in engine.manifest.sources}
+    for folder in arguments.other:
+        for source in read_sources(Path(folder)):
+            if source.name in heard_before:
+                raise EarmarkError(
+                    f"--other {folder}: {heard_before[source.name].path} was trained on "
+                    f"{source.name}: name it in --speech"
+                )
+    corpus = scan(*arguments.data)
+    words = load_split(
+        corpus, manifest.labels, arguments.split, clip_seconds(manifest), arguments.cache
+    )
+    # Neither share is trained on; validation clips of it may have guided the choice of a recipe.
+    shares = [
+        *((arguments.speech, split) for split in ("validation", "test") if arguments.speech),
+        *([(arguments.other, "all")] if arguments.other else []),
+    ]
+    speech = [
+        item for roots, split in shares for item in speech_recordings(roots, split, arguments.cache)
+    ]
+    noise = noise_pool(corpus, arguments.split, arguments.noise, arguments.cache)
+    materials = Materials(words, tuple(noise), tuple(speech))
+    streams = compose_all(materials, snrs, arguments.seed)
+    if arguments.write:
+        streams = write_streams(streams, arguments.write)
+    total = len(snrs) * len(plan(materials, arguments.seed))
+    with progress("Hearing streams", total) as advance:
+
+        def counted() -> "Iterator[Composed]":
+            for stream in streams:
+                yield stream
+                advance(1)
+
+        takes = listen(engines, counted())
+    reports: list[dict[str, Any]] = []
+    for engine, heard in zip(engines, takes, strict=True):
+        judged = smoothed(engine.manifest, arguments.smoothing)
+        about = {
+            "type": "det",
+            "model": str(engine.path),
+            "title": engine.path.stem,
+            "precision": engine.manifest.precision,
+            "parameters": engine.manifest.parameters,
+            "data": arguments.data,
+            "split": arguments.split,
+            "noise": arguments.noise,
+            "speech": arguments.speech,
+            "other": arguments.other,
+            "seed": arguments.seed,
+            "smoothing": judged.decision.smoothing,
+        }
+        report = about | measure(judged, heard, arguments.target)
+        print(json.dumps(report), flush=True)
+        reports.append(report)
+    if arguments.plot:
+        figure = det_figure(reports)
+        write_bytes(arguments.plot, picture(figure, arguments.plot.suffix[1:].lower()))
+    _show(reports)
+    for line in cautions(reports[0]):
+        print(f"earmark: {line}", file=sys.stderr)
+    return 0
+
+
+def _show(reports: list[dict[str, Any]]) -> None:
+    from ..tables import POINT_HEADS, point_cells, show_table
+
+    rows = [cells for report in reports for cells in point_cells(report)]
+    first = reports[0]
+    show_table(
+        POINT_HEADS,
+        rows,
+        f"{first['clips']} keywords, {first['distinct_hours']:.2f} h of distinct speech without, "
+        f"each {', '.join(first['conditions'])}; intervals of 95 %",
+    )
+
+
+det = Command(
+    summary="measure misses against false accepts per hour on streams composed of a corpus",
+    configure=_configure,
+    run=_run,
+    extra="export",
+    examples=(
+        "earmark det model.onnx --data data/speech-commands --noise data/esc-10 "
+        "--speech data/libri-negatives --plot det.png",
+        "earmark det small.onnx large.onnx --data data/speech-commands --snr clean --write streams",
+    ),
+)

@@ -1,0 +1,419 @@
+"""A wake word from few recordings: how many does it take? Measured on recordings held out.
+
+For each number of recordings and each seed: train as a user would, export, and stream the int8 file
+over recordings of the word that no training saw, over speech of recordings that this training did
+not hear, and over other audio. All of it is kept in one folder, so that an interrupted benchmark
+goes on where it was.
+
+What is trained on and what is measured follows from names alone. Recordings of the word are put in
+order by the hash of their names: the first ones are the pool that training takes from, a smaller
+set being a part of the larger, and the others are measured. Free speech is halved in the same way:
+even seeds train on one half and are measured on the other, odd seeds the other way round.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from ...export.drawing import PALETTE
+from ...export.export import export
+from ...export.intervals import poisson_interval
+from ...export.verify import Limits
+from ...runtime.audio import read_audio, to_int16
+from ...runtime.decision import Decider
+from ...runtime.detect import TAIL_SECONDS
+from ...runtime.engine import Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.files import atomic_path, write_text
+from ...runtime.posteriors import softmax
+from ...train.claim import claim
+from ...train.corpus import (
+    SOURCES_FILE,
+    SPEAKER_MARK,
+    find_audio,
+    folder_name,
+    read_sources,
+    write_source,
+)
+from ...train.dataset import SAMPLE_RATE, recording_origin
+from ...train.fit import train
+from ...train.progress import progress
+from ...train.recipe import Recipe, load_recipe
+from ...train.run import load_run
+from ...train.speech import word_bounds
+from ...train.synth import synthesize
+from ..tables import markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SETTINGS_FILE = "few-shot.json"
+RESULTS_FILE, TABLE_FILE, PICTURE_FILE = "results.json", "results.md", "det.png"
+THRESHOLDS = 1 / (1 + np.exp(-np.linspace(-4.0, 8.0, 121)))
+"""Evenly spaced on the scale of log odds."""
+FALSE_ACCEPTS = (0, 1, 3, 10)
+"""The table gives the misses at so many false accepts in the measured speech."""
+LEAST_MEASURED = 50
+AROUND_SECONDS = 1.5
+AROUND_DB = (-5.0, 0.0)
+SEED_TEXT = "few-shot"
+CLIP_SECONDS = 1.5
+# The validation clips are synthesized voices, on whose border a model of few recordings may sit.
+LIMITS = Limits(int8_labels=0.1)
+
+
+@dataclass(frozen=True)
+class FewShotSettings:
+    """All that a benchmark depends on besides the audio itself."""
+
+    word: str
+    recordings: str
+    """Folder of recordings of the word, any layout; each holds it once."""
+    speech: str
+    """Folder of free speech without the word, any layout."""
+    noise: str
+    """Folder of background noise to train with."""
+    other: str = ""
+    """Folder of other audio without the word that is measured only; empty: none."""
+    sizes: tuple[int, ...] = (0, 5, 20, 100)
+    """Numbers of recordings to train with."""
+    seeds: int = 2
+    synthetic: int = 400
+    """Synthesized clips of the word."""
+    recipe: str = str(Path(__file__).parents[2] / "train" / "recipes" / "wake-word.toml")
+    overrides: tuple[str, ...] = ()
+    """Settings that go before the recipe's, ``field=value``."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one model does at each of :data:`THRESHOLDS`."""
+
+    size: int
+    seed: int
+    words: int
+    """Recordings of the word that were measured."""
+    misses: tuple[int, ...]
+    misses_in_speech: tuple[int, ...]
+    """Of the same recordings, the word alone put between pieces of the measured speech."""
+    speech_hours: float
+    speech_accepts: tuple[int, ...]
+    """Detections in free speech: all of them are false."""
+    other_hours: float
+    other_accepts: tuple[int, ...]
+    model_sha256: str
+
+    def place(self, false_accepts: int) -> int:
+        """Which is the lowest threshold from which on free speech has no more false accepts than
+        these; one past the last where none is."""
+        above = np.flatnonzero(np.array(self.speech_accepts) > false_accepts)
+        return int(above[-1]) + 1 if len(above) else 0
+
+    def miss_rate(self, false_accepts: int, in_speech: bool = False) -> float:
+        """Share of the word missed at that threshold; 1 where there is none."""
+        place = self.place(false_accepts)
+        misses = self.misses_in_speech if in_speech else self.misses
+        return misses[place] / self.words if place < len(misses) else 1.0
+
+    def elsewhere(self, false_accepts: int) -> int:
+        """False accepts in other audio at that threshold; 0 where there is none."""
+        place = self.place(false_accepts)
+        return self.other_accepts[place] if place < len(self.misses) else 0
+
+
+def run(folder: Path, settings: FewShotSettings) -> Path:
+    """Make the benchmark in ``folder`` and return its table.
+
+    Raises:
+        EarmarkError: the folder holds something else, audio is missing, or a stage fails.
+    """
+    recordings = _ordered(Path(settings.recordings))
+    needed = max(settings.sizes) + LEAST_MEASURED
+    if len(recordings) < needed:
+        raise EarmarkError(
+            f"{settings.recordings}: {len(recordings)} recordings, at least {needed} needed for "
+            f"{max(settings.sizes)} to train with: record more or ask for fewer with --sizes"
+        )
+    # What is measured does not depend on how many recordings a model was trained with.
+    pool, measured = recordings[: max(settings.sizes)], recordings[max(settings.sizes) :]
+    claim(folder, SETTINGS_FILE, dataclasses.asdict(settings))
+    halves = [_half(folder, Path(settings.speech), which) for which in (0, 1)]
+    synthesize(
+        [settings.word], folder / "synth", clips=settings.synthetic, clip_seconds=CLIP_SECONDS
+    )
+    curves: list[Curve] = []
+    for seed in range(settings.seeds):
+        trained, other = halves if seed % 2 == 0 else halves[::-1]
+        for size in settings.sizes:
+            own = _own(folder, settings.word, pool[:size])
+            recipe = _recipe(folder, settings, own, trained, seed)
+            model = _model(folder, f"{size:03d}-{seed}", recipe)
+            curves.append(_measured(model, size, seed, measured, other, settings.other))
+            _write(folder, settings, curves)
+    return folder / TABLE_FILE
+
+
+def measure(
+    engine: Engine, words: Sequence[Path], speech: Sequence[Path], other: Sequence[Path]
+) -> dict[str, Any]:
+    """The fields of :class:`Curve` that are measured.
+
+    Every recording is a stream of its own, as of ``earmark detect``. A recording of the word is
+    missed where nothing fires in it, and so is its word put between pieces of the speech.
+
+    Args:
+        engine: a model of one keyword.
+        words: recordings that hold the word once.
+        speech: recordings of free speech without it.
+        other: more recordings without it.
+    """
+    rate = engine.manifest.geometry.sample_rate
+    random = np.random.default_rng(0)
+    alone, within = [], []
+    background = {}
+    with progress("Measuring", 2 * len(words) + len(speech) + len(other)) as advance:
+        for name, files in (("speech", speech), ("other", other)):
+            counts, samples = np.zeros(len(THRESHOLDS), np.int64), 0
+            for file in files:
+                pcm = read_audio(file, rate=rate)
+                samples += len(pcm)
+                counts += _firings(engine, pcm)
+                advance(1)
+            background[name] = samples / rate / 3600, tuple(counts.tolist())
+        for file in words:
+            pcm = read_audio(file, rate=rate)
+            alone.append(_firings(engine, pcm))
+            talk = read_audio(speech[int(random.integers(len(speech)))], rate=rate)
+            within.append(_firings(engine, between(pcm, talk, random)))
+            advance(2)
+    return {
+        "words": len(words),
+        "misses": tuple(np.sum(np.array(alone) == 0, axis=0).tolist()),
+        "misses_in_speech": tuple(np.sum(np.array(within) == 0, axis=0).tolist()),
+        "speech_hours": background["speech"][0],
+        "speech_accepts": background["speech"][1],
+        "other_hours": background["other"][0],
+        "other_accepts": background["other"][1],
+    }
+
+
+def between(
+    pcm: NDArray[np.float32], talk: NDArray[np.float32], random: np.random.Generator
+) -> NDArray[np.float32]:
+    """The word of a recording, without what is before and after it, between two pieces of speech.
+
+    Args:
+        pcm: a recording of the word, float32 [samples] at 16 kHz.
+        talk: free speech, float32 [samples].
+        random: draws the place in ``talk`` and its level, up to 5 dB below the word's.
+
+    Returns:
+        float32 [samples]: up to :data:`AROUND_SECONDS` of speech, the word, as much again.
+    """
+    start, stop = word_bounds(to_int16(pcm))
+    word = pcm[start:stop].copy()
+    fade = np.linspace(0, 1, round(0.02 * SAMPLE_RATE), dtype=np.float32)
+    word[: len(fade)] *= fade
+    word[-len(fade) :] *= fade[::-1]
+    length = round(AROUND_SECONDS * SAMPLE_RATE)
+    first = int(random.integers(max(1, len(talk) - 2 * length)))
+    piece = talk[first : first + 2 * length]
+    level = np.sqrt(np.mean(np.square(word)) / max(np.mean(np.square(piece)), 1e-9))
+    piece = np.clip(piece * level * 10 ** (random.uniform(*AROUND_DB) / 20), -1, 1)
+    return np.concatenate([piece[:length], word, piece[length:]]).astype(np.float32)
+
+
+def _firings(engine: Engine, pcm: NDArray[np.float32]) -> list[int]:
+    """Detections of the model's keyword in a recording at each threshold."""
+    manifest = engine.manifest
+    rate = manifest.geometry.sample_rate
+    scorer = engine.scorer()
+    logits = scorer.feed(np.concatenate([pcm, np.zeros(round(TAIL_SECONDS * rate), np.float32)]))
+    posteriors = softmax(logits)
+    [keyword] = manifest.keywords
+    step = manifest.geometry.step / rate
+    counts = []
+    for threshold in THRESHOLDS:
+        decision = dataclasses.replace(manifest.decision, thresholds={keyword: float(threshold)})
+        # No higher threshold can fire where a lower one does not.
+        idle = bool(counts) and counts[-1] == 0
+        decider = Decider(decision, manifest.labels, step)
+        counts.append(0 if idle else len(decider.update(posteriors)))
+    return counts
+
+
+def table(word: str, curves: Sequence[Curve]) -> str:
+    """The misses at a few numbers of false accepts, in Markdown."""
+    heads = ["recordings", "the word"]
+    heads += [f"missed at {count} false accepts" for count in FALSE_ACCEPTS]
+    rows = []
+    for size in sorted({curve.size for curve in curves}):
+        some = [curve for curve in curves if curve.size == size]
+        for in_speech, where in ((False, "alone"), (True, "within speech")):
+            cells = [str(size), where]
+            for count in FALSE_ACCEPTS:
+                rates = [100 * curve.miss_rate(count, in_speech) for curve in some]
+                each = ", ".join(f"{rate:.1f}" for rate in rates)
+                cells.append(f"{np.mean(rates):.1f} % ({each})")
+            rows.append(cells)
+    lines = [f"Missed recordings of *{word}*, mean (of each seed)", "", markdown_table(heads, rows)]
+    hours = [curve.speech_hours for curve in curves]
+    lines += ["", f"Measured: {curves[0].words} recordings; {min(hours):.2f} to {max(hours):.2f} h"]
+    lines[-1] += " of free speech for each seed. False accepts per hour, with the 95 % upper bound:"
+    bounds = []
+    for count in FALSE_ACCEPTS:
+        # The upper end of the two-sided interval of 90 % is the one-sided bound of 95 %.
+        upper = poisson_interval(count, 0.9)[1]
+        bounds.append(
+            f"{count}: {count / np.mean(hours):.1f} (at most {upper / np.mean(hours):.1f})"
+        )
+    lines[-1] += f" {'; '.join(bounds)}."
+    if any(curve.other_hours for curve in curves):
+        counts = [max(curve.elsewhere(count) for curve in curves) for count in FALSE_ACCEPTS]
+        lines[-1] += (
+            f" In {max(curve.other_hours for curve in curves):.2f} h of other audio no model had "
+            f"more false accepts at those thresholds than {', '.join(map(str, counts))}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def det(word: str, curves: Sequence[Curve]) -> "Figure":
+    """Misses against false accepts per hour of free speech, one line for each model."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    sizes = sorted({curve.size for curve in curves})
+    for curve in curves:
+        rates = np.array(curve.speech_accepts) / curve.speech_hours
+        color = PALETTE[sizes.index(curve.size) % len(PALETTE)]
+        axes.step(
+            np.maximum(rates, 0.5 / curve.speech_hours),
+            100 * np.array(curve.misses) / curve.words,
+            color=color,
+            linewidth=1.4,
+            alpha=0.8,
+            label=None if curve.seed else f"{curve.size} recordings",
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(0.3, 100)
+    axes.set_xlabel("false accepts per hour of free speech (none: at the left end)")
+    axes.set_ylabel("missed, %")
+    axes.set_title(f"{word}: one line for each seed")
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend()
+    return figure
+
+
+def _ordered(folder: Path) -> list[Path]:
+    """The audio files of a folder in an order that follows from their names alone."""
+
+    def key(file: Path) -> bytes:
+        name = file.relative_to(folder).as_posix()
+        return hashlib.sha256(f"{SEED_TEXT}\0{name}".encode()).digest()
+
+    return sorted(find_audio(folder), key=key)
+
+
+def _half(folder: Path, speech: Path, which: int) -> Path:
+    """A folder with every second origin of free speech, copied from ``speech``."""
+    origins = sorted({recording_origin(file.name) for file in _ordered(speech)})
+    origins.sort(key=lambda name: hashlib.sha256(f"{SEED_TEXT}\0{name}".encode()).digest())
+    chosen = set(origins[which::2])
+    files = [file for file in find_audio(speech) if recording_origin(file.name) in chosen]
+    target = folder / f"speech-{'ab'[which]}"
+    for file in files:
+        _copy(file, target / file.relative_to(speech))
+    if (speech / SOURCES_FILE).is_file():
+        _copy(speech / SOURCES_FILE, target / SOURCES_FILE)
+    return target
+
+
+def _own(folder: Path, word: str, recordings: Sequence[Path]) -> Path | None:
+    """A corpus folder of these recordings, each by an unknown speaker; None of no recordings."""
+    if not recordings:
+        return None
+    target = folder / f"own-{len(recordings):03d}"
+    for number, file in enumerate(recordings):
+        name = f"{file.stem}{SPEAKER_MARK}{number}{file.suffix}"
+        _copy(file, target / folder_name(word) / name)
+    for source in read_sources(recordings[0].parent):
+        write_source(target, source)
+    return target
+
+
+def _copy(file: Path, target: Path) -> None:
+    if not target.is_file():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(file, temporary)
+
+
+def _recipe(
+    folder: Path, settings: FewShotSettings, own: Path | None, speech: Path, seed: int
+) -> Recipe:
+    recipe = load_recipe(settings.recipe, settings.overrides)
+    data = dataclasses.replace(
+        recipe.data,
+        roots=(str(folder / "synth"),),
+        own=(str(own),) if own else (),
+        speech=(str(speech),),
+        noise=(settings.noise,),
+        cache=str(folder / "cache"),
+    )
+    return dataclasses.replace(
+        recipe, name=folder_name(settings.word), keywords=(settings.word,), seed=seed, data=data
+    )
+
+
+def _model(folder: Path, name: str, recipe: Recipe) -> Path:
+    """The int8 file of a recipe, trained and exported unless that has been done."""
+    print(f"{name}: training", file=sys.stderr)
+    # A complete run is only checked to be of this recipe and of these recordings.
+    run_dir = train(recipe, folder / "runs" / name, progress=False)
+    model = folder / "models" / f"{name}.onnx"
+    weights = load_run(run_dir).weights_sha256
+    if not model.is_file() or Engine(model).manifest.checkpoint_sha256 != weights:
+        export(run_dir, model, limits=LIMITS)
+    return model
+
+
+def _measured(
+    model: Path, size: int, seed: int, words: Sequence[Path], speech: Path, other: str
+) -> Curve:
+    """What :func:`measure` finds, kept beside the model."""
+    target = model.with_suffix(".curve.json")
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    # A file of another model, or one that was damaged, is written anew.
+    with suppress(OSError, ValidationError):
+        known = TypeAdapter(Curve).validate_json(target.read_bytes())
+        if known.model_sha256 == digest:
+            return known
+    more = find_audio(Path(other)) if other else ()
+    fields = measure(Engine(model), words, find_audio(speech), more)
+    curve = Curve(size=size, seed=seed, model_sha256=digest, **fields)
+    write_text(target, json.dumps(dataclasses.asdict(curve)) + "\n")
+    return curve
+
+
+def _write(folder: Path, settings: FewShotSettings, curves: Sequence[Curve]) -> None:
+    results = {
+        "settings": dataclasses.asdict(settings),
+        "thresholds": [round(float(t), 6) for t in THRESHOLDS],
+        "curves": [dataclasses.asdict(curve) for curve in curves],
+    }
+    write_text(folder / RESULTS_FILE, json.dumps(results) + "\n")
+    write_text(folder / TABLE_FILE, table(settings.word, curves))
+    with atomic_path(folder / PICTURE_FILE) as temporary:
+        det(settings.word, curves).savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,301 @@
+"""The page of accuracy, from what ``evaluate``, ``det``, ``bench`` and ``sweep`` wrote."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...export.drawing import PALETTE, picture
+from ...export.judge import STREAMING
+from ...export.noisy import snr_name
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_bytes, write_text
+from ..latency.results import load
+from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
+from .det import cautions, det_figure
+from .sweep import Row, markdown, percent_spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+MISSING = "Not measured."
+INTRODUCTION = """# Accuracy
+
+Every figure here was measured by the command above its table; `earmark accuracy` wrote the page.
+`±` is the standard deviation over seeds. *streaming* is the exported file on the path that a
+microphone takes, *whole clips* a network that is not exported, on the same clips."""
+_EVALUATE = "earmark evaluate MODEL... --data DIR --noise DIR --neighbours --snr clean 20 10 5 0 -5"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that differ in nothing but their seed."""
+
+    records: tuple[Record, ...]
+    """What ``evaluate`` printed of each, at every ratio."""
+
+    @property
+    def first(self) -> Record:
+        """What all have in common."""
+        return self.records[0]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether these are exported files."""
+        return self.first["judged"].endswith(STREAMING)
+
+    @property
+    def title(self) -> str:
+        """What tells it from others."""
+        found = self.first
+        taught = f", taught by {found['teacher']}" if found["teacher"] else ""
+        kind = "" if found["kind"] in ("student", found["name"]) else f" ({found['kind']})"
+        return f"{found['name']}{kind}{taught}"
+
+    def at(self, snr: float | None, figure: str = "top1") -> dict[Any, float]:
+        """A figure of each seed at a ratio."""
+        return {r["seed"]: r[figure] for r in self.records if r["snr"] == snr}
+
+
+def run(arguments: Namespace) -> int:
+    """The verb ``accuracy``."""
+    sweeps = []
+    for text in arguments.sweep:
+        title, equals, file = text.partition("=")
+        if not equals or not title or not file:
+            raise EarmarkError(f"--sweep {text}: expected TITLE=FILE, as Views=sweep/table.jsonl")
+        sweeps.append((title, load_reports([file])))
+    output = Path(arguments.output)
+    try:
+        groups = group(load_reports(arguments.clips))
+        text, pictures = page(
+            groups, costs(arguments.bench), load_reports(arguments.det), sweeps, output.stem
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EarmarkError(f"a file is not what its command prints ({error!r})") from error
+    for name, figure in pictures.items():
+        write_bytes(output.with_name(name), picture(figure))
+    write_text(output, text)
+    return 0
+
+
+def group(records: Sequence[Record]) -> list[Group]:
+    """Records of models that differ in their seed alone, together; of a model that was measured
+    twice at a ratio, the last."""
+    unique = {(r["model"], r["judged"], r["snr"]): r for r in records}
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for r in unique.values():
+        key = (r["name"], r["kind"], r["judged"], r["parameters"], r["teacher"], r["recipe"])
+        found.setdefault(key, []).append(r)
+    groups = [Group(tuple(some)) for some in found.values()]
+    return sorted(groups, key=lambda g: (not g.streamed, g.first["parameters"] or 0))
+
+
+def costs(files: Sequence[str]) -> dict[tuple[int, str], float]:
+    """CPU milliseconds per second of audio of networks on a device, by parameters and precision."""
+    rows = [row for file in files for row in load(file).of("edge")]
+    return {
+        (row.parameters, row.precision): row.hot.cpu_ms_per_second.median
+        for row in rows
+        if row.parameters and row.mode == "onnxruntime"
+    }
+
+
+def page(
+    groups: Sequence[Group],
+    cost: dict[tuple[int, str], float],
+    streams: Sequence[Record],
+    sweeps: Sequence[tuple[str, Sequence[Record]]],
+    stem: str = "accuracy",
+) -> tuple[str, dict[str, "Figure"]]:
+    """The page as Markdown and its pictures by file name.
+
+    Raises:
+        KeyError, TypeError, AttributeError: a record is not what its command prints.
+    """
+    pictures: dict[str, Figure] = {}
+    noisy = [g for g in groups if len({r["snr"] for r in g.records}) > 1]
+    if noisy:
+        pictures[f"{stem}-snr.png"] = snr_figure(noisy)
+    if streams:
+        pictures[f"{stem}-det.png"] = det_figure(streams)
+    parts = [
+        INTRODUCTION,
+        *_section("Accuracy, size and cost", _EVALUATE + " --json", _clips(groups, cost)),
+        *_section("What distillation adds", "", _gains(groups)),
+        *_section("Robustness", "", _robustness(noisy, f"{stem}-snr.png")),
+        *_section(
+            "Streams",
+            "earmark det MODEL... --data DIR --noise DIR --speech DIR",
+            _streams(streams, f"{stem}-det.png"),
+        ),
+        "## Sweeps and ablations",
+    ]
+    for title, rows in sweeps:
+        parts += [f"### {title}", markdown([Row(**row) for row in rows]).rstrip()]
+    return "\n\n".join(parts if sweeps else [*parts, MISSING]) + "\n", pictures
+
+
+def snr_figure(groups: Sequence[Group]) -> "Figure":
+    """Top-1 against the signal-to-noise ratio, a line for each group, with the spread of seeds."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, one in enumerate(groups):
+        snrs = sorted({r["snr"] for r in one.records} - {None})
+        values = [list(one.at(snr).values()) for snr in snrs]
+        axes.errorbar(
+            snrs,
+            [np.mean(v) for v in values],
+            yerr=[float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in values],
+            color=PALETTE[place % len(PALETTE)],
+            marker="o" if one.streamed else "s",
+            linestyle="-" if one.streamed else ":",
+            capsize=2,
+            label=f"{one.title}, {one.first['judged']}",
+        )
+    axes.set_xlabel("speech over noise, dB")
+    axes.set_ylabel("top-1")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _section(title: str, command: str, body: str) -> list[str]:
+    return [f"## {title}", *([f"```sh\n{command}\n```"] if command else []), body or MISSING]
+
+
+def _clips(groups: Sequence[Group], cost: dict[tuple[int, str], float]) -> str:
+    rows = []
+    for one in groups:
+        top1 = one.at(None)
+        if not top1:
+            continue
+        found = one.first
+        size, parameters = found["bytes"], found["parameters"]
+        spent = cost.get((parameters, found["precision"])) if one.streamed else None
+        rows.append(
+            [
+                one.title,
+                found["judged"],
+                f"{parameters:,}" if parameters else "-",
+                f"{size / 1000:.0f}" if size else "-",
+                "-" if spent is None else f"{spent:.2f}",
+                str(len(top1)),
+                percent_spread(list(top1.values())),
+                percent_spread(list(one.at(None, "macro_f1").values())),
+            ]
+        )
+    if not rows:
+        return ""
+    heads = (
+        *("model", "judged", "parameters", "kB", "CPU ms per s"),
+        *("seeds", "top-1 %", "macro F1 %"),
+    )
+    about = groups[0].first
+    return (
+        f"{markdown_table(heads, rows)}\n\n{about['clips']} clips of {about['speakers']} speakers "
+        f"({about['split']} split). `-` in the cost: not measured."
+    )
+
+
+def _gains(groups: Sequence[Group]) -> str:
+    """Distilled against labels alone, seed by seed, where nothing but distillation differs."""
+    rows = []
+    for taught in groups:
+        alone = [
+            g
+            for g in groups
+            if g.first["teacher"] is None
+            and all(g.first[key] == taught.first[key] for key in ("base", "judged", "parameters"))
+        ]
+        if taught.first["teacher"] is None or not alone:
+            continue
+        for snr in dict.fromkeys(r["snr"] for r in taught.records):
+            with_it, without = taught.at(snr), alone[0].at(snr)
+            seeds = [seed for seed in with_it if seed in without]
+            if seeds:
+                gains = [with_it[seed] - without[seed] for seed in seeds]
+                each = ", ".join(f"{100 * gain:+.2f}" for gain in gains)
+                sizes = f"{taught.first['parameters']:,}"
+                before, after = ([some[seed] for seed in seeds] for some in (without, with_it))
+                cells = [taught.title, sizes, snr_name(snr), str(len(seeds))]
+                cells += [percent_spread(before), percent_spread(after), percent_spread(gains)]
+                rows.append([*cells, each])
+    heads = (
+        *("model", "parameters", "noise", "seeds", "labels only %", "distilled %"),
+        *("difference, points", "of each seed"),
+    )
+    return markdown_table(heads, rows) if rows else ""
+
+
+def _robustness(groups: Sequence[Group], name: str) -> str:
+    if not groups:
+        return ""
+    snrs = list(dict.fromkeys(r["snr"] for one in groups for r in one.records))
+    rows = []
+    for one in groups:
+        values = [list(one.at(snr).values()) for snr in snrs]
+        cells = [percent_spread(some) if some else "-" for some in values]
+        size = one.first["parameters"]
+        rows.append([one.title, one.first["judged"], f"{size:,}" if size else "-", *cells])
+    heads = ("model", "judged", "parameters", *map(snr_name, snrs))
+    return (
+        "Top-1 in % in noise of recordings that no training heard, the same excerpts for all: the "
+        "level of the word over that of the noise.\n\n"
+        f"{markdown_table(heads, rows)}\n\n"
+        f"![Top-1 against the signal-to-noise ratio]({name})"
+    )
+
+
+def _streams(reports: Sequence[Record], name: str) -> str:
+    if not reports:
+        return ""
+    first = reports[0]
+    rows = [cells for report in reports for cells in point_cells(report)]
+    conditions = [
+        [
+            report["title"],
+            f"{found['target']:g}" if "target" in found else "as shipped",
+            *(
+                f"{part['missed']:.1%} / {part['per_hour']:.2f}"
+                for part in found["by_condition"].values()
+            ),
+        ]
+        for report in reports
+        for found in (report["shipped"], *report["points"])
+    ]
+    keywords = list(first["shipped"]["by_keyword"])
+    missed = [
+        [
+            report["title"],
+            f"{found['target']:g}" if "target" in found else "as shipped",
+            *(f"{found['by_keyword'][word]['missed']:.1%}" for word in keywords),
+        ]
+        for report in reports
+        for found in (report["shipped"], *report["points"])
+    ]
+    heads = POINT_HEADS[:2]
+    parts = [
+        f"{first['clips']} keywords among other speech, and {first['distinct_hours']:.2f} h of "
+        f"distinct speech without, each {', '.join(first['conditions'])}. Thresholds are chosen on "
+        "one half of the speakers and judged on the other; intervals are of 95 %, those of the "
+        "rate of the distinct speech alone.",
+        markdown_table(POINT_HEADS, rows),
+        "Missed / false accepts per hour in each condition:",
+        markdown_table((*heads, *first["conditions"]), conditions),
+        "Missed by keyword:",
+        markdown_table((*heads, *keywords), missed),
+        f"![Missed keywords against false accepts per hour]({name})",
+    ]
+    if lines := cautions(first):
+        parts.append("\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts)

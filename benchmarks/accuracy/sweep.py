@@ -1,0 +1,146 @@
+"""A grid of runs that differ in a few fields of one recipe, and the table of what they reach.
+
+Students are judged as they ship: exported to int8 and streamed. Teachers and the reference, which
+are not exported, are judged on whole clips. Both on the validation clips.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...export.export import export
+from ...runtime.engine import Engine
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_text
+from ...train.fit import train
+from ...train.recipe import Recipe, load_recipe
+from ...train.teach import EVALUATION, teach
+from ..tables import markdown_table
+
+TABLE, REPORT = "table.jsonl", "table.md"
+_SEED = "seed"
+_MODEL = "model.onnx"
+_MEASURES = ("top1", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the grid."""
+
+    settings: dict[str, Any]
+    """The fields that the grid sets."""
+    run: str
+    top1: float
+    macro_f1: float
+    parameters: int
+    judged: str
+    """``int8 streaming`` or ``whole clips``."""
+
+
+def sweep(
+    recipe: str | Path,
+    grid: Sequence[str],
+    folder: Path,
+    chunk_seconds: float = 0.08,
+) -> Iterator[Row]:
+    """Train and judge every combination, one after the other.
+
+    What is complete is left as it is, so that a sweep that was interrupted, or got more values,
+    goes on. After each run ``folder`` holds the table so far: ``table.jsonl``, a line a run, and
+    ``table.md``, where runs that differ in their seed alone are one row.
+
+    Args:
+        recipe: a TOML file of a student or a teacher.
+        grid: ``field=value,value,...`` with dotted names and TOML values; what is not TOML is text.
+        folder: gets a run directory for each combination.
+        chunk_seconds: audio per call of the exported students.
+
+    Yields:
+        Each run as it is complete.
+
+    Raises:
+        EarmarkError: no such field, a field given twice, or a run fails.
+    """
+    axes = [_axis(text) for text in grid]
+    names = [name for name, _ in axes]
+    for name in names:
+        if names.count(name) > 1:
+            raise EarmarkError(f"setting {name}: given twice: list its values with commas between")
+    # All combinations are checked before the first one takes its hours.
+    runs = []
+    for values in itertools.product(*(values for _, values in axes)):
+        settings = dict(zip(names, values, strict=True))
+        # JSON's texts, numbers, booleans and lists are TOML's too.
+        given = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        runs.append((settings, load_recipe(recipe, given)))
+    rows: list[Row] = []
+    for settings, one in runs:
+        rows.append(_run(one, settings, folder / _folder_name(settings), chunk_seconds))
+        lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
+        write_text(folder / TABLE, "".join(line + "\n" for line in lines))
+        write_text(folder / REPORT, markdown(rows))
+        yield rows[-1]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table for people: mean and standard deviation over seeds, in percent."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        rest = {name: value for name, value in row.settings.items() if name != _SEED}
+        groups.setdefault(json.dumps(rest), []).append(row)
+    names = [name for name in rows[0].settings if name != _SEED]
+    heads = [*names, "runs", "top-1, %", "macro F1, %", "parameters", "judged"]
+    lines = []
+    for group in groups.values():
+        first = group[0]
+        cells = [*(str(first.settings[name]) for name in names), str(len(group))]
+        cells += [percent_spread([getattr(row, measure) for row in group]) for measure in _MEASURES]
+        cells += [f"{first.parameters:,}", first.judged]
+        lines.append(cells)
+    return markdown_table(heads, lines) + "\n"
+
+
+def percent_spread(values: Sequence[float]) -> str:
+    """Mean and, of several, standard deviation, in percent."""
+    mean = f"{100 * np.mean(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
+
+
+def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: float) -> Row:
+    if recipe.teacher is not None:
+        teach(recipe, path)
+        measured = json.loads((path / EVALUATION).read_text(encoding="utf-8"))
+        parameters, judged = measured["parameters"], "whole clips"
+    else:
+        model = path / _MODEL
+        train(recipe, path)
+        if not model.exists():
+            export(path, model, chunk_seconds)
+        manifest = Engine(model).manifest
+        measured = manifest.metrics["int8_streaming"]
+        parameters, judged = manifest.parameters, "int8 streaming"
+    return Row(settings, str(path), measured["top1"], measured["macro_f1"], parameters, judged)
+
+
+def _axis(text: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    if not equals or not name.strip() or not values.strip():
+        raise EarmarkError(f"setting {text!r}: expected FIELD=VALUE,VALUE, as seed=0,1,2")
+    try:
+        found = tomllib.loads(f"values = [{values}]")["values"]
+    except tomllib.TOMLDecodeError:
+        found = [value.strip() for value in values.split(",")]
+    return name.strip(), found
+
+
+def _folder_name(settings: dict[str, Any]) -> str:
+    parts = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    return re.sub(r"[^\w.=+-]+", "-", ",".join(parts)).strip("-")[:200] or "run"

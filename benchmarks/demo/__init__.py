@@ -1,0 +1,1 @@
+"""The pipeline on synthesized words, from text to a report."""

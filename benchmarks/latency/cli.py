@@ -1,0 +1,170 @@
+"""The verbs ``bench`` and ``latency``."""
+
+import json
+from argparse import ArgumentParser, Namespace
+
+from ...runtime.command import Command
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="model files, the first to compare others with (default: the shipped one)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="NAME",
+        help="other spotters beside them, as far as they are installed (default: all)",
+    )
+    parser.add_argument(
+        "--full",
+        nargs="*",
+        metavar="NAME|RUN",
+        help="whole models at the same job: beats ast whisper-tiny whisper-base whisper-small "
+        "wavlm-base with random weights (default: all), or the run of a teacher",
+    )
+    parser.add_argument(
+        "--scaling",
+        action="store_true",
+        help="streams per core, and cost against chunk, size and keywords",
+    )
+    parser.add_argument("--audio", default="", metavar="DIR", help="DIR/KEYWORD/* for the delay")
+    timing = parser.add_argument_group("timing")
+    timing.add_argument("--rounds", type=int, metavar="N", help="(default: 15)")
+    timing.add_argument(
+        "--turn", type=float, metavar="S", help="work of a row in a round, hot (default: 0.4)"
+    )
+    timing.add_argument(
+        "--paced",
+        type=float,
+        metavar="S",
+        help="audio of a row in a round at the pace of live audio; 0 for none (default: 3)",
+    )
+    full = parser.add_argument_group("whole models")
+    full.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("float32", "bfloat16", "float16"),
+        default=["float32"],
+        help="(default: float32)",
+    )
+    full.add_argument(
+        "--mode",
+        nargs="+",
+        choices=("eager", "compile", "graph"),
+        default=["eager"],
+        help="eager, compiled by torch.compile, or a CUDA graph (default: eager)",
+    )
+    full.add_argument(
+        "--device", nargs="+", choices=("cuda", "cpu"), default=[], help="(default: all there are)"
+    )
+    full.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="windows of the row that measures throughput, at "
+        "most (default: 256 on a GPU, no such row on the CPU)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    output.add_argument("--html", metavar="FILE", help="write a report that needs nothing else")
+    output.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="measure nothing: compare two files of --json; exit status 1 where AFTER is slower",
+    )
+
+
+def _run(arguments: Namespace) -> int:
+    if arguments.compare:
+        before, after = arguments.compare
+        return _compare(before, after, arguments.json)
+    from .bench import Plan, run
+    from .html_page import page
+    from .timing import PACED, ROUNDS, TURN
+
+    plan = Plan(
+        models=tuple(arguments.models),
+        peers=None if arguments.peers is None else tuple(arguments.peers),
+        full=None if arguments.full is None else tuple(arguments.full),
+        scaling=arguments.scaling,
+        precisions=tuple(arguments.precision),
+        modes=tuple(arguments.mode),
+        devices=tuple(arguments.device),
+        batch=arguments.batch,
+        audio=arguments.audio,
+        rounds=ROUNDS if arguments.rounds is None else arguments.rounds,
+        turn=TURN if arguments.turn is None else arguments.turn,
+        paced=PACED if arguments.paced is None else arguments.paced,
+    )
+    report = run(plan, arguments.command_line)
+    if arguments.html:
+        from ...runtime.files import write_text
+
+        write_text(arguments.html, page(report))
+    if arguments.json:
+        print(report.to_json())
+    else:
+        from .show import show
+
+        show(report)
+    return 0
+
+
+def _compare(before: str, after: str, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from .compare import compare
+    from .results import load
+    from .show import show_comparison
+
+    found = compare(load(before), load(after))
+    if as_json:
+        print(json.dumps(asdict(found) | {"regressed": found.regressed}))
+    else:
+        show_comparison(found)
+    return 1 if found.regressed else 0
+
+
+def _configure_latency(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "reports", nargs="+", metavar="FILE", help="what `earmark bench --json` printed"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="latency.md",
+        metavar="FILE",
+        help="page to write, its pictures beside it (default: %(default)s)",
+    )
+
+
+def _latency(arguments: Namespace) -> int:
+    from .page import run
+
+    return run(arguments)
+
+
+bench = Command(
+    summary="measure what spotting costs here, beside whole models and other spotters",
+    configure=_configure,
+    run=_run,
+    extra="bench",
+    examples=(
+        "earmark bench model.onnx model.float32.onnx",
+        "earmark bench --peers --full beats ast --scaling --html bench.html --json >bench.json",
+        "earmark bench --full --device cuda --precision float32 bfloat16 --mode eager graph",
+        "earmark bench --compare before.json after.json",
+    ),
+)
+latency = Command(
+    summary="write the page of what spotting costs from what earmark bench printed",
+    configure=_configure_latency,
+    run=_latency,
+    extra="bench",
+    examples=("earmark latency cpu.json gpu.json -o docs/latency.md",),
+)

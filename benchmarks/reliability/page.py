@@ -1,0 +1,138 @@
+"""The page of what was measured of faults, soak, fuzz and streams."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_text
+from ..machine import machine_line
+from ..spread import Spread
+from ..tables import load_reports, markdown_table, spread_text
+from . import faults, soak
+
+Report = dict[str, Any]
+
+INTRODUCTION = """# Reliability
+
+Every figure here was measured by the command above its table, on the machine named below it. The
+page itself is written by `earmark reliability`."""
+MISSING = "Not measured."
+
+
+def run(arguments: Namespace) -> int:
+    """The verb ``reliability``."""
+    texts = {name: load_reports(getattr(arguments, name)) for name in SECTIONS}
+    write_text(arguments.output, page(texts))
+    return 0
+
+
+def page(reports: dict[str, list[Report]]) -> str:
+    """The page as Markdown.
+
+    Args:
+        reports: for each name of ``SECTIONS`` what its command printed, in any number of runs.
+
+    Raises:
+        EarmarkError: a report has not what its command prints.
+    """
+    parts = [INTRODUCTION]
+    for name, (title, command, text, render) in SECTIONS.items():
+        parts += [f"## {title}", text, f"```sh\n{command}\n```"]
+        if not reports.get(name):
+            parts.append(MISSING)
+        for report in reports.get(name, []):
+            try:
+                parts += [render(report), f"Measured on: {machine_line(report['machine'])}."]
+            except (KeyError, TypeError, AttributeError) as error:
+                raise EarmarkError(
+                    f"--{name}: is not what `{command}` prints ({error!r}): run it again"
+                ) from error
+    return "\n\n".join(parts) + "\n"
+
+
+def _faults(report: Report) -> str:
+    return markdown_table(faults.HEADS, map(faults.cells, report["faults"]))
+
+
+def _soak(report: Report) -> str:
+    rows = [soak.row(path, outcome) for path, outcome in report["paths"].items()]
+    return f"{report['model']}, {report['audio']}:\n\n{markdown_table(soak.HEADS, rows)}"
+
+
+def _fuzz(report: Report) -> str:
+    targets = report["targets"]
+    rows = [
+        [name, *(f"{o[key]:,}" for key in ("cases", "refused", "accepted")), _findings(o)]
+        for name, o in targets.items()
+    ]
+    total = sum(outcome["cases"] for outcome in targets.values())
+    heads = ("input", "cases", "refused", "accepted", "findings")
+    return f"{total:,} cases from seed {report['seed']}:\n\n{markdown_table(heads, rows)}"
+
+
+def _findings(outcome: Report) -> str:
+    kinds = [f"{finding['kind']} (case {finding['case']})" for finding in outcome["findings"]]
+    return ", ".join(kinds) or "0"
+
+
+def _streams(report: Report) -> str:
+    rows = [
+        [
+            f"{load['streams']:,}",
+            "one by one" if load["batch"] is None else f"up to {load['batch']}",
+            *(spread_text(Spread(**load[name]), 2) for name in ("cpu_ms", "p50_ms", "p99_ms")),
+        ]
+        for load in report["loads"]
+    ]
+    heads = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
+    memory = report["memory_kib_per_stream"]
+    taken = (
+        ""
+        if memory is None
+        else f"\n\nMemory of a stream: {memory['single']:.0f} KiB one by one, "
+        f"{memory['pool']:.0f} KiB in a pool."
+    )
+    return markdown_table(heads, rows) + taken
+
+
+SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
+    "faults": (
+        "Faults",
+        "earmark faults --json >faults.json",
+        "Each is made for real in the same 36 seconds of speech, ten seconds after the start where "
+        "it is one of the source. Audio counts as lost as far as it was told: that of a gap of "
+        "unknown length is not counted. Detections lost are those of words that the fault touches. "
+        "Events are undelivered to the sink that failed; other sinks get them.",
+        _faults,
+    ),
+    "soak": (
+        "Soak",
+        "earmark soak --hours N --state soak --json >soak.json",
+        "Audio faster than real time through the loop of `detect` and through a connection to "
+        "`earmark wyoming`. *Different* counts detections that one pass over the same audio does "
+        "not have, has otherwise, or has and are missing: keyword, time and score are compared, "
+        "by Wyoming keyword and timestamp, since it carries no score. Memory grows by the slope "
+        "after the first tenth of the run; `detect` and the generator of the audio share a "
+        "process, the Wyoming server has one of its own. Each path is one process from the first "
+        "sample to the last: one that was interrupted begins anew.",
+        _soak,
+    ),
+    "fuzz": (
+        "Fuzz",
+        "earmark fuzz --cases N --seed S >fuzz.json",
+        "Mutated inputs to every reader. A finding is a crash, a hang, an exception that is no "
+        "plain error line, a message that is no printable line, or too much memory or time.",
+        _fuzz,
+    ),
+    "streams": (
+        "Concurrent streams",
+        "earmark bench-streams --json >streams.json",
+        "Live streams on one engine and one thread; the median over rounds with its 95 % bootstrap "
+        "interval. *Chunks per call* is how many streams the network runs together. Streams times "
+        "CPU beyond 1,000 ms is more than the thread has: delays of seconds mean that it falls "
+        "behind for as long as it runs.",
+        _streams,
+    ),
+}
+"""Name of the option: title, command, what it shows, and how a report becomes a table."""

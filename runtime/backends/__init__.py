@@ -1,0 +1,1 @@
+"""What computes a model: onnxruntime, or numpy where there is none."""

@@ -1,0 +1,1 @@
+"""Where events go: standard output, files, commands, HTTP and MQTT."""
