@@ -161,8 +161,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ROOT / "tests" / "fixtures" / "beats" / "tiny_pretrained.pt",
         folder / "data" / "beats" / "BEATs_iter3.pt",
     )
-    for recipe in RECIPES.glob("*.toml"):
-        shutil.copy(recipe, folder)
+    shutil.copytree(RECIPES, folder, dirs_exist_ok=True)
+    shutil.copytree(RECIPES, folder / "train" / "recipes")
     return folder
 
 
