@@ -236,7 +236,7 @@ if __name__ == "__main__":
     script = tmp_path / "run.py"
     script.write_text(code)
     command = [sys.executable, str(script), "yes", "-o", str(target), "--other", "no"]
-    command += ["--clips", "4000", "--workers", "2"]
+    command += ["--clips", "40000", "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and len(list(target.glob("yes/*.wav"))) < 20:
@@ -246,7 +246,7 @@ if __name__ == "__main__":
     assert process.returncode == 130, stderr.decode()
     assert stderr == b""
     files = [path for path in target.rglob("*") if path.is_file()]
-    assert 20 <= len(files) < 4000
+    assert 20 <= len(files) < 40000
     assert not any(path.name.startswith(".") for path in files)
     split = load_split(scan(target), label_set(["yes"]), "all")
     assert split.skipped == 0
