@@ -58,13 +58,12 @@ class Program:
         """
         rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
         most = GEMV_ONE_THREAD if 1 in (rows, columns) else GEMM_ONE_THREAD
-        height = _even(rows, most // max(1, inner))
-        width = _even(columns, most // max(1, inner * height))
-        for top in range(0, rows, height):
-            some = np.s_[..., top : top + height, :]
-            for start in range(0, columns, width):
-                part = np.s_[..., start : start + width]
-                self.do(np.matmul, left[some], right[part], out[some][part])
+        bands = _even(rows, most // max(1, inner))
+        height = max((band.stop - band.start for band in bands), default=0)
+        for band in bands:
+            some = np.s_[..., band, :]
+            for part in _even(columns, most // max(1, inner * height)):
+                self.do(np.matmul, left[some], right[..., part], out[some][..., part])
 
     def run(self) -> None:
         """Make the calls."""
@@ -73,10 +72,13 @@ class Program:
                 call()
 
 
-def _even(count: int, most: int) -> int:
-    """The size of parts of ``count``, as even as can be: at most ``most``, but at least 1."""
+def _even(count: int, most: int) -> list[slice]:
+    """As few parts of ``count`` as can be of at most ``most``, but at least 1, each.
+
+    They differ by one at most: a last part of a single column would be a vector.
+    """
     parts = -(-count // max(1, min(count, most)))
-    return max(1, -(-count // max(1, parts)))
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
 class Operation:
