@@ -131,6 +131,7 @@ def _run(arguments: Namespace) -> int:
                 about = {
                     **judge.about,
                     "data": arguments.data,
+                    "speech": arguments.speech,
                     "split": arguments.split,
                     "noise": arguments.noise,
                     "snr": snr,

@@ -74,7 +74,7 @@ def write_golden(engine: Engine, folder: Path, audio: Sequence[Path] = ()) -> li
         "format": FORMAT,
         "model": manifest.name,
         "model_sha256": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
-        "versions": {name: version(name) for name in ("earmark", "numpy", "onnxruntime")},
+        "versions": {name: version(name) for name in ("earmark", "numpy", engine.backend)},
         "sample_rate": geometry.sample_rate,
         "step": geometry.step,
         "labels": list(manifest.labels),
@@ -146,9 +146,27 @@ def _cases(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         if index["format"] != FORMAT:
             raise EarmarkError(f"{folder / INDEX}: has format {index['format']}: write it again")
         found = [(entry, case) for entry in index["recordings"] for case in entry["cases"]]
-    except (ValueError, TypeError, KeyError) as error:
+        whole = found and all(_is_case(entry, case) for entry, case in found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EarmarkError(f"{folder / INDEX}: is no index of golden vectors") from error
+    if not whole:
+        raise EarmarkError(f"{folder / INDEX}: is no index of golden vectors, or has no cases")
     yield from found
+
+
+def _is_case(entry: dict[str, Any], case: dict[str, Any]) -> bool:
+    """Whether all that is used is there; files are in the folder itself."""
+    names = (entry["name"], entry["pcm"])
+    return (
+        all(isinstance(name, str) and Path(name).name == name for name in names)
+        and isinstance(case["threshold"], int | float | None)
+        and all(
+            isinstance(d["keyword"], str)
+            and isinstance(d["time"], int | float)
+            and isinstance(d["score"], int | float)
+            for d in case["detections"]
+        )
+    )
 
 
 def _difference(

@@ -76,6 +76,10 @@ INSTEAD = (
     (r"(?<=--cases )(N|\d+)\b", "9"),
     (r"(?<=--seed )S\b", "1"),
     (r"(?<=soak )--hours 1\b", "--hours 0.003"),
+    (r"MODEL\.\.\.", "model.onnx"),
+    (r"--(noise|speech|other) DIR\b", r"--\1 data/room"),
+    (r"--data DIR\b", "--data data/speech-commands"),
+    (r"data/wake-words", "data/libri"),
     # What is elsewhere.
     (r"mqtts://me@broker\.lan", "mqtt://127.0.0.1:9"),
     (r"--http 8080", "--http 127.0.0.1:0"),
@@ -85,7 +89,7 @@ INSTEAD = (
     # Processes that start this program anew.
     (r" --set train\.devices=8", ""),
     # A model of 90 million weights.
-    (r"--full beats ast", "--full whisper-tiny"),
+    (r"--full( beats ast)?(?= --)", "--full whisper-tiny"),
     (r"--peers", "--peers pymicro-wakeword"),
 )
 """What stands for a part of a command: a pattern and its replacement."""

@@ -142,7 +142,15 @@ def test_the_verb_fails_where_a_case_differs(few: Path, capsys: pytest.CaptureFi
     assert "differs in" in captured.err and "two_tones: 0 detections" in captured.out
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "recordings": [1]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"format": 1, "recordings": [1]}', '{"format": 1, "recordings": []}'),
+        '{"format": 1, "recordings": [{"name": "a", "pcm": "a.pcm", "cases": [{}]}]}',
+        '{"format": 1, "recordings": [{"name": "a", "pcm": "/a.pcm", "cases": '
+        '[{"threshold": null, "detections": []}]}]}',
+    ],
+)
 def test_another_folder_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / INDEX).write_text(text)
     with pytest.raises(EarmarkError, match="is no index of golden vectors"):

@@ -217,6 +217,13 @@ def test_a_port_that_is_taken_is_an_error(server: PageServer) -> None:
         PageServer({}, port=server.server_address[1])
 
 
+@pytest.mark.parametrize("port", ["abc", "65536", "-1", "1.5", "", "9" * 5000])
+def test_what_is_no_port_is_said_to_be_none(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", f"--port={port}"])
+    assert "a number from 0 to 65535 is needed" in capsys.readouterr().err
+
+
 def test_the_policy_of_the_page_is_that_of_the_server() -> None:
     assert f'content="{POLICY}"' in (ASSETS / "index.html").read_text()
 

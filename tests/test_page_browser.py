@@ -173,6 +173,55 @@ def test_a_dropped_model_runs(page: Opened, tmp_path: Path, capsys: pytest.Captu
     page.status(f"tones.wav: {count} detections in 5.5 s")
 
 
+HELD = """
+() => {
+  const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+  Object.assign(globalThis, {tracks: [], prompts: []});
+  devices.getUserMedia = async (wanted) => {
+    await new Promise((allow) => prompts.push(allow));
+    const media = await open(wanted);
+    tracks.push(...media.getTracks());
+    return media;
+  };
+}
+"""
+"""Permission prompts that wait for the test, and all tracks that were given."""
+
+
+def wait_for_tracks(page: Opened, *, given: int, live: int) -> None:
+    # The page's policy forbids what wait_for_function does.
+    for _ in range(100):
+        states = page.page.evaluate("tracks.map((track) => track.readyState)")
+        if len(states) == given and states.count("live") == live:
+            return
+        page.page.wait_for_timeout(100)
+    raise AssertionError(states)
+
+
+def test_a_microphone_that_comes_late_is_closed(page: Opened, scene: Path, tmp_path: Path) -> None:
+    listen = page.page.locator("#listen")
+    page.page.evaluate(HELD)
+    listen.click()
+    expect(listen).to_be_disabled()
+    read(page, scene)
+    page.status("scene.wav: 4 detections in 9.0 s")
+    page.page.evaluate("prompts.pop()()")
+    wait_for_tracks(page, given=1, live=0)
+
+    # A model that loads meanwhile leaves one microphone.
+    listen.click()
+    drop(page, toy_model.save(tmp_path / "toy.onnx"))
+    listen.click()
+    expect(page.page.locator("#name")).to_have_text("toy", timeout=page_browser.READY_MS)
+    expect(listen).to_be_disabled()
+    page.page.evaluate("prompts.forEach((allow) => allow())")
+    page.status("Listening")
+    wait_for_tracks(page, given=3, live=1)
+    listen.click()
+    page.status(re.compile("Heard"))
+    wait_for_tracks(page, given=3, live=0)
+
+
 def test_what_is_no_model_or_recording_is_said_to_be_none(page: Opened, tmp_path: Path) -> None:
     for name, reason in (("a.onnx", "is no ONNX model"), ("a.mp3", "is no recording")):
         wrong = tmp_path / name

@@ -325,6 +325,16 @@ def test_manifests_that_python_refuses_are_refused(tmp_path: Path) -> None:
         {"decision": {**decision, "refractory": "1"}},
         {"operating_points": {"a": {}}, "schema": 2},
         {"operating_points": [], "schema": 2},
+        {"sources": 5},
+        {"sources": [None]},
+        {"sources": [{"name": "a"}]},
+        {"sources": [{"name": "a", "licence": "b", "role": 1}]},
+        {"sources": [{"name": "a", "licence": "b", "url": ["c"]}]},
+        {"precision": "int4"},
+        {"parameters": "1"},
+        {"licence": None},
+        {"teacher": 1},
+        {"metrics": []},
     ]
     texts = [json.dumps(good | change) for change in wrong] + ["{", "[]", "7"]
     paths = []

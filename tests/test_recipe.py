@@ -42,6 +42,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
     [
         (GOOD + "colour = 1", [], "recipe.toml: field colour: no such setting"),
         (GOOD + "[train]\nepoch = 1", [], "field train.epoch: no such setting"),
+        ('name = "a"\nkeywrods = ["b"]', [], "field keywrods: no such setting"),
         (GOOD, ["student.size=3"], "field student.size: no such setting"),
         (GOOD, ["features.colour=3"], "field features.colour: no such setting"),
         (GOOD, ["train.epochs=0"], "field train.epochs: .*greater than or equal to 1"),

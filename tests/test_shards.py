@@ -558,3 +558,21 @@ def test_a_process_holds_answers_to_its_clips_alone(tars: Path, tmp_path: Path) 
         for one in (whole, clips)
     ]
     assert len(digests[0] & digests[1]) == 2
+
+
+def test_other_licences_are_not_left_out_of_shards_that_are_there(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "words", 8)
+    write_shards(scan(folder), tmp_path / "out", 1.0)
+    write_source(folder, Source(name="tones", licence="CC0-1.0"))
+    with pytest.raises(EarmarkError, match="out: "):
+        write_shards(scan(folder), tmp_path / "out", 1.0)
+
+
+def test_what_readers_pass_over_is_not_written(tmp_path: Path) -> None:
+    clip = write_corpus(tmp_path / "words", 8) / "low"
+    clip.rename(clip.with_name("__a__"))
+    table = tmp_path / "words" / "table.csv"
+    rows = [f"__a__/{path.name},low" for path in sorted((tmp_path / "words/__a__").iterdir())]
+    table.write_text("\n".join(["filename,category", *rows]) + "\n")
+    with pytest.raises(EarmarkError, match="begin with __: rename it"):
+        write_shards(scan(table), tmp_path / "out", 1.0)

@@ -182,7 +182,9 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
     try:
         recipe = TypeAdapter(Recipe).validate_python(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field is told before the one that is missing for it.
+        unknown = [e for e in error.errors() if e["type"] == "unexpected_keyword_argument"]
+        first = (unknown or error.errors())[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             raise EarmarkError(f"{where}: field {name}: no such setting") from error

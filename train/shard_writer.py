@@ -62,9 +62,15 @@ def write_shards(corpus: Corpus, folder: Path, shard_mb: float = SHARD_MB) -> di
     }
     groups["noise"] = [_item(corpus, sound, None) for sound in corpus.noise]
     _check_names([item for items in groups.values() for item in items])
-    made_of = {"format": _FORMAT, "fingerprint": corpus.fingerprint, "shard_mb": shard_mb}
-    claim(folder, _NOTE, made_of)
     sources = json.dumps([asdict(s) for s in corpus.sources], indent=1, ensure_ascii=False)
+    made_of = {
+        "format": _FORMAT,
+        "fingerprint": corpus.fingerprint,
+        "shard_mb": shard_mb,
+        # They stand in every shard.
+        "sources": hashlib.sha256(sources.encode()).hexdigest(),
+    }
+    claim(folder, _NOTE, made_of)
     written: dict[str, int] = {}
     total = sum(item.size for items in groups.values() for item in items)
     with progress("Writing shards", total, "bytes") as advance:
@@ -93,6 +99,10 @@ def _item(corpus: Corpus, recording: Recording, about: dict[str, Any] | None) ->
             size = recording.stat().st_size
         except OSError as error:
             raise EarmarkError(f"{recording}: cannot be read ({error.strerror})") from error
+    if len(name.parts) > 1 and name.parts[0].startswith("__"):
+        raise EarmarkError(
+            f"{recording}: readers of shards pass over folders whose names begin with __: rename it"
+        )
     stem = audio_stem(name.name)
     if isinstance(recording, Path):
         # Names up to the first dot tell clips apart.

@@ -48,7 +48,7 @@ _MAX_HEADER = 1 << 13
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 # Folders that other readers of the format skip.
 _META = re.compile(r"__[^/]*__/")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}|\{([^{}]*,[^{}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -345,8 +345,10 @@ def _braces(pattern: str) -> Iterator[str]:
         names = found[3].split(",")
     else:
         first, last = int(found[1]), int(found[2])
-        if not first <= last < first + MAX_SHARDS:
+        if last < first:
             raise EarmarkError(f"{pattern}: {found[0]}: expected the lower number first")
+        if last >= first + MAX_SHARDS:
+            raise EarmarkError(f"{pattern}: {found[0]}: more than {MAX_SHARDS:,} shards")
         names = [f"{i:0{len(found[1])}d}" for i in range(first, last + 1)]
     for name in names:
         yield from _braces(pattern[: found.start()] + name + pattern[found.end() :])

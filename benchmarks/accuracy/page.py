@@ -28,7 +28,9 @@ INTRODUCTION = """# Accuracy
 Every figure here was measured by the command above its table; `earmark accuracy` wrote the page.
 `±` is the standard deviation over seeds. *streaming* is the exported file on the path that a
 microphone takes, *whole clips* a network that is not exported, on the same clips."""
-_EVALUATE = "earmark evaluate MODEL... --data DIR --noise DIR --neighbours --snr clean 20 10 5 0 -5"
+_EVALUATE = "earmark evaluate MODEL..."
+_DET = "earmark det MODEL..."
+_FOLDERS = ("data", "noise", "speech", "other")
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,20 @@ def page(
         pictures[f"{stem}-snr.png"] = snr_figure(noisy)
     if streams:
         pictures[f"{stem}-det.png"] = det_figure(streams)
+    records = [record for group in groups for record in group.records]
+    ratios = [snr_name(snr) for snr in dict.fromkeys(r["snr"] for r in records)]
+    options = (["--snr", *(ratio.removesuffix(" dB") for ratio in ratios)] if noisy else []) + [
+        "--json"
+    ]
+    evaluated = _command(_EVALUATE, records[0], *options) if records else _EVALUATE
     parts = [
         INTRODUCTION,
-        *_section("Accuracy, size and cost", _EVALUATE + " --json", _clips(groups, cost)),
-        *_section("What distillation adds", "", _gains(groups)),
-        *_section("Robustness", "", _robustness(noisy, f"{stem}-snr.png")),
+        *_section("Accuracy, size and cost", evaluated, _clips(groups, cost)),
+        *_section("What distillation adds", evaluated, _gains(groups)),
+        *_section("Robustness", evaluated, _robustness(noisy, f"{stem}-snr.png")),
         *_section(
             "Streams",
-            "earmark det MODEL... --data DIR --noise DIR --speech DIR",
+            _command(_DET, streams[0]) if streams else _DET,
             _streams(streams, f"{stem}-det.png"),
         ),
         "## Sweeps and ablations",
@@ -167,6 +175,12 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _command(program: str, record: Record, *options: str) -> str:
+    """The command line that a record is of."""
+    named = [x for name in _FOLDERS if record.get(name) for x in (f"--{name}", *record[name])]
+    return " ".join([program, *named, *options])
 
 
 def _section(title: str, command: str, body: str) -> list[str]:

@@ -83,10 +83,9 @@ def _add_tarball(parser: ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
         raise ArgumentTypeError("a number from 0 to 65535 is needed")
-    return value
+    return int(text)
 
 
 page = Command(

@@ -70,11 +70,12 @@ def chosen(name: str | None = None) -> str:
     Raises:
         EarmarkError: there is no backend of that name, or it was asked for and cannot be imported.
     """
-    name = name or os.environ.get(VARIABLE)
+    asked, name = name, name or os.environ.get(VARIABLE)
     if not name:
         return "numpy" if _missing() else "onnxruntime"
     if name not in BACKENDS:
-        raise EarmarkError(f"backend {name!r}: choose from {', '.join(BACKENDS)}")
+        where = "backend" if asked else f"environment variable {VARIABLE}"
+        raise EarmarkError(f"{where} {name!r}: choose from {', '.join(BACKENDS)}")
     if name == "onnxruntime":
         _import()
     return name

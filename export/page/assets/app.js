@@ -15,26 +15,42 @@ const SHOWN = 200, KEPT = 100000;
 /** Largest recording that the browser decodes, which it does in memory. */
 const MAX_DECODED_BYTES = 256 * 2 ** 20;
 const QUIETEST_DB = -60;
+/** The model beside the page. */
+const MODEL = "model.onnx";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const plot = new Plot(page.plot);
-let manifest, fileName = "model.onnx";
+let manifest;
 /** What is heard: "", "microphone" or a file's name. */
 let source = "";
 let length, heard = 0, timing = new Timing(), microphone = null, detections = [];
+/** The microphone and the recording that were asked for last; null where stopped since. */
+let opening = null, reading = null;
 
 worker.onerror = () => problem("The model's thread cannot be started: serve the page with "
   + "earmark serve, or from a web server.");
 worker.onmessage = ({ data }) => {
+  try {
+    received(data);
+  } catch (error) {
+    failed(error);
+  }
+};
+
+function received(data) {
   if ("loaded" in data) loaded(data.loaded, data.bytes);
   else if ("started" in data) started(data.started, data.seconds);
   else if ("chunks" in data) took(data.chunks, data.milliseconds);
   else if ("lost" in data) lost(data.lost);
-  else if ("ended" in data) ended(data.ended);
-  else if ("undecoded" in data) decode(data.undecoded).catch(failed);
-  else if ("failed" in data) failed(new UserError(`${fileName}: ${data.failed}`));
-};
+  else if ("ended" in data && source) ended(data.ended);
+  else if ("undecoded" in data) {
+    if (reading?.name === data.undecoded) decode(reading).catch(failed);
+  } else if ("failed" in data) {
+    if (data.source === "microphone") stop();
+    failed(new UserError(`${data.source ?? MODEL}: ${data.failed}`));
+  }
+}
 
 function tell(type, fields) {
   document.dispatchEvent(new CustomEvent("earmark", { detail: { type, ...fields } }));
@@ -59,7 +75,7 @@ function loaded(found, bytes) {
   clear();
   const reason = obstacle();
   if (reason) problem(reason);
-  page.listen.disabled = Boolean(reason);
+  offerListen();
   for (const button of [page["open-audio"], page["open-model"]]) button.disabled = false;
   status("Ready", "ready");
   tell("loaded", { manifest });
@@ -126,25 +142,40 @@ function ended(seconds) {
   showLevel(0, 0);
 }
 
+/** Until the browser gives the microphone, something else may be asked for: then it is closed. */
 async function listen() {
+  stop();
   page.problem.hidden = true;
-  page.listen.disabled = true;
+  const mine = opening = {};
+  offerListen();
   try {
-    microphone = await openMicrophone(page.device.value, (reason) => {
+    const opened = await openMicrophone(page.device.value, (reason) => {
       stop();
       problem(reason);
     });
+    if (opening !== mine) return opened.close();
+    microphone = opened;
     worker.postMessage({ listen: microphone.port, rate: microphone.rate }, [microphone.port]);
-    await listDevices(microphone.device);
+    await listDevices(opened.device);
+  } catch (error) {
+    if (opening === mine) throw error;
   } finally {
-    page.listen.disabled = false;
+    if (opening === mine) opening = null;
+    offerListen();
   }
 }
 
 function stop() {
   microphone?.close();
-  microphone = null;
+  microphone = opening = reading = null;
   worker.postMessage({ stop: true });
+  offerListen();
+}
+
+/** Not while a microphone is waited for, nor while one waits for the worker. */
+function offerListen() {
+  const waiting = opening || (microphone && source !== "microphone");
+  page.listen.disabled = Boolean(!manifest || obstacle() || waiting);
 }
 
 async function listDevices(current) {
@@ -158,11 +189,11 @@ function open(file) {
   if (!file) return;
   stop();
   page.problem.hidden = true;
-  fileName = file.name;
   if (/\.onnx$/i.test(file.name)) {
     status(`Loading ${file.name}`, "busy");
     worker.postMessage({ load: file });
   } else if (manifest) {
+    reading = file;
     worker.postMessage({ file });
   }
 }
@@ -177,8 +208,10 @@ async function decode(file) {
   try {
     buffer = await context.decodeAudioData(await file.arrayBuffer());
   } catch {
+    if (reading !== file) return;
     throw new UserError(`${file.name}: is no recording that this browser can decode`);
   }
+  if (reading !== file) return;
   const pcm = new Float32Array(buffer.length);
   for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
     buffer.getChannelData(channel).forEach((sample, index) => {
@@ -214,6 +247,7 @@ function status(text, state) {
 function setListening(on) {
   page.listen.setAttribute("aria-pressed", on);
   page["listen-label"].textContent = on ? "Stop" : "Listen";
+  offerListen();
 }
 
 function showLevel(rms, peak) {
@@ -285,6 +319,6 @@ addEventListener("drop", (event) => {
   open(event.dataTransfer.files[0]);
 });
 
-const first = await fetch(new URL(fileName, import.meta.url));
+const first = await fetch(new URL(MODEL, import.meta.url));
 if (first.ok) worker.postMessage({ load: await first.blob() });
-else failed(new UserError(`${fileName}: is not beside the page: open a model`));
+else failed(new UserError(`${MODEL}: is not beside the page: open a model`));

@@ -16,7 +16,7 @@ export function showCard(list, manifest) {
       + `${manifest.precision}, ${manifest.activation}`],
     ["Audio", `${rate / 1000} kHz in chunks of ${ms(chunk)}, decides every ${ms(step)}`],
     ["Licence of the model", manifest.licence || "not given by its maker"],
-    ...(manifest.sources ?? []).map((source) => [
+    ...manifest.sources.map((source) => [
       capital(source.role ?? "source"), credit(source)]),
     ["Teacher", manifest.teacher],
     ["Measured", measured && figures(measured, [manifest.metrics.split, manifest.metrics.protocol])],
@@ -34,14 +34,25 @@ function credit({ name, licence, attribution, url }) {
   const text = [licence, attribution].filter(Boolean).join("; ");
   const part = document.createElement("span");
   part.append(`${name} (${text}) `);
-  if (typeof url === "string" && /^https?:\/\//.test(url)) {
-    const link = made("a", new URL(url).host);
+  const host = hostOf(url);
+  if (host) {
+    const link = made("a", host);
     link.href = url;
     link.rel = "noreferrer noopener";
     link.target = "_blank";
     part.append(link);
   }
   return part;
+}
+
+/** Of an address on the web; empty for anything else. */
+function hostOf(url) {
+  try {
+    const { protocol, host } = new URL(url);
+    return ["http:", "https:"].includes(protocol) ? host : "";
+  } catch {
+    return "";
+  }
 }
 
 /** The single figures of a measurement as a table, and how it was made. */
@@ -55,7 +66,7 @@ function figures(measured, notes) {
     row.append(head);
     row.insertCell().textContent = Array.isArray(value) ? value.join(" to ") : value;
   }
-  part.append(made("p", notes.filter(Boolean).join("; ")), table);
+  part.append(made("p", notes.filter((note) => typeof note === "string").join("; ")), table);
   part.firstChild.className = "note";
   return part;
 }

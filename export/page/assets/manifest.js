@@ -13,7 +13,10 @@ const MAX_WINDOW_VALUES = 2 ** 22;
  *   refractory: number}} Decision times in seconds; see earmark.runtime.manifest.Decision.
  * @typedef {{name: string, labels: string[], keywords: string[], activation: "softmax" | "sigmoid",
  *   geometry: {sample_rate: number, chunk: number, step: number, cache: number},
- *   decision: Decision, operating_points: Object<string, Decision>}} Manifest
+ *   decision: Decision, operating_points: Object<string, Decision>, precision: string,
+ *   parameters: number, licence: string, teacher: string | null, metrics: Object<string, any>,
+ *   sources: {name: string, licence: string, role?: string, url?: string, attribution?: string}[]
+ *   }} Manifest
  *   and what else the file holds, for the model card.
  */
 
@@ -44,7 +47,8 @@ export function readManifest(data) {
   need(Array.isArray(labels) && labels.length >= 1 && labels.length <= 1000
     && labels.every((label) => typeof label === "string" && label.length > 0)
     && new Set(labels).size === labels.length, "labels", "1 to 1000 names that differ");
-  const manifest = { activation: "softmax", operating_points: {}, ...raw,
+  const manifest = { activation: "softmax", operating_points: {}, licence: "", sources: [],
+    teacher: null, metrics: {}, ...raw,
     keywords: labels.filter((label) => !label.startsWith("_")) };
   need(typeof manifest.name === "string", "name", "text");
   need(["softmax", "sigmoid"].includes(manifest.activation), "activation", "softmax or sigmoid");
@@ -60,7 +64,23 @@ export function readManifest(data) {
   for (const [name, point] of Object.entries(manifest.operating_points)) {
     checkDecision(point, manifest, `operating_points.${name}`);
   }
+  checkCard(manifest);
   return manifest;
+}
+
+/** What the model card shows. What was measured is free in form, and left to the card. */
+function checkCard({ precision, parameters, licence, teacher, metrics, sources }) {
+  need(["float32", "int8"].includes(precision), "precision", "float32 or int8");
+  need(Number.isInteger(parameters) && parameters >= 0, "parameters", "a count");
+  need(typeof licence === "string", "licence", "text");
+  need(teacher === null || typeof teacher === "string", "teacher", "text or null");
+  need(isObject(metrics), "metrics", "an object");
+  need(Array.isArray(sources), "sources", "a list");
+  sources.forEach((source, index) => {
+    const { name, licence: terms, role = "", url = "", attribution = "" } = source ?? {};
+    need(isObject(source) && [name, terms, role, url, attribution].every(
+      (text) => typeof text === "string"), `sources[${index}]`, "an object with texts");
+  });
 }
 
 function checkDecision(decision, { keywords, labels, geometry }, where) {

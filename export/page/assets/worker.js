@@ -1,8 +1,8 @@
 /**
  * The model in a thread of its own. Messages in: {load}, {decision}, {listen, rate}, {file},
  * {samples}, {stop}, {taken}; out: {loaded}, {started}, {chunks}, {lost}, {ended}, {undecoded},
- * {failed}. Of the jobs load, listen, file and samples one runs at a time; a new one ends the one
- * before it.
+ * {failed, source}. Of the jobs load, listen, file and samples one runs at a time; a new one ends
+ * the one before it.
  */
 import * as ort from "./ort/ort.js";
 import { UserError } from "./errors.js";
@@ -60,8 +60,14 @@ async function perform(data, mine) {
     else if ("file" in data) await readFile(data.file, mine);
     else await readSamples(data.samples, mine);
   } catch (error) {
-    postMessage({ failed: error instanceof UserError ? error.message : String(error) });
+    postMessage({ failed: error instanceof UserError ? error.message : String(error),
+      source: sourceOf(data) });
   }
+}
+
+/** Name of what a job reads; the model beside the page has none. */
+function sourceOf({ listen: port, load: model, file, samples }) {
+  return port ? "microphone" : (model ?? file ?? samples).name;
 }
 
 /** @param {Blob} file */
@@ -141,7 +147,7 @@ async function listen(port, rate, mine) {
 /** @param {File} file as fast as it goes. */
 async function readFile(file, mine) {
   const wav = await openWav(file);
-  if (wav === null) return postMessage({ undecoded: file });
+  if (wav === null) return postMessage({ undecoded: file.name });
   const target = model.manifest.geometry.sample_rate, resampler = resampling(wav.rate, target);
   begin(mine, file.name, wav.frames / wav.rate);
   for (let start = 0; start < wav.frames && !mine.signal.aborted; start += wav.rate) {
