@@ -93,7 +93,7 @@ INSTEAD = (
     (r"--peers", "--peers pymicro-wakeword"),
 )
 """What stands for a part of a command: a pattern and its replacement."""
-PROGRAMS = ("arecord", "printf", "journalctl", "apt", "python3", "npm", "node", "cmake", "g++")
+PROGRAMS = ("arecord", "printf", "journalctl", "apt", "python3", "npm", "g++")
 """Other programs that pages may call."""
 
 
@@ -271,7 +271,7 @@ def provide(user: Path, arguments: list[str]) -> None:
             continue
         if name.endswith(".onnx"):
             shutil.copy(DEFAULT_MODEL, path)
-        elif name.endswith(".toml"):
+        elif name == "recipe.toml":
             shutil.copy(user / "commands.toml", path)
         elif name.startswith("data/"):
             shutil.copytree(user / "data" / "speech-commands", path)

@@ -149,7 +149,8 @@ def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
     split, share = material.splits["validation"], lesson.clips.share
     teacher = lesson.teacher.eval()
     columns = (split.label, teacher_posteriors(teacher, split), split.speaker)
-    label, found, speaker = (gathered(share, column) for column in columns)
+    device = lesson.trainer.strategy.root_device
+    label, found, speaker = (gathered(share, column, device) for column in columns)
     measured = classification(split.labels, label, found, speaker)
     parameters = sum(p.numel() for p in teacher.parameters())
     return {"split": "validation", "parameters": parameters} | measured

@@ -127,9 +127,9 @@ def page(
         pictures[f"{stem}-det.png"] = det_figure(streams)
     records = [record for group in groups for record in group.records]
     ratios = [snr_name(snr) for snr in dict.fromkeys(r["snr"] for r in records)]
-    options = (["--snr", *(ratio.removesuffix(" dB") for ratio in ratios)] if noisy else []) + [
-        "--json"
-    ]
+    options = ["--neighbours"] if any(r["kind"] == r["name"] for r in records) else []
+    options += ["--snr", *(ratio.removesuffix(" dB") for ratio in ratios)] if noisy else []
+    options += ["--json"]
     evaluated = _command(_EVALUATE, records[0], *options) if records else _EVALUATE
     parts = [
         INTRODUCTION,
