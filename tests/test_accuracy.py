@@ -75,6 +75,23 @@ def test_distillation_is_told_by_the_same_seeds_of_the_same_recipe() -> None:
     assert not rows(page(group(other), {}, [], [])[0], "What distillation adds")
 
 
+def test_other_words_are_told_word_by_word_and_rare_ones_together() -> None:
+    def others(bed: float, dog: float, cat: float) -> dict[str, Any]:
+        found = {"bed": (30, bed), "cat": (5, cat), "dog": (15, dog)}
+        return {word: {"support": n, "recall": recall} for word, (n, recall) in found.items()}
+
+    records = [
+        record(0, 0.9, others=others(0.5, 0.8, 0.4), recall={"_silence_": 0.9}),
+        record(1, 0.9, others=others(0.7, 0.8, 0.4), recall={"_silence_": None}),
+        record(0, 0.9, snr=0.0),
+        record(0, 0.8, kind="cnn2d", judged="float32 whole clips", model="runs/t", recipe="t"),
+    ]
+    text = page(group(records), {}, [], [])[0]
+    [row] = rows(text, "Other words and background")
+    assert row[2] == "60.00 ± 14.14" and row[3] == "70.00 ± 0.00" and row[4] == "90.00"
+    assert "bed (30)" in text and "rarer words (20)" in text
+
+
 def test_a_model_that_was_measured_again_counts_once() -> None:
     [one] = group([record(0, 0.1), record(0, 0.9)])
     assert one.at(None) == {0: 0.9}
@@ -82,7 +99,7 @@ def test_a_model_that_was_measured_again_counts_once() -> None:
 
 def test_nothing_measured_is_said_everywhere() -> None:
     text, pictures = page([], {}, [], [])
-    assert text.count(MISSING) == 5 and not pictures
+    assert text.count(MISSING) == 6 and not pictures
 
 
 @pytest.fixture(autouse=True)

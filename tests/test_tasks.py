@@ -180,10 +180,6 @@ def test_training_without_noise_says_so_where_noise_is_asked_for(
             "field task: expected exclusive",
         ),
         (
-            {"data": {"speech": ["talk"]}, "augment": {"views": 2}},
-            "field augment.views: expected 0 together with data.speech",
-        ),
-        (
             {"teacher": {"kind": "cnn2d"}, "train": {"init": "run"}},
             "field train.init: expected none beside teacher",
         ),

@@ -16,7 +16,8 @@ from earmark.train.corpus import data_fingerprint, hashed_split, scan
 from earmark.train.dataset import SPEECH, label_set, load_split, recording_origin, speech_pool
 from earmark.train.epoch import epoch_batches
 from earmark.train.fit import train
-from earmark.train.recipe import Recipe
+from earmark.train.material import prepare
+from earmark.train.recipe import Recipe, parse_recipe
 from earmark.train.run import load_run, read_history
 from tiny_corpus import KEYWORDS, PITCH, RATE, tiny_recipe, word_pcm, write_corpus
 
@@ -257,3 +258,17 @@ def test_the_run_that_was_started_from_is_on_record(
     wide = dataclasses.replace(recipe.student, width=12)
     with pytest.raises(EarmarkError, match=r"train\.init: .* another shape"):
         train(dataclasses.replace(recipe, train=settings, student=wide), tmp_path / "wide")
+
+
+def test_words_that_are_left_out_train_nothing(recipe: Recipe, corpus: Path, tmp_path: Path):
+    material = prepare(recipe, tmp_path)
+    other = next(w for w in material.splits["train"].word if w not in (*LABELS, SPEECH))
+    less = prepare(with_data(recipe, leave_out=[str(other)]), tmp_path)
+    assert other not in less.splits["train"].word
+    assert (less.splits["validation"].word == other).sum() == (
+        material.splits["validation"].word == other
+    ).sum()
+    with pytest.raises(EarmarkError, match="has no class 'absent'"):
+        prepare(with_data(recipe, leave_out=["absent"]), tmp_path)
+    with pytest.raises(EarmarkError, match=r"data\.leave_out: expected no keyword"):
+        parse_recipe({"name": "a", "keywords": ["b"], "data": {"leave_out": ["b"]}}, "x.toml")

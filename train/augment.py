@@ -52,8 +52,8 @@ class AugmentSettings:
     mixup: NonNegative = 0.0
     """Parameter of the Beta distribution that draws the mixing weight."""
     views: Annotated[int, Field(ge=0, le=1 << 16)] = 0
-    """So many augmented waveforms are made of each clip, and training draws from them; 0: a new one
-    every time. Masks and mixup are drawn anew in any case."""
+    """So many augmented waveforms are made of each clip, the same whatever the seed, and training
+    draws from them; 0: a new one every time. Masks and mixup are drawn anew in any case."""
 
 
 def shapes_waveform(settings: AugmentSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.manifest import UNKNOWN
-from .dataset import Split
+from .dataset import SPEECH, Split
 from .share import BLOCK, WHOLE
 from .speech import surround
 
@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     to be filled with background."""
     draw: Tensor
     """int64 [batch], a random number of this one use of the clip."""
+    view: Tensor
+    """int64 [batch]: which of its views the clip is shown in."""
     number: Tensor
     """int64 [batch]: which clip it is, whichever process has it. Equal to ``clip`` where a process
     holds all of them."""
@@ -53,6 +55,7 @@ class Clips(Dataset[Any]):
         speech: NDArray[np.int16] = _NO_SPEECH,
         around: float = 0.0,
         seed: int = 0,
+        views: int = 0,
     ) -> None:
         """
         Args:
@@ -61,10 +64,11 @@ class Clips(Dataset[Any]):
             unlabelled: clips without a label, int16 [clips, samples].
             speech: free speech, int16 [samples].
             around: share of the words to put between pieces of free speech.
-            seed: which words and pieces these are follows from it, the clip and the draw.
+            seed: which words and pieces these are follows from it, the clip and its view.
+            views: how many views each clip has, 0 for another one in every use.
         """
         self.split, self.silence, self.unlabelled = split, silence, unlabelled
-        self.speech, self.around, self.seed = speech, around, seed
+        self.speech, self.around, self.seed, self.views = speech, around, seed, views
         self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
         self.places = max(0, len(speech) - split.pcm.shape[1])
         """Samples of free speech at which a piece can begin."""
@@ -101,6 +105,7 @@ class Clips(Dataset[Any]):
         foreign = ~(empty | piece | stored)
         row = np.where(stored, clip, 0)
         number = self._number(clip)
+        view = draw % self.views if self.views else draw
         pcm = np.asarray(self.split.pcm[row])
         pcm[empty] = 0
         if foreign.any():
@@ -114,11 +119,12 @@ class Clips(Dataset[Any]):
             label[empty] = UNLABELLED if self.silence is None else self.silence
             label[piece] = UNLABELLED if self.unknown is None else self.unknown
             if self.places and self.around:
-                for place in np.flatnonzero(stored & (label != self.silence)):
-                    use = (self.seed, int(number[place]), int(draw[place]))
+                words = stored & (label != self.silence) & (self.split.word[row] != SPEECH)
+                for place in np.flatnonzero(words):
+                    use = (self.seed, int(number[place]), int(view[place]))
                     pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
         # Copies: a transposed array is not whole in memory.
-        parts = (pcm, label, clip, draw, number)
+        parts = (pcm, label, clip, draw, view, number)
         return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in parts))
 
     def _number(self, clip: NDArray[np.int64]) -> NDArray[np.int64]:

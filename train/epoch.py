@@ -126,11 +126,19 @@ def keyword_rows(
             [_draw(pool[own], few, random), _draw(pool[~own], count - few, random)]
         )
 
-    others = np.flatnonzero((split.label == unknown) & (split.word != SPEECH))
+    others, spoken = (
+        np.flatnonzero((split.label == unknown) & ((split.word == SPEECH) == speech))
+        for speech in (False, True)
+    )
     chosen = [mixed(pool, each) for pool in members]
     count = round(data.unknown * whole)
-    parts = round(data.speech_share * count) if clips.places else 0
-    chosen.append(len(clips) + random.integers(max(1, clips.places), size=parts))
+    drawn_from = len(spoken) if clips.views else clips.places
+    parts = round(data.speech_share * count) if drawn_from else 0
+    if clips.views:
+        # Numbered views are of the pieces that the split has, others of new ones.
+        chosen.append(_draw(spoken, parts, random))
+    else:
+        chosen.append(len(clips) + random.integers(max(1, drawn_from), size=parts))
     if len(others):
         chosen.append(mixed(others, count - parts))
     real, drawn = background_clips(split, recipe, unknown, wanted)

@@ -47,7 +47,8 @@ class Lesson(pl.LightningModule):
             material.unlabelled,
             material.speech,
             recipe.data.speech_around,
-            recipe.seed,
+            recipe.view_seed,
+            recipe.augment.views,
         )
         self.rate = recipe.features.sample_rate
         # No buffer: what a module registers is sent from one process to the others.
@@ -86,20 +87,15 @@ class Lesson(pl.LightningModule):
         """How many processes hold the same clips, and share what is drawn from them."""
         return self.trainer.world_size // self.clips.share.ranks
 
-    def view(self, batch: Batch) -> Tensor:
-        """Which of its views each clip is shown in, int64 [batch]."""
-        views = self.recipe.augment.views
-        return batch.draw % views if views else batch.draw
-
     def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The waveforms [batch, samples] and labels [batch] of the views of a batch.
 
-        They depend on the seed, each clip and its view alone.
+        They depend on the seed of the views, each clip and its view alone.
         """
         return augment_audio(
             batch.pcm.float() / 32768,
             batch.label,
-            Draws.of(self.recipe.seed, batch.number, self.view(batch)),
+            Draws.of(self.recipe.view_seed, batch.number, batch.view),
             self.pool,
             self.recipe.augment,
             self.rate,
@@ -168,7 +164,9 @@ class StudentLesson(Lesson):
                 {
                     "augment": shapes_waveform(recipe.augment),
                     "noise": hashlib.sha256(self.pool.cpu().numpy().tobytes()).hexdigest(),
-                    "seed": recipe.seed,
+                    "speech": hashlib.sha256(self.clips.speech.tobytes()).hexdigest(),
+                    "around": self.clips.around,
+                    "seed": recipe.view_seed,
                     "classes": [self.unknown, self.silence],
                 },
                 embed=self.distillation.matches,
@@ -215,7 +213,7 @@ class StudentLesson(Lesson):
         taught = None
         if self.ensemble is not None and self.distillation is not None:
             with torch.no_grad():
-                answers = self.ensemble(batch.clip, self.view(batch), wav)
+                answers = self.ensemble(batch.clip, batch.view, wav)
             taught = self.distillation.targets(answers)
         if self.recipe.augment.mixup:
             mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)

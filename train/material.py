@@ -1,6 +1,7 @@
 """What a run learns from: the recordings that a recipe names, found, checked and decoded."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ..runtime.errors import EarmarkError
 from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .corpus import Corpus, scan, wanted_name
+from .corpus import Clip, Corpus, scan, wanted_name
 from .dataset import Split, load_split, noise_pool, owners, pieces, speech_pool
 from .recipe import Recipe
 from .share import BLOCK, WHOLE, Share
@@ -88,10 +89,26 @@ def _scan(recipe: Recipe) -> Corpus:
         )
     data, labels = recipe.data, recipe.labels
     corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
+    corpus = _without(corpus, data.leave_out)
     classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
     corpus.require(classes, ("train",), data.at_least, unknown)
     corpus.require(classes, ("validation",), unknown=unknown)
     return corpus
+
+
+def _without(corpus: Corpus, words: Sequence[str]) -> Corpus:
+    """A corpus less the training clips of some class folders."""
+    left = {folder_name(word) for word in words}
+    if missing := left - {folder_name(word) for word in corpus.words}:
+        roots = ", ".join(map(str, corpus.roots))
+        raise EarmarkError(
+            f"recipe field data.leave_out: {roots} has no class {min(missing)!r}: name a folder"
+        )
+
+    def kept(clip: Clip) -> bool:
+        return clip.split != "train" or not left & {folder_name(word) for word in clip.words}
+
+    return replace(corpus, clips=tuple(filter(kept, corpus.clips)))
 
 
 def _check_shares(corpus: Corpus, recipe: Recipe, ranks: int) -> None:

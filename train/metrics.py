@@ -8,6 +8,7 @@ import sklearn.metrics
 from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
+from ..runtime.manifest import UNKNOWN
 from .dataset import Split
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def measure(split: Split, posteriors: NDArray[np.float32]) -> dict[str, Any]:
 
     Returns:
         Those of :func:`classification`, or of :func:`multilabel` where clips may have several
-        classes, and ``skipped``, the number of clips that could not be read.
+        classes, and ``skipped``, the number of clips that could not be read. Where there is
+        ``_unknown_``, ``others`` has by class folder (``_speech_``: pieces of free speech) the
+        ``support`` and ``recall`` of the clips that are ``_unknown_``.
 
     Raises:
         EarmarkError: as those functions.
@@ -35,6 +38,18 @@ def measure(split: Split, posteriors: NDArray[np.float32]) -> dict[str, Any]:
         found = multilabel(split.labels, split.several, posteriors, split.speaker)
     else:
         found = classification(split.labels, split.label, posteriors, split.speaker)
+        if UNKNOWN in split.labels:
+            unknown = split.labels.index(UNKNOWN)
+            other = split.label == unknown
+            right = posteriors[other].argmax(axis=1) == unknown
+            words, word = np.unique(split.word[other], return_inverse=True)
+            found["others"] = {
+                str(name): {
+                    "support": int((word == i).sum()),
+                    "recall": float(right[word == i].mean()),
+                }
+                for i, name in enumerate(words)
+            }
     return found | {"skipped": split.skipped}
 
 

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text
+from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
 from .dataset import SAMPLE_RATE, label_set
@@ -41,6 +42,9 @@ class DataSettings:
     train, whoever speaks them, and ``roots`` must provide the validation split."""
     own_share: Share = 0.5
     """Share of each class's clips in a training epoch that comes from ``own``, where it has any."""
+    leave_out: tuple[str, ...] = ()
+    """Class folders that no clip is trained on: how well a model does with words that it never
+    heard is measured on theirs."""
     speech: tuple[str, ...] = ()
     """Folders of free speech that holds no keyword, any layout: pieces of it are ``_unknown_``."""
     speech_share: Share = 0.5
@@ -147,6 +151,12 @@ class Recipe:
         return label_set([k for k in self.keywords if k not in reserved], reserved)
 
     @property
+    def view_seed(self) -> int:
+        """The seed that the clips' views follow from: of numbered views always 0, so that runs of
+        other seeds share them, and what teachers said of them."""
+        return 0 if self.augment.views else self.seed
+
+    @property
     def multilabel(self) -> bool:
         """Whether a clip may have several classes."""
         return self.task == "multilabel"
@@ -234,6 +244,11 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "at least two classes, or data.balance = keywords, or a multi-label task",
         (data.balance == "keywords" or recipe.multilabel or len(recipe.keywords) > 1),
     )
+    yield (
+        "data.leave_out",
+        "no keyword",
+        not {folder_name(w) for w in data.leave_out} & {folder_name(k) for k in recipe.keywords},
+    )
     words = data.balance == "keywords"
     yield "data.speech", "none where data.balance is not keywords", words or not data.speech
     yield "data.own", "none where data.balance is not keywords", words or not data.own
@@ -254,11 +269,6 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         "task",
         "exclusive together with teacher or distill",
         not recipe.multilabel or (recipe.teacher is None and recipe.distill is None),
-    )
-    yield (
-        "augment.views",
-        "0 together with data.speech, of which every use draws other pieces",
-        not (data.speech and recipe.augment.views),
     )
     if recipe.distill is not None:
         distill = recipe.distill

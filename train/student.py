@@ -185,6 +185,12 @@ class Student(nn.Module):
         _, *caches = self._split(self.empty_cache(len(log_mel)))
         return self._network(log_mel, caches)[0]
 
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """What the last layer reads, [batch, width, steps], of whole signals given as log mel
+        energies."""
+        _, *caches = self._split(self.empty_cache(len(log_mel)))
+        return self._embed(log_mel, caches)[0]
+
     def forward(self, pcm: Tensor, cache: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One chunk of a stream, or a whole signal.
 
@@ -209,6 +215,12 @@ class Student(nn.Module):
         return [p.unflatten(1, s) for p, s in zip(parts, self.cache_shapes, strict=True)]
 
     def _network(self, log_mel: Tensor, caches: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, following = self._embed(log_mel, caches[:-1])
+        logits = torch.cat([caches[-1], self.head(x)], dim=2)
+        following.append(logits[..., logits.shape[2] - (self.average - 1) :])
+        return F.avg_pool1d(logits, self.average, 1).transpose(1, 2), following
+
+    def _embed(self, log_mel: Tensor, caches: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         queue = iter(caches)
         following: list[Tensor] = []
 
@@ -227,9 +239,7 @@ class Student(nn.Module):
         x = F.relu(self.project(x, x[..., :0])[0])
         for layer in self.blocks:
             x = F.relu(x + run(layer, x))
-        logits = torch.cat([next(queue), self.head(x[:, :, 0])], dim=2)
-        following.append(logits[..., logits.shape[2] - (self.average - 1) :])
-        return F.avg_pool1d(logits, self.average, 1).transpose(1, 2), following
+        return x[:, :, 0], following
 
 
 def whole_steps(wav: Tensor, step: int) -> Tensor:

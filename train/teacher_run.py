@@ -1,7 +1,8 @@
-"""A complete teacher's run directory, read back to teach a student.
+"""A complete run directory, read back to teach a student.
 
-It is a run directory as of :mod:`earmark.train.run`, with two files of its own: ``teacher.json``,
-the shape of the network, and ``teacher.pt``, the weights.
+That of a teacher is one as of :mod:`earmark.train.run`, with two files of its own:
+``teacher.json``, the shape of the network, and ``teacher.pt``, the weights. A student's can teach
+as well.
 """
 
 import json
@@ -19,6 +20,7 @@ from .dataset import Split
 from .progress import progress
 from .recipe import Recipe
 from .teachers import registry
+from .teachers.student import student_teacher
 from .teachers.teacher import Teacher
 
 WEIGHTS = "teacher.pt"
@@ -40,13 +42,12 @@ class TeacherRun:
     @property
     def title(self) -> str:
         """What a manifest calls it."""
-        assert self.recipe.teacher is not None
-        return f"{self.recipe.name} ({self.recipe.teacher.kind})"
+        kind = self.recipe.teacher.kind if self.recipe.teacher else "student"
+        return f"{self.recipe.name} ({kind})"
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The teacher itself, and what it learned from."""
-        assert self.recipe.teacher is not None
         made = self.teacher.backbone.source or Source(
             self.title, "none of its own: that of its training data", "teacher"
         )
@@ -54,15 +55,19 @@ class TeacherRun:
 
 
 def load_teacher(path: str | Path) -> TeacherRun:
-    """Read a complete teacher.
+    """Read a complete teacher, or a complete student that is to teach.
 
     Raises:
-        EarmarkError: it is no run of a teacher, it is incomplete, or a file in it is damaged.
+        EarmarkError: it is no run, it is incomplete, or a file in it is damaged.
     """
     path = Path(path)
+    if runs.is_complete(path):
+        run = runs.load_run(path)
+        teacher = student_teacher(run.student).eval().requires_grad_(False)
+        return TeacherRun(path, run.recipe, run.info, teacher, run.weights_sha256)
     recipe, info = runs.open_run(path, WEIGHTS, "teach")
     if recipe.teacher is None:
-        raise EarmarkError(f"{path}: a student's run: name a teacher's")
+        raise EarmarkError(f"{path}: a student's run that is not complete: run train again")
     shape = path / SHAPE
     try:
         backbone = registry.rebuild(json.loads(shape.read_text(encoding="utf-8")))

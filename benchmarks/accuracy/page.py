@@ -13,6 +13,8 @@ from ...export.judge import STREAMING
 from ...export.noisy import snr_name
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_bytes, write_text
+from ...runtime.manifest import SILENCE, UNKNOWN
+from ...train.dataset import SPEECH
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
 from .det import cautions, det_figure
@@ -30,6 +32,8 @@ Every figure here was measured by the command above its table; `earmark accuracy
 microphone takes, *whole clips* a network that is not exported, on the same clips."""
 _EVALUATE = "earmark evaluate MODEL..."
 _DET = "earmark det MODEL..."
+_FEW = 20
+"""Clips below which a word is counted with others of its kind."""
 _FOLDERS = ("data", "noise", "speech", "other")
 
 
@@ -136,6 +140,7 @@ def page(
         *_section("Accuracy, size and cost", evaluated, _clips(groups, cost)),
         *_section("What distillation adds", evaluated, _gains(groups)),
         *_section("Robustness", evaluated, _robustness(noisy, f"{stem}-snr.png")),
+        *_section("Other words and background", evaluated, _others(groups)),
         *_section(
             "Streams",
             _command(_DET, streams[0]) if streams else _DET,
@@ -268,6 +273,42 @@ def _robustness(groups: Sequence[Group], name: str) -> str:
         f"{markdown_table(heads, rows)}\n\n"
         f"![Top-1 against the signal-to-noise ratio]({name})"
     )
+
+
+def _others(groups: Sequence[Group]) -> str:
+    """How much of what is no keyword is told from keywords, by word."""
+    clean = [[r for r in one.records if r["snr"] is None and r.get("others")] for one in groups]
+    names = dict.fromkeys(word for some in clean for r in some for word in r["others"])
+    support: dict[str, int] = {}
+    for record in (r for some in clean for r in some):
+        support |= {word: found["support"] for word, found in record["others"].items()}
+    # Words of a few clips say little each.
+    rare = [word for word in names if support[word] < _FEW]
+    columns = [(word, [word]) for word in names if word not in rare]
+    columns += [("rarer words", rare)] if rare else []
+    rows = []
+    for one, some in zip(groups, clean, strict=True):
+        if not some:
+            continue
+        cells = [
+            percent_spread([_recall(r["others"], words) for r in some]) for _, words in columns
+        ]
+        background = [r["recall"][SILENCE] for r in some if r["recall"].get(SILENCE) is not None]
+        cells.append(percent_spread(background) if background else "-")
+        rows.append([one.title, one.first["judged"], *cells])
+    if not rows:
+        return ""
+    heads = [f"{head} ({sum(support[word] for word in words)})" for head, words in columns]
+    return (
+        f"Recall of `{UNKNOWN}` in % for each other word, with its number of clips (`{SPEECH}`: "
+        f"pieces of free speech), and of `{SILENCE}`.\n\n"
+        f"{markdown_table(('model', 'judged', *heads, SILENCE), rows)}"
+    )
+
+
+def _recall(others: dict[str, Any], words: Sequence[str]) -> float:
+    found = [others[word] for word in words if word in others]
+    return float(np.average([f["recall"] for f in found], weights=[f["support"] for f in found]))
 
 
 def _streams(reports: Sequence[Record], name: str) -> str:
