@@ -122,19 +122,21 @@ class Ensemble:
             )
             teacher.to("cpu")
 
-    def __call__(self, clip: Tensor, view: Tensor, wav: Tensor) -> list[Outputs]:
+    def __call__(self, clip: Tensor, view: Tensor, wav: Tensor | None) -> list[Outputs]:
         """Every teacher's answers to a batch.
 
         Args:
             clip: numbers of the clips, int64 [batch].
             view: which of their views, int64 [batch].
-            wav: the waveforms of these views, [batch, samples].
+            wav: the waveforms of these views, [batch, samples]; not needed once all has been
+                answered.
         """
         if not self.tables:
+            assert wav is not None
             return [run.teacher(wav) for run in self.runs]
         row = self.row[clip.cpu()]
         answered = [table(row, view) for table in self.tables]
-        return [Outputs(*(part.to(wav.device) for part in one)) for one in answered]
+        return [Outputs(*(part.to(clip.device) for part in one)) for one in answered]
 
     def embeddings(self, clips: Recordings, render: Render) -> Tensor:
         """Embeddings of one view of clips from all over the recordings, float32 [clips, width]."""

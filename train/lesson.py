@@ -23,6 +23,7 @@ from .lightning_import import pl
 from .material import Material
 from .metrics import watched
 from .recipe import Recipe
+from .seen import SeenViews
 from .student import Student, whole_steps
 
 READOUT = 0.1
@@ -142,6 +143,9 @@ class StudentLesson(Lesson):
             self.distillation = Distillation(
                 recipe.distill, recipe.student.width, ensemble.embedding_width
             )
+        self.listening = recipe.distill is not None and recipe.distill.mode == "online"
+        """Whether teachers hear every step."""
+        self.seen: SeenViews | None = None
         self._embedding: Tensor | None = None
         if self.distillation is not None and self.distillation.matches:
             self.student.head.register_forward_pre_hook(self._keep_embedding)
@@ -151,6 +155,7 @@ class StudentLesson(Lesson):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        self._keep_views()
         if self.ensemble is None or self.distillation is None:
             return
         settings, recipe = self.distillation.settings, self.recipe
@@ -182,6 +187,21 @@ class StudentLesson(Lesson):
             sample = self.ensemble.embeddings(self.clips, self.render)
             self.distillation.reduce(self.trainer.strategy.broadcast(sample))
 
+    def _keep_views(self) -> None:
+        views, empty = self.recipe.augment.views, self._empty_clips()
+        samples = self.split.pcm.shape[1]
+        shape = self.log_mel(torch.zeros(1, samples, device=self.device)).shape[1:]
+        if views and SeenViews.fits(len(self.clips) + empty, views, shape):
+            self.seen = SeenViews(len(self.clips), empty, views, shape, self._make_views)
+
+    def _make_views(self, clips: NDArray[np.int64], view: int) -> tuple[Tensor, Tensor]:
+        wav, label = self.augmented(self._batch(clips, view))
+        return self.log_mel(wav), label
+
+    def log_mel(self, wav: Tensor) -> Tensor:
+        """What the student sees of clips [batch, samples], [batch, frames, mels]."""
+        return self.student.log_mel(whole_steps(wav, self.student.step))
+
     def _empty_clips(self) -> int:
         """How many empty clips an epoch has, of negative numbers."""
         if self.unknown is None or self.recipe.data.balance != "keywords":
@@ -192,18 +212,24 @@ class StudentLesson(Lesson):
     @torch.no_grad()
     def render(self, clips: NDArray[np.int64], view: int) -> Tensor:
         """The waveforms, [clips, samples], of a view of clips, numbered as in :class:`Batch`."""
+        return self.augmented(self._batch(clips, view))[0]
+
+    def _batch(self, clips: NDArray[np.int64], view: int) -> Batch:
         batch = self.clips.__getitems__([(int(clip), view) for clip in clips])
-        return self.augmented(Batch(*(part.to(self.device) for part in batch)))[0]
+        return Batch(*(part.to(self.device) for part in batch))
 
     def judge(self, wav: Tensor) -> Tensor:
-        log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
-        return self.student.classify(log_mel)[:, -1]
+        return self.student.classify(self.log_mel(wav))[:, -1]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         self.seed_step()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            wav, label = self.augmented(batch)
-            log_mel = self.student.log_mel(whole_steps(wav, self.student.step))
+            # Waveforms are made where teachers hear them, or nothing is kept of them.
+            wav, label = self.augmented(batch) if self.listening or not self.seen else (None, None)
+            if self.seen:
+                log_mel, label = self.seen(batch.clip, batch.view)
+            else:
+                log_mel = self.log_mel(wav)
             log_mel = self.masked(log_mel, batch)
             if self.recipe.multilabel:
                 target, known = label.float(), torch.ones_like(batch.clip, dtype=torch.bool)
@@ -216,7 +242,7 @@ class StudentLesson(Lesson):
                 answers = self.ensemble(batch.clip, batch.view, wav)
             taught = self.distillation.targets(answers)
         if self.recipe.augment.mixup:
-            mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
+            mix = Mixture.draw(len(batch.clip), self.recipe.augment.mixup, self.device)
             log_mel, target = mix(log_mel), mix(target)
             # The label of what is mixed with a clip without one is not known either.
             known = known & known[mix.other]
@@ -226,7 +252,7 @@ class StudentLesson(Lesson):
         loss = label_loss(logits, target, known, settings.label_smoothing, self.recipe.multilabel)
         if self.distillation is not None and taught is not None:
             loss = self.distillation(loss, logits, self._embedding, taught)
-        return self.report(loss, len(wav))
+        return self.report(loss, len(batch.clip))
 
     def configure_optimizers(self) -> Any:
         settings = self.recipe.train
