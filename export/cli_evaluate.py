@@ -18,7 +18,8 @@ def _configure(parser: ArgumentParser) -> None:
         "models",
         metavar="MODEL",
         nargs="+",
-        help="model files; also run directories, which hear whole clips in torch",
+        help="model files; also run directories, which hear whole clips in torch; A+B is an "
+        "ensemble, the mean of both",
     )
     parser.add_argument(
         "--data",
@@ -72,7 +73,7 @@ def _run(arguments: Namespace) -> int:
     from ..train.metrics import measure
     from .drawing import PICTURES
     from .evaluate import write_predictions
-    from .judge import neighbours, open_judge
+    from .judge import check_alike, neighbours, open_judge
     from .noisy import in_noise, parse_snrs
 
     if arguments.confusion and Path(arguments.confusion).suffix.lower() not in PICTURES:
@@ -80,18 +81,10 @@ def _run(arguments: Namespace) -> int:
             f"--confusion {arguments.confusion}: name a file that ends in {', '.join(PICTURES)}"
         )
     snrs = parse_snrs(arguments.snr)
-    judges = [open_judge(Path(name)) for name in arguments.models]
+    judges = [open_judge(name) for name in arguments.models]
     first = judges[0]
     for other in judges[1:]:
-        if (other.labels, other.clip, other.multilabel) != (
-            first.labels,
-            first.clip,
-            first.multilabel,
-        ):
-            raise EarmarkError(
-                f"{other.about['model']}: has other labels or clips than {first.about['model']}: "
-                "measure it by itself"
-            )
+        check_alike(first, other)
     alone = len(judges) == len(snrs) == 1 and not arguments.neighbours
     if (arguments.predictions or arguments.confusion) and not alone:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")

@@ -21,6 +21,7 @@ from ..train.dataset import Split
 from .evaluate import clip_seconds, score
 
 STREAMING, WHOLE = "streaming", "whole clips"
+ENSEMBLE = "ensemble"
 _PLACES = {"data": ("cache",), "train": ("threads", "devices", "nodes", "accelerator")}
 """Fields of a recipe that change where it runs, not what it is."""
 
@@ -35,20 +36,24 @@ class Judge:
     multilabel: bool
     about: dict[str, Any]
     """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
-    or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``, ``seed``,
-    ``teacher``, and hashes of its ``recipe`` without the seed and of its ``base``, which is the
-    recipe without distillation as well."""
+    ``ensemble``, or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``,
+    ``seed``, ``teacher``, and hashes of its ``recipe`` without the seed and of its ``base``, which
+    is the recipe without distillation as well."""
     posteriors: Callable[[Split], NDArray[np.float32]]
     """float32 [N, labels] of the clips of a split."""
 
 
-def open_judge(path: Path) -> Judge:
-    """A model file, or the complete run directory of a student or a teacher.
+def open_judge(name: str) -> Judge:
+    """A model file, the complete run directory of a student or a teacher, or several of them with
+    ``+`` between, which are one: the mean of their posteriors.
 
     Raises:
-        EarmarkError: it is neither, or damaged.
+        EarmarkError: it is none of these, or damaged.
     """
-    return _run(path) if path.is_dir() else _file(path)
+    path = Path(name)
+    if path.is_dir():
+        return _run(path)
+    return _file(path) if path.exists() or "+" not in name else _ensemble(name)
 
 
 def neighbours(train: Split, clip: float) -> list[Judge]:
@@ -121,6 +126,46 @@ def _run(path: Path) -> Judge:
         recipe=asdict(run.recipe),
     )
     return Judge(run.info.labels, run.recipe.data.clip, run.recipe.multilabel, about, posteriors)
+
+
+def _ensemble(name: str) -> Judge:
+    members = [open_judge(part) for part in name.split("+")]
+    first = members[0]
+    for other in members[1:]:
+        check_alike(first, other)
+
+    def posteriors(split: Split) -> NDArray[np.float32]:
+        return np.mean([member.posteriors(split) for member in members], axis=0, dtype=np.float32)
+
+    abouts = [member.about for member in members]
+    sizes = [about["parameters"] for about in abouts]
+    about = _about(
+        name,
+        " + ".join(f"{about['name']} ({about['kind']})" for about in abouts),
+        kind=ENSEMBLE,
+        judged=" + ".join(dict.fromkeys(about["judged"] for about in abouts)),
+        precision=abouts[0]["precision"],
+        parameters=None if None in sizes else sum(sizes),
+        recipe={str(i): about["recipe"] for i, about in enumerate(abouts)},
+    )
+    return Judge(first.labels, first.clip, first.multilabel, about, posteriors)
+
+
+def check_alike(first: Judge, other: Judge) -> None:
+    """Refuse to compare models of other labels or clips.
+
+    Raises:
+        EarmarkError: they have.
+    """
+    if (other.labels, other.clip, other.multilabel) != (
+        first.labels,
+        first.clip,
+        first.multilabel,
+    ):
+        raise EarmarkError(
+            f"{other.about['model']}: has other labels or clips than {first.about['model']}: "
+            "measure it by itself"
+        )
 
 
 def _about(

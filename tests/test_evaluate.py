@@ -164,6 +164,24 @@ def test_free_speech_is_unknown(tmp_path: Path, model: str, verbs: None, capsys)
     assert found["support"]["_unknown_"] == found["support"]["low"] == 2
 
 
+def test_several_with_a_plus_between_are_one(
+    tmp_path: Path, model: str, verbs: None, capsys
+) -> None:
+    root, other = tmp_path / "words", str(toy_model.save(tmp_path / "other.onnx"))
+    for name in ("ann", "bob"):
+        record(root, "low", name, 440)
+        record(root, "high", name, 440)
+    command = ["evaluate", model, f"{model}+{other}", "--data", str(root), "--split", "all"]
+    assert main([*command, "--json"]) == 0
+    alone, both = map(json.loads, capsys.readouterr().out.splitlines())
+    assert both["kind"] == "ensemble" and both["parameters"] == 2 * alone["parameters"]
+    assert both["name"] == " + ".join(2 * [f"{alone['name']} (student)"])
+    # The mean of equals is the same.
+    assert both["confusion"] == alone["confusion"]
+    assert main(["evaluate", f"{model}+{tmp_path / 'absent'}", "--data", str(root)]) == 1
+    assert "absent" in capsys.readouterr().err
+
+
 def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, capsys) -> None:
     root = tmp_path / "words"
     record(root, "low", "ann", 440)
