@@ -14,8 +14,8 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import write_bytes
 from ..runtime.manifest import SILENCE, UNKNOWN
 from ..runtime.wav import wav_bytes
-from ..train.dataset import SAMPLE_RATE, Split
-from ..train.speak import SPEECH_DB
+from ..train.collect.speak import SPEECH_DB
+from ..train.data.dataset import SAMPLE_RATE, Split
 
 FADE = SAMPLE_RATE // 50
 

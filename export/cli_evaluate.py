@@ -10,7 +10,7 @@ from ..runtime.command import Command
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..train.dataset import Split
+    from ..train.data.dataset import Split
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -68,8 +68,8 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
-    from ..train.corpus import scan
-    from ..train.dataset import load_split, noise_pool
+    from ..train.data.corpus import scan
+    from ..train.data.dataset import load_split, noise_pool
     from ..train.metrics import measure
     from .drawing import PICTURES
     from .evaluate import write_predictions

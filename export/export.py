@@ -16,13 +16,13 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import Decision, Manifest
-from ..train.corpus import data_fingerprint, scan
-from ..train.dataset import Split, load_split
+from ..train.data.corpus import data_fingerprint, scan
+from ..train.data.dataset import Split, load_split
+from ..train.data.share import WHOLE, Share
 from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
 from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from ..train.score import clip_posteriors
-from ..train.share import WHOLE, Share
 from .card import model_card
 from .evaluate import evaluate
 from .graph import Affine, build

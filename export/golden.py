@@ -260,7 +260,7 @@ def _made(rate: int, chunk: int) -> Iterator[tuple[str, Pcm]]:
 
 def _words(keywords: Sequence[str], rate: int) -> list[Pcm]:
     """The first keywords, spoken, with pauses between them; nothing without a synthesizer."""
-    from ..train.speak import spoken
+    from ..train.collect.speak import spoken
 
     pause = np.zeros(rate // 2, np.int16)
     parts = [pause]

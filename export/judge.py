@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
-from ..train.dataset import Split
+from ..train.data.dataset import Split
 from .evaluate import clip_seconds, score
 
 STREAMING, WHOLE = "streaming", "whole clips"
@@ -102,7 +102,7 @@ def _run(path: Path) -> Judge:
     from ..train.recipe import load_recipe
     from ..train.run import RECIPE, load_run
     from ..train.score import clip_posteriors
-    from ..train.teacher_run import load_teacher, teacher_posteriors
+    from ..train.teachers.run import load_teacher, teacher_posteriors
 
     if not (path / RECIPE).is_file():
         raise EarmarkError(f"{path}: no run directory: name one, or a model file")
@@ -135,7 +135,8 @@ def _ensemble(name: str) -> Judge:
         check_alike(first, other)
 
     def posteriors(split: Split) -> NDArray[np.float32]:
-        return np.mean([member.posteriors(split) for member in members], axis=0, dtype=np.float32)
+        said = np.stack([member.posteriors(split) for member in members])
+        return said.mean(axis=0, dtype=np.float32)
 
     abouts = [member.about for member in members]
     sizes = [about["parameters"] for about in abouts]

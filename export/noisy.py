@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE
-from ..train.dataset import SAMPLE_RATE, Split
+from ..train.data.dataset import SAMPLE_RATE, Split
 from .matching import loud
 
 _TRIES = 20

@@ -16,7 +16,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import MAX_OPERATING_POINTS, Decision, Manifest
 from ..runtime.sources import Piece, Source
-from ..train.corpus import Clip, folder_name, scan, word_clips
+from ..train.data.corpus import Clip, folder_name, scan, word_clips
 from ..train.progress import progress
 from .det import THRESHOLDS, Curve, Trace, sweep, trace
 from .intervals import hours_to_measure, poisson_interval, wilson_interval
@@ -104,8 +104,8 @@ def keyword_clips(
         split: ``train``, ``validation``, ``test`` or ``all``.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.corpus.scan`, the keyword is not the model's, or there
-            are no clips.
+        EarmarkError: as :func:`earmark.train.data.corpus.scan`, the keyword is not the model's, or
+            there are no clips.
     """
     if keyword is not None:
         if keyword not in manifest.keywords:

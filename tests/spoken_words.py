@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from earmark.runtime import Engine, read_audio
-from earmark.train.synth import synthesize
+from earmark.train.collect.synth import synthesize
 
 RATE = 16000
 WORDS = ("left", "yes", "go", "right")

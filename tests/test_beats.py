@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 from earmark.runtime.errors import EarmarkError
-from earmark.train import cli_data, fetch
+from earmark.train import cli_data
+from earmark.train.collect import fetch
 from earmark.train.teachers import beats, beats_checkpoints
 from earmark.train.teachers.beats import RELEASED, Beats
 from earmark.train.teachers.beats_checkpoints import CHECKPOINTS, Checkpoint, download_beats

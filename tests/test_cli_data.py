@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from earmark.runtime.command import Command
 from earmark.runtime.errors import EarmarkError
-from earmark.train import cli_data, speech_commands
-from earmark.train.corpus import scan
+from earmark.train import cli_data
+from earmark.train.collect import speech_commands
+from earmark.train.data.corpus import scan
 
 
 def run(command: Command, *arguments: object) -> int:

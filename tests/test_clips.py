@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from earmark.runtime import EarmarkError, read_audio
 from earmark.runtime.clips import noise_place, save, speaker_name, word_place
-from earmark.train.corpus import hashed_split, scan
+from earmark.train.data.corpus import hashed_split, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

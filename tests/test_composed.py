@@ -25,7 +25,7 @@ from earmark.export.matching import Word
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.train.dataset import Split
+from earmark.train.data.dataset import Split
 from tiny_corpus import RATE, write_corpus
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train.corpus import SPLITS, find_audio, folder_name, hashed_split, scan
+from earmark.train.data.corpus import SPLITS, find_audio, folder_name, hashed_split, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,9 +9,9 @@ import soundfile
 import torch
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
-from earmark.train.corpus import scan
 from earmark.train.crossval import crossval
-from earmark.train.dataset import load_split
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import load_split
 from earmark.train.knn import knn_figures, knn_posteriors, pooled_mfcc
 from earmark.train.mfcc import Mfcc, MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml

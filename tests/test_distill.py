@@ -16,14 +16,14 @@ import torch
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.train import ensemble
-from earmark.train.distill import Distillation, DistillSettings, linear_cka, soft_loss
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import load_run
 from earmark.train.student import whole_steps
 from earmark.train.teach import teach
-from earmark.train.teacher_run import load_teacher
+from earmark.train.teachers import ensemble
+from earmark.train.teachers.distill import Distillation, DistillSettings, linear_cka, soft_loss
+from earmark.train.teachers.run import load_teacher
 from earmark.train.teachers.settings import TeacherSettings
 from earmark.train.teachers.teacher import Outputs
 from hypothesis import given
@@ -168,7 +168,7 @@ def test_what_is_cached_is_not_asked_again(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("asked a teacher")
 
-    monkeypatch.setattr("earmark.train.teacher_cache.ask", never)
+    monkeypatch.setattr("earmark.train.teachers.cache.ask", never)
     train(distilled(recipe, teachers[:1], weight=0.5, temperature=4.0), tmp_path / "again")
     assert files(recipe) == before
     # Students of other seeds see the same views.
@@ -199,7 +199,7 @@ def test_what_is_cached_covers_free_speech(
     )
     assert losses(cached) == pytest.approx(losses(online), rel=2e-3)
     # Which words stand in speech is part of what was asked.
-    monkeypatch.setattr("earmark.train.teacher_cache.ask", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("earmark.train.teachers.cache.ask", lambda *_: pytest.fail("asked"))
     train(distilled(spoken, teachers[:1], weight=0.5), tmp_path / "again")
     less = dataclasses.replace(spoken, data=dataclasses.replace(data, speech_around=0.1))
     with pytest.raises(pytest.fail.Exception, match="asked"):

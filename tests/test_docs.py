@@ -39,8 +39,8 @@ from earmark.runtime.microphone import portaudio
 from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
 from earmark.runtime.wyoming import server as wyoming_server
-from earmark.train import speech_commands
-from earmark.train.corpus import hashed_split
+from earmark.train.collect import speech_commands
+from earmark.train.data.corpus import hashed_split
 from earmark.train.recipe import parse_recipe
 from earmark.train.teachers import beats_checkpoints
 

@@ -15,8 +15,8 @@ from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.posteriors import softmax
-from earmark.train.corpus import hashed_split, scan
-from earmark.train.dataset import Split, load_split
+from earmark.train.data.corpus import hashed_split, scan
+from earmark.train.data.dataset import Split, load_split
 
 RATE = 16000
 

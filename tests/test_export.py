@@ -180,7 +180,7 @@ def test_all_convolutions_run_in_int8(exported: ExportResult) -> None:
 
 
 def test_calibration_clips_are_training_clips(exported: ExportResult, runs: list[Path]) -> None:
-    from earmark.train.corpus import scan
+    from earmark.train.data.corpus import scan
 
     split = {
         str(clip.path): clip.split for clip in scan(*load_run(runs[0]).recipe.data.roots).clips

@@ -16,8 +16,8 @@ import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
 from earmark.train.checkpoints import AtomicCheckpointIO, epochs_done
-from earmark.train.clips import Clips
-from earmark.train.epoch import epoch_batches
+from earmark.train.data.clips import Clips
+from earmark.train.data.epoch import epoch_batches
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
@@ -239,8 +239,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
 def test_an_epoch_balances_keywords_and_follows_from_its_number(
     recipe: Recipe, corpus: Path
 ) -> None:
-    from earmark.train.corpus import scan
-    from earmark.train.dataset import label_set, load_split
+    from earmark.train.data.corpus import scan
+    from earmark.train.data.dataset import label_set, load_split
 
     split = load_split(scan(corpus), label_set(recipe.keywords), "train")
     clips = Clips(split, 3, split.pcm[:0])

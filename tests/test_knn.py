@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from earmark.train.corpus import scan
-from earmark.train.dataset import label_set, load_split
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import label_set, load_split
 from earmark.train.knn import knn_figures, pooled_mfcc
 from earmark.train.mfcc import Mfcc, MfccSettings
 from earmark.train.run_info import _some

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
-from earmark.train.corpus import scan
-from earmark.train.dataset import load_split
-from earmark.train.metadata import read_rows
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import load_split
+from earmark.train.data.metadata import read_rows
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.noisy import in_noise, parse_snrs, rms
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
-from earmark.train.dataset import Split
+from earmark.train.data.dataset import Split
 from earmark.train.fit import train
 from earmark.train.teach import teach
 from earmark.train.teachers.settings import TeacherSettings

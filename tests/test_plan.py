@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
-from earmark.train.corpus import scan
+from earmark.train.data.corpus import scan
+from earmark.train.data.survey import Survey, survey
 from earmark.train.fit import train
 from earmark.train.plan import find_folds, plan
 from earmark.train.recipe import Recipe, load_recipe, parse_recipe
 from earmark.train.run import load_run
-from earmark.train.survey import Survey, survey
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import PITCH, RATE, word_pcm, write_corpus

@@ -15,7 +15,7 @@ from earmark.runtime import EarmarkError, read_audio, record
 from earmark.runtime.cli import main
 from earmark.runtime.clips import noise_place, word_place
 from earmark.runtime.sources import DeviceBack, DeviceLost, Gap, Piece
-from earmark.train.corpus import scan
+from earmark.train.data.corpus import scan
 from toy_model import tone
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 

@@ -7,7 +7,7 @@ from earmark.benchmarks.scene import compose, hear
 from earmark.export.matching import LATE, Word, match
 from earmark.runtime.engine import Detection, Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.train.dataset import Split
+from earmark.train.data.dataset import Split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array

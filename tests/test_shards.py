@@ -17,20 +17,21 @@ from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train import ensemble, shards
-from earmark.train.clips import Clips
-from earmark.train.corpus import Corpus, scan, write_source
-from earmark.train.dataset import label_set, load_split
-from earmark.train.distill import DistillSettings
-from earmark.train.epoch import epoch_batches
+from earmark.train.data import shards
+from earmark.train.data.clips import Clips
+from earmark.train.data.corpus import Corpus, scan, write_source
+from earmark.train.data.dataset import label_set, load_split
+from earmark.train.data.epoch import epoch_batches
+from earmark.train.data.material import prepare
+from earmark.train.data.shard_writer import write_shards
+from earmark.train.data.share import Share
 from earmark.train.fit import train
-from earmark.train.material import prepare
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run
 from earmark.train.score import clip_posteriors
-from earmark.train.shard_writer import write_shards
-from earmark.train.share import Share
-from earmark.train.teacher_run import teacher_posteriors
+from earmark.train.teachers import ensemble
+from earmark.train.teachers.distill import DistillSettings
+from earmark.train.teachers.run import teacher_posteriors
 from earmark.train.teachers.settings import TeacherSettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -353,7 +354,7 @@ def test_each_process_decodes_its_shards_only(
         read.append(recording.shard)
         return shards.read_recording(recording, rate)
 
-    monkeypatch.setattr("earmark.train.dataset.read_recording", noted)
+    monkeypatch.setattr("earmark.train.data.dataset.read_recording", noted)
     recipe = sharded(tars, tmp_path)
     whole = prepare(recipe, tmp_path)
     held: dict[str, list[str]] = {"train": [], "validation": []}
@@ -525,7 +526,7 @@ def test_teachers_are_asked_of_each_part_by_its_process_and_found_again(
         asked.append(len(clips))
         return ask(teacher, render, clips, *rest)
 
-    monkeypatch.setattr("earmark.train.teacher_cache.ask", counted)
+    monkeypatch.setattr("earmark.train.teachers.cache.ask", counted)
     alone = dataclasses.replace(taught, train=dataclasses.replace(taught.train, devices=1))
     one = train(alone, tmp_path / "one")
     assert losses(one)[-1] < losses(one)[0]

@@ -8,8 +8,8 @@ import onnx.numpy_helper
 import pytest
 from earmark.export.evaluate import evaluate
 from earmark.runtime import Detection, Engine
-from earmark.train.corpus import scan
-from earmark.train.dataset import Split, load_split
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import Split, load_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken_words import RATE, WORDS, spoken_scene

@@ -1,7 +1,7 @@
 """Free speech around words: the word stays, what was silent before and after it does not."""
 
 import numpy as np
-from earmark.train.speech import surround, word_bounds
+from earmark.train.data.speech import surround, word_bounds
 from hypothesis import given
 from hypothesis import strategies as st
 

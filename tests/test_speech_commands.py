@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train import fetch, speech_commands
-from earmark.train.corpus import scan
-from earmark.train.speech_commands import SOURCE, download_archive
+from earmark.train.collect import fetch, speech_commands
+from earmark.train.collect.speech_commands import SOURCE, download_archive
+from earmark.train.data.corpus import scan
 
 HERE = Source("Tiny", "CC0")
 

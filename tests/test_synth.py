@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train.corpus import hashed_split, scan
-from earmark.train.dataset import label_set, load_split, noise_pool
+from earmark.train.data.corpus import hashed_split, scan
+from earmark.train.data.dataset import label_set, load_split, noise_pool
 
 pytest.importorskip("espeakng_loader")
 
-from earmark.train import espeak, synth
-from earmark.train.synth import SOURCE, confusable_words, speaker_id, synthesize
+from earmark.train.collect import espeak, synth
+from earmark.train.collect.synth import SOURCE, confusable_words, speaker_id, synthesize
 
 KEYWORDS = ["yes", "Hey computer"]
 
@@ -197,7 +197,7 @@ def test_missing_voice_data_is_one_line(tmp_path: Path) -> None:
 import espeakng_loader
 espeakng_loader.get_data_path = lambda: {str(tmp_path)!r}
 from earmark.runtime.errors import EarmarkError
-from earmark.train.espeak import synthesizer
+from earmark.train.collect.espeak import synthesizer
 try:
     synthesizer()
 except EarmarkError as error:

@@ -11,10 +11,10 @@ from earmark.export.evaluate import score
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.train.clips import Clips
-from earmark.train.corpus import scan
-from earmark.train.dataset import Split, load_split
-from earmark.train.epoch import balanced_rows, epoch_batches
+from earmark.train.data.clips import Clips
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import Split, load_split
+from earmark.train.data.epoch import balanced_rows, epoch_batches
 from earmark.train.fit import train
 from earmark.train.metrics import measure
 from earmark.train.recipe import Recipe, parse_recipe

@@ -14,9 +14,9 @@ from earmark.train.mfcc import MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import read_history
 from earmark.train.teach import teach, warm_cosine
-from earmark.train.teacher_run import load_teacher
 from earmark.train.teachers import registry
 from earmark.train.teachers.bcresnet import BcResNet
+from earmark.train.teachers.run import load_teacher
 from earmark.train.teachers.settings import TeacherSettings
 from earmark.train.teachers.teacher import Backbone, Teacher, parameter_groups
 from tiny_corpus import tiny_recipe, write_corpus

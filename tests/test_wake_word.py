@@ -11,12 +11,12 @@ import soundfile
 import torch
 from earmark.runtime.errors import EarmarkError
 from earmark.train import fit
-from earmark.train.clips import Clips
-from earmark.train.corpus import data_fingerprint, hashed_split, scan
-from earmark.train.dataset import SPEECH, label_set, load_split, recording_origin, speech_pool
-from earmark.train.epoch import epoch_batches
+from earmark.train.data.clips import Clips
+from earmark.train.data.corpus import data_fingerprint, hashed_split, scan
+from earmark.train.data.dataset import SPEECH, label_set, load_split, recording_origin, speech_pool
+from earmark.train.data.epoch import epoch_batches
+from earmark.train.data.material import prepare
 from earmark.train.fit import train
-from earmark.train.material import prepare
 from earmark.train.recipe import Recipe, parse_recipe
 from earmark.train.run import load_run, read_history
 from tiny_corpus import KEYWORDS, PITCH, RATE, tiny_recipe, word_pcm, write_corpus

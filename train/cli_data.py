@@ -36,7 +36,7 @@ def _configure_synth(parser: ArgumentParser) -> None:
 
 
 def _run_synth(arguments: Namespace) -> int:
-    from .synth import synthesize
+    from .collect.synth import synthesize
 
     if arguments.workers is not None and arguments.workers < 1:
         raise EarmarkError(f"--workers {arguments.workers}: expected at least 1")
@@ -76,7 +76,7 @@ def _run_download(arguments: Namespace) -> int:
         file = beats_checkpoints.download_beats(output, name, arguments.url)
         report |= {"file": str(file), "source": asdict(beats_checkpoints.source(name))}
     else:
-        from .speech_commands import SOURCE, download_speech_commands
+        from .collect.speech_commands import SOURCE, download_speech_commands
 
         if arguments.checkpoint is not None or arguments.url is not None:
             raise EarmarkError("--checkpoint and --url go with beats: leave them out")
@@ -114,7 +114,7 @@ def _configure_corpus(parser: ArgumentParser) -> None:
 
 
 def _run_corpus(arguments: Namespace) -> int:
-    from .corpus import SPLITS, scan
+    from .data.corpus import SPLITS, scan
 
     corpus = scan(*arguments.folders)
     if arguments.keywords is not None:
@@ -123,14 +123,14 @@ def _run_corpus(arguments: Namespace) -> int:
     skipped = 0
     shards: dict[str, int] | None = None
     if arguments.shards:
-        from .shard_writer import SHARD_MB, write_shards
+        from .data.shard_writer import SHARD_MB, write_shards
 
         size = SHARD_MB if arguments.shard_size is None else arguments.shard_size
         shards = write_shards(corpus, arguments.shards, size)
     elif arguments.shard_size is not None:
         raise EarmarkError("--shard-size goes with --shards: leave it out")
     if arguments.decode:
-        from .dataset import label_set, load_split
+        from .data.dataset import label_set, load_split
 
         skipped = load_split(corpus, label_set(["none"]), "all").skipped
     counts = Counter((clip.word, clip.split) for clip in corpus.clips)

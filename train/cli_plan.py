@@ -40,8 +40,8 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from ..runtime.files import write_text
+    from .data.survey import survey
     from .plan import find_folds, plan
-    from .survey import survey
 
     output: Path = arguments.output
     if output.exists() and not arguments.force:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
-from .corpus import scan
-from .dataset import Split, load_split
+from .data.corpus import scan
+from .data.dataset import Split, load_split
 from .fit import train
 from .knn import knn_baselines
 from .metrics import HEADLINES, headline, measure, spread

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 from ..runtime.errors import EarmarkError
 from . import run as runs
 from .checkpoints import AtomicCheckpointIO, epochs_done
-from .clips import Clips, as_it_is
-from .dataset import Split
-from .ensemble import Ensemble
+from .data.clips import Clips, as_it_is
+from .data.dataset import Split
+from .data.material import Material, prepare
+from .data.share import WHOLE, Share
 from .lesson import Lesson, StudentLesson
 from .lightning_import import (
     Callback,
@@ -26,12 +27,11 @@ from .lightning_import import (
     TensorBoardLogger,
     pl,
 )
-from .material import Material, prepare
 from .recipe import Recipe, TrainSettings
 from .run_info import run_info
-from .share import WHOLE, Share
 from .shared_norm import ShareBatchNorms
 from .student import Student
+from .teachers.ensemble import Ensemble
 
 _PATIENCE = timedelta(days=2)
 """How long processes wait for one that decodes its clips or asks teachers; a dead one is noticed at

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from .share import Share
+from .data.share import Share
 
 
 def least(share: Share, number: int, device: torch.device) -> int:

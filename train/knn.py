@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from .dataset import Split
+from .data.dataset import Split
 from .metrics import headline, measure
 from .mfcc import Mfcc, MfccSettings
 

@@ -13,18 +13,18 @@ from torch.utils.data import DataLoader
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
-from .clips import Batch, Clips, as_it_is
-from .distill import Distillation
+from .data.clips import Batch, Clips, as_it_is
+from .data.epoch import background_clips, epoch_batches, labelled_clips
+from .data.material import Material
 from .draws import Draws
-from .ensemble import Ensemble
-from .epoch import background_clips, epoch_batches, labelled_clips
 from .gather import least
 from .lightning_import import pl
-from .material import Material
 from .metrics import watched
 from .recipe import Recipe
 from .seen import SeenViews
 from .student import Student, whole_steps
+from .teachers.distill import Distillation
+from .teachers.ensemble import Ensemble
 
 READOUT = 0.1
 """The loss is the mean over the logits of this last stretch of a clip, seconds."""
@@ -224,12 +224,12 @@ class StudentLesson(Lesson):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         self.seed_step()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            # Waveforms are made where teachers hear them, or nothing is kept of them.
-            wav, label = self.augmented(batch) if self.listening or not self.seen else (None, None)
-            if self.seen:
-                log_mel, label = self.seen(batch.clip, batch.view)
+            if self.seen is not None and not self.listening:
+                wav, (log_mel, label) = None, self.seen(batch.clip, batch.view)
             else:
-                log_mel = self.log_mel(wav)
+                wav, label = self.augmented(batch)
+                # What views look like is rounded, whoever else hears them.
+                log_mel = self.seen(batch.clip, batch.view)[0] if self.seen else self.log_mel(wav)
             log_mel = self.masked(log_mel, batch)
             if self.recipe.multilabel:
                 target, known = label.float(), torch.ones_like(batch.clip, dtype=torch.bool)

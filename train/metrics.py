@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import UNKNOWN
-from .dataset import Split
+from .data.dataset import Split
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

@@ -13,10 +13,10 @@ import tomli_w
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .corpus import Corpus, folder_name, scan
-from .dataset import SAMPLE_RATE
+from .data.corpus import Corpus, folder_name, scan
+from .data.dataset import SAMPLE_RATE
+from .data.survey import Survey
 from .recipe import DataSettings, Recipe, parse_recipe
-from .survey import Survey
 
 Device = Literal["edge", "server", "gpu"]
 FEW, MANY = 1_000, 100_000
@@ -44,7 +44,7 @@ def find_folds(roots: Sequence[str]) -> tuple[Corpus, str]:
     where a table names the folds or there are none.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.corpus.scan`.
+        EarmarkError: as :func:`earmark.train.data.corpus.scan`.
     """
     corpus = scan(*roots)
     if corpus.folds:

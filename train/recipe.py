@@ -16,10 +16,10 @@ from ..runtime.files import read_text
 from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
-from .dataset import SAMPLE_RATE, label_set
-from .distill import DistillSettings
+from .data.dataset import SAMPLE_RATE, label_set
 from .mfcc import MfccSettings
 from .student import StudentSettings
+from .teachers.distill import DistillSettings
 from .teachers.settings import PRETRAINED, TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -35,8 +35,8 @@ class DataSettings:
 
     roots: tuple[str, ...] = ()
     """Corpus folders in the Speech Commands layout, CSV tables of clips (see
-    :mod:`earmark.train.metadata`), or patterns of WebDataset shards (see
-    :mod:`earmark.train.shards`), which several processes divide; read as one."""
+    :mod:`earmark.train.data.metadata`), or patterns of WebDataset shards (see
+    :mod:`earmark.train.data.shards`), which several processes divide; read as one."""
     own: tuple[str, ...] = ()
     """More corpus folders, of a few recordings of one's own. Without lists all of their clips
     train, whoever speaks them, and ``roots`` must provide the validation split."""
@@ -143,7 +143,7 @@ class Recipe:
         """The classes of the model, in the order of its logits.
 
         Raises:
-            EarmarkError: as :func:`earmark.train.dataset.label_set`.
+            EarmarkError: as :func:`earmark.train.data.dataset.label_set`.
         """
         if self.data.balance == "keywords":
             return label_set(self.keywords)

@@ -50,12 +50,12 @@ class RunInfo:
     sources: tuple[Source, ...]
     fingerprint: str
     """SHA-256 over the files of the corpus, of noise and of free speech (see
-    :func:`earmark.train.corpus.data_fingerprint`)."""
+    :func:`earmark.train.data.corpus.data_fingerprint`)."""
     clips: dict[str, dict[str, int]]
     """Clips of each label in each split that was used."""
     calibration: tuple[str, ...]
     """Training clips that export uses to set the int8 ranges, named as in
-    :attr:`earmark.train.dataset.Split.path`; of shards, those of one process."""
+    :attr:`earmark.train.data.dataset.Split.path`; of shards, those of one process."""
     versions: dict[str, str]
     git_revision: str | None
     command: str

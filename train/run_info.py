@@ -8,10 +8,10 @@ import numpy as np
 
 from ..runtime.manifest import Source
 from . import run as runs
-from .corpus import Corpus, data_fingerprint, read_sources
-from .dataset import Split
+from .data.corpus import Corpus, data_fingerprint, read_sources
+from .data.dataset import Split
+from .data.material import Material
 from .knn import knn_figures
-from .material import Material
 from .recipe import Recipe
 
 CALIBRATION_CLIPS = 256

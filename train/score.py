@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .dataset import Split
+from .data.dataset import Split
 from .student import Student, whole_steps
 
 _BATCH = 64

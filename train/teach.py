@@ -13,17 +13,17 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
 from . import run as runs
 from .augment import Mixture
-from .clips import Batch
+from .data.clips import Batch
+from .data.material import Material, prepare
+from .data.share import Share
 from .fit import fit, make_trainer
 from .gather import gathered
 from .lesson import Lesson
-from .material import Material, prepare
 from .metrics import classification
 from .recipe import Recipe
 from .run_info import run_info
-from .share import Share
-from .teacher_run import SHAPE, WEIGHTS, teacher_posteriors
 from .teachers import registry
+from .teachers.run import SHAPE, WEIGHTS, teacher_posteriors
 from .teachers.teacher import Teacher, parameter_groups
 
 EVALUATION = "evaluation.json"

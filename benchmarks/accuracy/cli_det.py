@@ -83,8 +83,8 @@ def _run(arguments: Namespace) -> int:
     from ...runtime.engine import Engine
     from ...runtime.errors import EarmarkError
     from ...runtime.files import write_bytes
-    from ...train.corpus import read_sources, scan
-    from ...train.dataset import load_split, noise_pool, speech_recordings
+    from ...train.data.corpus import read_sources, scan
+    from ...train.data.dataset import load_split, noise_pool, speech_recordings
     from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
     from .det import cautions, det_figure, listen, measure, smoothed

@@ -20,8 +20,8 @@ from ...export.tune import first_half
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
-from ...train.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
-from ...train.speak import SPEECH_DB
+from ...train.collect.speak import SPEECH_DB
+from ...train.data.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
 from ..scene import FADE, bed, cut, write_wav
 
 PAUSES = (0.1, 0.6)

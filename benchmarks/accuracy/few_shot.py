@@ -37,8 +37,9 @@ from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
 from ...runtime.posteriors import softmax
-from ...train.claim import claim
-from ...train.corpus import (
+from ...train.collect.claim import claim
+from ...train.collect.synth import synthesize
+from ...train.data.corpus import (
     SOURCES_FILE,
     SPEAKER_MARK,
     find_audio,
@@ -46,13 +47,12 @@ from ...train.corpus import (
     read_sources,
     write_source,
 )
-from ...train.dataset import SAMPLE_RATE, recording_origin
+from ...train.data.dataset import SAMPLE_RATE, recording_origin
+from ...train.data.speech import word_bounds
 from ...train.fit import train
 from ...train.progress import progress
 from ...train.recipe import Recipe, load_recipe
 from ...train.run import load_run
-from ...train.speech import word_bounds
-from ...train.synth import synthesize
 from ..tables import markdown_table
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ...export.noisy import snr_name
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_bytes, write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
-from ...train.dataset import SPEECH
+from ...train.data.dataset import SPEECH
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
 from .det import cautions, det_figure

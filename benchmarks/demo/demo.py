@@ -18,13 +18,13 @@ from ...export.export import export
 from ...export.matching import match
 from ...runtime.engine import Engine
 from ...runtime.files import write_bytes, write_text
-from ...train.claim import claim
-from ...train.corpus import scan
-from ...train.dataset import label_set, load_split, noise_pool
+from ...train.collect.claim import claim
+from ...train.collect.synth import synthesize
+from ...train.data.corpus import scan
+from ...train.data.dataset import label_set, load_split, noise_pool
 from ...train.fit import train
 from ...train.recipe import Recipe, parse_recipe, recipe_toml
 from ...train.run import load_run
-from ...train.synth import synthesize
 from ..latency.edge import edge_work
 from ..latency.timing import ROUNDS, TURN, measure
 from ..machine import machine, machine_line

@@ -12,8 +12,8 @@ from ...runtime.audio import read_audio
 from ...runtime.engine import Detection, Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
-from ...train.corpus import find_audio
-from ...train.speak import spoken
+from ...train.collect.speak import spoken
+from ...train.data.corpus import find_audio
 from .results import Delay
 
 CLIPS = 20

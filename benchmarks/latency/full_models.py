@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ...runtime.errors import EarmarkError
 from ...runtime.files import read_text
 from ...train.teach import EVALUATION
-from ...train.teacher_run import load_teacher
 from ...train.teachers import registry
+from ...train.teachers.run import load_teacher
 from ...train.teachers.teacher import SAMPLE_RATE, Backbone, Teacher, seeded
 from .audio import speech_like
 from .results import Accuracy, Row

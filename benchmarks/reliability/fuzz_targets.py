@@ -25,8 +25,8 @@ from ...runtime.info import describe
 from ...runtime.manifest import METADATA_KEY, Manifest
 from ...runtime.sources import RawSource
 from ...runtime.spotter import spot
-from ...train.corpus import scan
-from ...train.shards import list_shard, read_recording
+from ...train.data.corpus import scan
+from ...train.data.shards import list_shard, read_recording
 from .mutate import mutate_bytes, mutate_value
 
 

@@ -32,9 +32,9 @@ from ...runtime.events import DetectionEvent, HeartbeatEvent
 from ...runtime.process import resident_bytes
 from ...runtime.sinks.sink import FanOut, JsonLines
 from ...runtime.spotter import spot
-from ...train.corpus import find_audio
+from ...train.collect.speak import spoken
+from ...train.data.corpus import find_audio
 from ...train.progress import progress
-from ...train.speak import spoken
 from ..machine import machine, machine_line
 from .soak_state import State
 

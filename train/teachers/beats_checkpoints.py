@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
-from ..fetch import fetch_file, file_sha256
+from ..collect.fetch import fetch_file, file_sha256
 
 OFFICIAL = "https://github.com/microsoft/unilm/tree/master/beats"
 DEFAULT = "BEATs_iter3"

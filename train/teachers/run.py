@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..runtime.errors import EarmarkError
-from ..runtime.manifest import Source
-from . import run as runs
-from .dataset import Split
-from .progress import progress
-from .recipe import Recipe
-from .teachers import registry
-from .teachers.student import student_teacher
-from .teachers.teacher import Teacher
+from ...runtime.errors import EarmarkError
+from ...runtime.manifest import Source
+from .. import run as runs
+from ..data.dataset import Split
+from ..progress import progress
+from ..recipe import Recipe
+from . import registry
+from .student import student_teacher
+from .teacher import Teacher
 
 WEIGHTS = "teacher.pt"
 SHAPE = "teacher.json"

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..runtime.errors import EarmarkError
-from ..runtime.layout import folder_name
-from ..runtime.manifest import SILENCE, UNKNOWN
+from ...runtime.errors import EarmarkError
+from ...runtime.layout import folder_name
+from ...runtime.manifest import SILENCE, UNKNOWN
+from ..recipe import Recipe
 from .corpus import Clip, Corpus, scan, wanted_name
 from .dataset import Split, load_split, noise_pool, owners, pieces, speech_pool
-from .recipe import Recipe
 from .share import BLOCK, WHOLE, Share
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import make_resampler
+from ...runtime.audio import make_resampler
 
 SPEECH_DB = -26.0
 """Level of the words, dB below full scale: the usual active speech level (ITU-T P.56)."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..runtime.errors import EarmarkError
+from ...runtime.errors import EarmarkError
+from ..progress import progress
 from .corpus import Corpus
-from .progress import progress
 from .shards import Recording, recording_bytes
 
 _LOG = logging.getLogger(__name__)

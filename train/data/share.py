@@ -1,8 +1,8 @@
 """Which part of the recordings a process holds, where several train together.
 
 A corpus of folders is held whole by every process, which all go through the same batches, each
-through its share of them. A corpus of shards (:mod:`earmark.train.shards`) is divided: a process
-holds some shards, and draws its batches from what it holds.
+through its share of them. A corpus of shards (:mod:`earmark.train.data.shards`) is divided: a
+process holds some shards, and draws its batches from what it holds.
 """
 
 from dataclasses import dataclass

@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ..runtime.errors import EarmarkError
-from ..runtime.manifest import Source
-from .corpus import SOURCES_FILE, read_sources, write_source
+from ...runtime.errors import EarmarkError
+from ...runtime.manifest import Source
+from ..data.corpus import SOURCES_FILE, read_sources, write_source
+from ..progress import progress
 from .fetch import fetch_file
-from .progress import progress
 
 SOURCE = Source(
     name="Google Speech Commands v0.02",
@@ -34,7 +34,7 @@ def download_speech_commands(folder: str | os.PathLike[str]) -> Path:
     Raises:
         EarmarkError: as :func:`download_archive`.
     """
-    from .torchaudio_import import torchaudio
+    from ..torchaudio_import import torchaudio
 
     checksums = torchaudio.datasets.speechcommands._CHECKSUMS
     [(url, sha256)] = [item for item in checksums.items() if _NAME in item[0]]

@@ -15,8 +15,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from .augment import Mixture
-from .teachers.teacher import Outputs
+from ..augment import Mixture
+from .teacher import Outputs
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

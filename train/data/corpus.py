@@ -4,7 +4,7 @@ The layout is that of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suf
 ``validation_list.txt`` and ``testing_list.txt`` beside the word folders where the corpus fixes its
 split, and long noise recordings in ``_background_noise_``. Folders ``_unknown_`` and ``_silence_``
 hold clips of those classes. In place of a folder, a CSV file may list clips and their classes
-(:mod:`earmark.train.metadata`), or tar files may hold them (:mod:`earmark.train.shards`).
+(:mod:`earmark.train.data.metadata`), or tar files may hold them (:mod:`earmark.train.data.shards`).
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from ..runtime.errors import EarmarkError, one_line
-from ..runtime.files import read_text, write_text
-from ..runtime.layout import (
+from ...runtime.errors import EarmarkError, one_line
+from ...runtime.files import read_text, write_text
+from ...runtime.layout import (
     LISTS,
     NOISE_FOLDER,
     SOURCES_FILE,
@@ -28,10 +28,10 @@ from ..runtime.layout import (
     folder_name,
     hashed_split,
 )
-from ..runtime.manifest import SILENCE, UNKNOWN, Source
+from ...runtime.manifest import SILENCE, UNKNOWN, Source
+from ..progress import progress
 from . import metadata, shards
 from .audio_files import AUDIO_SUFFIXES, audio_stem, is_audio
-from .progress import progress
 from .shards import Member, Recording
 
 _LOG = logging.getLogger(__name__)
@@ -164,8 +164,8 @@ def scan(
     so are shards.
 
     Args:
-        roots: folders, CSV files as :mod:`earmark.train.metadata` describes them, or patterns of
-            tar files as :func:`earmark.train.shards.expand` does.
+        roots: folders, CSV files as :mod:`earmark.train.data.metadata` describes them, or patterns
+            of tar files as :func:`earmark.train.data.shards.expand` does.
         folds: a regular expression whose first group is the fold of a clip, matched at the
             beginning of its file name; for clips whose fold no table says.
         fold: the fold that is the validation split, all others being for training; 0 for the
@@ -177,7 +177,8 @@ def scan(
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
             a speaker has clips in two splits; ``sources.json`` is malformed; a table is malformed
             or names a clip that does not exist; a shard is refused (see
-            :func:`earmark.train.shards.list_shard`); a clip has no fold, or the fold has no clip.
+            :func:`earmark.train.data.shards.list_shard`); a clip has no fold, or the fold has no
+            clip.
     """
     if not roots:
         raise EarmarkError("no data folder given")

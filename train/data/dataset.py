@@ -18,13 +18,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.audio import to_int16
-from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path, write_text
-from ..runtime.layout import SPEAKER_MARK, SPLITS, folder_name, hashed_split
-from ..runtime.manifest import SILENCE, UNKNOWN
+from ...runtime.audio import to_int16
+from ...runtime.errors import EarmarkError
+from ...runtime.files import atomic_path, write_text
+from ...runtime.layout import SPEAKER_MARK, SPLITS, folder_name, hashed_split
+from ...runtime.manifest import SILENCE, UNKNOWN
+from ..progress import progress
 from .corpus import Clip, Corpus, find_audio, wanted_name
-from .progress import progress
 from .shards import Member, Recording, read_recording
 from .share import WHOLE, Share
 

@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from ..runtime.errors import EarmarkError
-from .progress import progress
+from ...runtime.errors import EarmarkError
+from ..progress import progress
 
 _BLOCK = 1 << 20
 _MAX_BYTES = 4 << 30

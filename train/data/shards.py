@@ -2,9 +2,10 @@
 
 Consecutive members whose names are equal up to the first dot are one clip: its audio (``.wav``,
 ``.flac``, ``.ogg``, ...) and what is known of it. ``.json`` is an object with the columns of a
-table (:mod:`earmark.train.metadata`): ``word`` or ``labels``, ``speaker``, ``split``, ``fold``.
-``.cls`` or ``.txt`` is its class alone. Without any of these the folder in its name is its class,
-so that the tar of a corpus folder is a shard. Recordings in ``_background_noise_/`` are noise.
+table (:mod:`earmark.train.data.metadata`): ``word`` or ``labels``, ``speaker``, ``split``,
+``fold``. ``.cls`` or ``.txt`` is its class alone. Without any of these the folder in its name is
+its class, so that the tar of a corpus folder is a shard. Recordings in ``_background_noise_/`` are
+noise.
 ``sources.json``, by itself or in a folder of ``__names__`` that other readers skip, says origin and
 licence.
 
@@ -27,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.audio import read_audio, read_blocks
-from ..runtime.errors import EarmarkError
-from ..runtime.layout import NOISE_FOLDER, SOURCES_FILE, SPEAKER_MARK
-from ..runtime.manifest import SILENCE, UNKNOWN
+from ...runtime.audio import read_audio, read_blocks
+from ...runtime.errors import EarmarkError
+from ...runtime.layout import NOISE_FOLDER, SOURCES_FILE, SPEAKER_MARK
+from ...runtime.manifest import SILENCE, UNKNOWN
 from . import metadata
 from .audio_files import audio_stem, is_audio
 

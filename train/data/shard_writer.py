@@ -1,4 +1,4 @@
-"""A corpus written as shards (see :mod:`earmark.train.shards`), mixed, and the same every time."""
+"""A corpus written as shards (:mod:`earmark.train.data.shards`), mixed, the same every time."""
 
 import hashlib
 import io
@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import atomic_path
-from ..runtime.layout import SOURCES_FILE, SPLITS
+from ...runtime.errors import EarmarkError
+from ...runtime.files import atomic_path
+from ...runtime.layout import SOURCES_FILE, SPLITS
+from ..collect.claim import claim
+from ..progress import progress
 from .audio_files import audio_stem
-from .claim import claim
 from .corpus import Clip, Corpus
-from .progress import progress
 from .shards import MAX_AUDIO_BYTES, SUFFIX, Member, Recording, recording_bytes
 
 SHARD_MB = 256.0

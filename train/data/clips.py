@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..runtime.manifest import UNKNOWN
+from ...runtime.manifest import UNKNOWN
 from .dataset import SPEECH, Split
 from .share import BLOCK, WHOLE
 from .speech import surround

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..runtime.errors import EarmarkError
-from .corpus import read_sources
-from .run import RunInfo
-from .teacher_cache import Table, answers, ask, blocks
-from .teacher_run import TeacherRun, load_teacher
-from .teachers.teacher import Outputs
+from ...runtime.errors import EarmarkError
+from ..data.corpus import read_sources
+from ..run import RunInfo
+from .cache import Table, answers, ask, blocks
+from .run import TeacherRun, load_teacher
+from .teacher import Outputs
 
 _SAMPLE = 2048
 """Clips whose embeddings show the principal components."""
@@ -98,7 +98,7 @@ class Ensemble:
     ) -> None:
         """Have all views of all clips answered, by what is in the cache and by the teachers.
 
-        Arguments are those of :func:`earmark.train.teacher_cache.answers`, and:
+        Arguments are those of :func:`earmark.train.teachers.cache.answers`, and:
 
         Args:
             clips: the recordings.

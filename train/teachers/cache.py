@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_bytes
-from .progress import progress
-from .share import BLOCK
-from .teachers.teacher import Outputs, Teacher
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_bytes
+from ..data.share import BLOCK
+from ..progress import progress
+from .teacher import Outputs, Teacher
 
 _BATCH = 128
 _VERSION = 1
@@ -38,7 +38,7 @@ class Block:
     """Clips that are kept together."""
 
     clips: NDArray[np.int64]
-    """int64 [clips], as in :class:`earmark.train.clips.Batch`."""
+    """int64 [clips], as in :class:`earmark.train.data.clips.Batch`."""
     digest: str
     """Hash of which clips these are, and of the recordings and labels behind them."""
 
@@ -61,10 +61,10 @@ class Table:
 def blocks(
     clips: NDArray[np.int64], content: Callable[[NDArray[np.int64]], Iterator[bytes]]
 ) -> list[Block]:
-    """Divide clips into blocks, of :data:`earmark.train.share.BLOCK` clips at most.
+    """Divide clips into blocks, of :data:`earmark.train.data.share.BLOCK` clips at most.
 
     Args:
-        clips: int64 [clips], as in :class:`earmark.train.clips.Batch`.
+        clips: int64 [clips], as in :class:`earmark.train.data.clips.Batch`.
         content: gives the bytes that stand for some of them.
     """
     found = []

@@ -26,17 +26,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import EarmarkError
-from ..runtime.files import write_bytes
-from ..runtime.layout import NOISE_FOLDER, folder_name, hashed_split
-from ..runtime.manifest import Source
-from ..runtime.wav import wav_bytes
+from ...runtime.errors import EarmarkError
+from ...runtime.files import write_bytes
+from ...runtime.layout import NOISE_FOLDER, folder_name, hashed_split
+from ...runtime.manifest import Source
+from ...runtime.wav import wav_bytes
+from ..data.corpus import write_source
+from ..data.dataset import SAMPLE_RATE, label_set
+from ..progress import progress
 from .claim import claim
 from .common_words import COMMON_WORDS
-from .corpus import write_source
-from .dataset import SAMPLE_RATE, label_set
 from .espeak import Synthesizer, synthesizer
-from .progress import progress
 
 SOURCE = Source(
     name="eSpeak NG synthesized speech",

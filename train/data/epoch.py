@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..recipe import Recipe
 from .clips import Clips
 from .dataset import SPEECH, Split
-from .recipe import Recipe
 
 
 def epoch_batches(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..runtime.errors import EarmarkError
+from ...runtime.errors import EarmarkError
 
 SUFFIX = ".csv"
 _FILE = ("filename", "fname", "file", "path")

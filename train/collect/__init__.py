@@ -1,0 +1,1 @@
+"""Where recordings come from: the network, and a synthetic voice."""

@@ -1,0 +1,1 @@
+"""Recordings that are there: found, checked, divided, decoded and drawn from."""
