@@ -157,9 +157,14 @@ def _training(manifest: Manifest) -> str:
         + _table(("class", *t["clips"]), counts)
         + f"\nData fingerprint `{t['fingerprint'][:16]}`, checkpoint "
         + f"`{(manifest.checkpoint_sha256 or '')[:16]}`"
-        + (f", revision `{t['git_revision'][:12]}`" if t["git_revision"] else "")
+        + (f", revision `{_short(t['git_revision'])}`" if t["git_revision"] else "")
         + f"; {', '.join(f'{k} {v}' for k, v in t['versions'].items())}.\n"
     )
+
+
+def _short(revision: str) -> str:
+    number, dirty, _ = revision.partition("-dirty")
+    return number[:12] + dirty
 
 
 def _quantization(manifest: Manifest) -> str:

@@ -94,11 +94,13 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The revision of the source tree that this code runs from; None outside of a checkout."""
+    """The revision of the source tree that this code runs from, with ``-dirty`` behind it where
+    tracked files differ from it; None outside of a checkout."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            # No tag is to stand for it.
+            ["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -26,17 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from ...export.det import sweep, trace
 from ...export.drawing import PALETTE
 from ...export.export import export
 from ...export.intervals import poisson_interval
 from ...export.verify import Limits
 from ...runtime.audio import read_audio, to_int16
-from ...runtime.decision import Decider
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
-from ...runtime.posteriors import softmax
 from ...train.collect.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.corpus import (
@@ -237,20 +236,11 @@ def between(
 def _firings(engine: Engine, pcm: NDArray[np.float32]) -> list[int]:
     """Detections of the model's keyword in a recording at each threshold."""
     manifest = engine.manifest
-    rate = manifest.geometry.sample_rate
-    scorer = engine.scorer()
-    logits = scorer.feed(np.concatenate([pcm, np.zeros(round(TAIL_SECONDS * rate), np.float32)]))
-    posteriors = softmax(logits)
+    heard = trace(engine, [pcm], tail=TAIL_SECONDS)
     [keyword] = manifest.keywords
-    step = manifest.geometry.step / rate
-    counts = []
-    for threshold in THRESHOLDS:
-        decision = dataclasses.replace(manifest.decision, thresholds={keyword: float(threshold)})
-        # No higher threshold can fire where a lower one does not.
-        idle = bool(counts) and counts[-1] == 0
-        decider = Decider(decision, manifest.labels, step)
-        counts.append(0 if idle else len(decider.update(posteriors)))
-    return counts
+    # No word of it is named, so that all detections are false accepts here.
+    curve = sweep(heard, keyword, manifest.decision, manifest.geometry, tuple(THRESHOLDS))
+    return curve.false_accepts.tolist()
 
 
 def table(word: str, curves: Sequence[Curve]) -> str:
