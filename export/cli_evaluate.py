@@ -156,13 +156,16 @@ def _compare(
     from rich.table import Table
 
     from ..train.metrics import HEADLINES, headline
+    from .judge import ENSEMBLE
     from .noisy import snr_name
 
     console = Console(stderr=True, markup=False, highlight=False)
     figure = headline(rows[0][1][0])
     table = Table("noise", box=None, pad_edge=False)
     for one in about:
-        table.add_column(f"{Path(one['model']).name}\n{one['judged']}", justify="right")
+        names = one["model"].split("+") if one["kind"] == ENSEMBLE else [one["model"]]
+        short = "+".join(Path(name).name for name in names)
+        table.add_column(f"{short}\n{one['judged']}", justify="right")
     for snr, found in rows:
         cells = []
         for measures in found:

@@ -16,8 +16,9 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import Decision, Manifest
-from ..train.data.corpus import data_fingerprint, scan
+from ..train.data.corpus import data_fingerprint
 from ..train.data.dataset import Split, load_split
+from ..train.data.material import recipe_corpus
 from ..train.data.share import WHOLE, Share
 from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
@@ -150,7 +151,7 @@ def _overridden(run: Run, overrides: Sequence[str]) -> Run:
 
 def _load(run: Run, split: str) -> Split:
     data = run.recipe.data
-    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
+    corpus = recipe_corpus(run.recipe)
     if data_fingerprint(corpus, *data.noise, *data.speech) != run.info.fingerprint:
         folders = (*data.roots, *data.own, *data.noise, *data.speech)
         raise EarmarkError(

@@ -129,7 +129,10 @@ def _run(path: Path) -> Judge:
 
 
 def _ensemble(name: str) -> Judge:
-    members = [open_judge(part) for part in name.split("+")]
+    parts = name.split("+")
+    if not all(parts):
+        raise EarmarkError(f"{name}: expected models with + between them")
+    members = [open_judge(part) for part in parts]
     first = members[0]
     for other in members[1:]:
         check_alike(first, other)
@@ -140,15 +143,20 @@ def _ensemble(name: str) -> Judge:
 
     abouts = [member.about for member in members]
     sizes = [about["parameters"] for about in abouts]
+
+    def joined(field: str) -> str | None:
+        return " + ".join(dict.fromkeys(a[field] for a in abouts if a[field])) or None
+
     about = _about(
         name,
-        " + ".join(f"{about['name']} ({about['kind']})" for about in abouts),
+        " + ".join(f"{a['name']} ({a['kind']})" for a in abouts),
         kind=ENSEMBLE,
-        judged=" + ".join(dict.fromkeys(about["judged"] for about in abouts)),
-        precision=abouts[0]["precision"],
+        judged=joined("judged") or "",
+        precision=joined("precision") or "",
         parameters=None if None in sizes else sum(sizes),
-        recipe={str(i): about["recipe"] for i, about in enumerate(abouts)},
-    )
+        teacher=joined("teacher"),
+        recipe={"members": [a["recipe"] for a in abouts]},
+    ) | {"seed": ", ".join(str(a["seed"]) for a in abouts)}
     return Judge(first.labels, first.clip, first.multilabel, about, posteriors)
 
 
@@ -193,19 +201,15 @@ def _about(
         "seed": recipe.get("seed"),
         "teacher": teacher,
         "recipe": _digest(recipe, ("seed",)),
-        "base": _digest(recipe, ("seed", "name", "distill"), {"augment": ("views",)}),
+        "base": _digest(recipe, ("seed", "name", "distill")),
     }
 
 
-def _digest(
-    recipe: dict[str, Any],
-    without: tuple[str, ...],
-    fields: dict[str, tuple[str, ...]] | None = None,
-) -> str:
+def _digest(recipe: dict[str, Any], without: tuple[str, ...]) -> str:
     """A short hash of a recipe without some of its fields."""
     left: dict[str, Any] = {}
     for name, value in recipe.items():
-        dropped = (*_PLACES.get(name, ()), *(fields or {}).get(name, ()))
+        dropped = _PLACES.get(name, ())
         if isinstance(value, dict):
             value = {key: part for key, part in value.items() if key not in dropped}
         if name not in without:

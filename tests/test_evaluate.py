@@ -180,6 +180,11 @@ def test_several_with_a_plus_between_are_one(
     assert both["confusion"] == alone["confusion"]
     assert main(["evaluate", f"{model}+{tmp_path / 'absent'}", "--data", str(root)]) == 1
     assert "absent" in capsys.readouterr().err
+    assert main([*command, "--snr", "clean"]) == 0
+    table = capsys.readouterr().err
+    assert "toy.onnx+other.onnx" in table
+    assert main(["evaluate", f"{model}+", "--data", str(root)]) == 1
+    assert "with + between" in capsys.readouterr().err
 
 
 def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, capsys) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from earmark.export.export import export
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train import fit
 from earmark.train.data.clips import Clips
@@ -134,6 +136,24 @@ def test_shares_of_own_recordings_and_of_free_speech(recipe: Recipe, corpus: Pat
     # Empty clips have numbers of their own, so that each is filled with other background.
     empty = np.sort(-1 - rows[rows < 0])
     assert len(empty) and (empty == np.arange(len(empty))).all()
+
+
+def test_numbered_views_are_of_the_pieces_that_the_split_has(
+    recipe: Recipe, corpus: Path, speech: Path
+) -> None:
+    split = load_split(scan(corpus), LABELS, "train", speech_roots=[speech])
+    pool = speech_pool([speech], "train")
+    clips = Clips(split, 3, speech=pool, around=1.0, views=2)
+    rows = np.concatenate(epoch_batches(clips, recipe, 0, 1, unknown=2))[:, 0]
+    spoken = np.flatnonzero(split.word == SPEECH)
+    assert rows.max() < len(split) and np.isin(rows, spoken).any()
+    # Words stand in speech, speech in no other speech; a view is the same in every use.
+    word = int(np.flatnonzero(split.label < 2)[0])
+    batch = clips.fetch([(int(spoken[0]), 0), (word, 5), (word, 7), (word, 8)])
+    assert np.array_equal(batch.pcm[0].numpy(), split.pcm[spoken[0]])
+    assert not np.array_equal(batch.pcm[1].numpy(), split.pcm[word])
+    assert torch.equal(batch.pcm[1], batch.pcm[2]) and batch.view.tolist() == [0, 1, 1, 0]
+    assert not torch.equal(batch.pcm[1], batch.pcm[3])
 
 
 def test_pieces_of_free_speech_are_unknown_and_of_the_training_split(
@@ -268,6 +288,11 @@ def test_words_that_are_left_out_train_nothing(recipe: Recipe, corpus: Path, tmp
     assert (less.splits["validation"].word == other).sum() == (
         material.splits["validation"].word == other
     ).sum()
+    # What is exported is calibrated on what was trained on.
+    run = train(with_data(recipe, leave_out=[str(other)]), tmp_path / "run")
+    exported = export(run, tmp_path / "model.onnx")
+    found = Engine(exported.model).manifest.metrics["int8_streaming"]["others"]
+    assert found[str(other)]["support"] == (material.splits["validation"].word == other).sum()
     with pytest.raises(EarmarkError, match="has no class 'absent'"):
         prepare(with_data(recipe, leave_out=["absent"]), tmp_path)
     with pytest.raises(EarmarkError, match=r"data\.leave_out: expected no keyword"):

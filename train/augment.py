@@ -53,7 +53,8 @@ class AugmentSettings:
     """Parameter of the Beta distribution that draws the mixing weight."""
     views: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     """So many augmented waveforms are made of each clip, the same whatever the seed, and training
-    draws from them; 0: a new one every time. Masks and mixup are drawn anew in any case."""
+    draws from them; 0: a new one every time. Masks and mixup are drawn anew in any case. Of free
+    speech, numbered views are of as many pieces as there are keyword clips."""
 
 
 def shapes_waveform(settings: AugmentSettings) -> dict[str, Any]:

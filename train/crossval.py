@@ -19,6 +19,7 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
 from .data.corpus import scan
 from .data.dataset import Split, load_split
+from .data.material import recipe_corpus
 from .fit import train
 from .knn import knn_baselines
 from .metrics import HEADLINES, headline, measure, spread
@@ -120,9 +121,8 @@ def _folds(recipe: Recipe) -> tuple[int, ...]:
 
 def _load(recipe: Recipe, fold: int, split: str) -> Split:
     data = recipe.data
-    corpus = scan(*data.roots, folds=data.folds, fold=fold)
     return load_split(
-        corpus,
+        recipe_corpus(recipe, fold),
         recipe.labels,
         split,
         data.clip,

@@ -1,6 +1,7 @@
 """A step of training: what happens to a batch, and what is learned from it."""
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
+from . import seen
 from .augment import Mixture, augment_audio, mask_bands, shapes_waveform
 from .data.clips import Batch, Clips, as_it_is
 from .data.epoch import background_clips, epoch_batches, labelled_clips
@@ -67,20 +69,21 @@ class Lesson(pl.LightningModule):
     def train_dataloader(self) -> DataLoader[Any]:
         # Lightning asks anew for each epoch, so that the order follows from the epoch's number
         # alone and a resumed run sees the clips that it would have seen.
-        trainer = self.trainer
-        share, together = self.clips.share, self.together
-        batches = epoch_batches(
+        batches = self._batches(self.trainer.current_epoch)
+        mine = self.trainer.global_rank % self.together
+        return DataLoader(
+            self.clips, batch_sampler=batches[mine :: self.together], collate_fn=as_it_is
+        )
+
+    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
+        share = self.clips.share
+        return epoch_batches(
             self.clips,
             self.recipe,
-            trainer.current_epoch,
-            together,
+            epoch,
+            self.together,
             self.unknown,
             lambda count: least(share, count, self.device),
-        )
-        return DataLoader(
-            self.clips,
-            batch_sampler=batches[trainer.global_rank % together :: together],
-            collate_fn=as_it_is,
         )
 
     @property
@@ -143,8 +146,8 @@ class StudentLesson(Lesson):
             self.distillation = Distillation(
                 recipe.distill, recipe.student.width, ensemble.embedding_width
             )
-        self.listening = recipe.distill is not None and recipe.distill.mode == "online"
-        """Whether teachers hear every step."""
+        self.teachers_listen = recipe.distill is not None and recipe.distill.mode == "online"
+        """Whether teachers hear the audio of every step."""
         self.seen: SeenViews | None = None
         self._embedding: Tensor | None = None
         if self.distillation is not None and self.distillation.matches:
@@ -188,11 +191,21 @@ class StudentLesson(Lesson):
             self.distillation.reduce(self.trainer.strategy.broadcast(sample))
 
     def _keep_views(self) -> None:
+        """Keep what views look like, where that is not too much and saves time: nearly all views
+        are made then, whatever a run uses of them."""
         views, empty = self.recipe.augment.views, self._empty_clips()
-        samples = self.split.pcm.shape[1]
-        shape = self.log_mel(torch.zeros(1, samples, device=self.device)).shape[1:]
-        if views and SeenViews.fits(len(self.clips) + empty, views, shape):
+        made = (len(self.clips) + empty) * views
+        if not views or made > self.recipe.train.epochs * self._uses():
+            return
+        silence = torch.zeros(1, self.split.pcm.shape[1], device=self.device)
+        shape = self.log_mel(silence).shape[1:]
+        if made * math.prod(shape) * 2 <= seen.LIMIT:
             self.seen = SeenViews(len(self.clips), empty, views, shape, self._make_views)
+            self.clips.named_only = not self.teachers_listen
+
+    def _uses(self) -> int:
+        """How many clips of an epoch are this process' own."""
+        return sum(map(len, self._batches(0)[:: self.together]))
 
     def _make_views(self, clips: NDArray[np.int64], view: int) -> tuple[Tensor, Tensor]:
         wav, label = self.augmented(self._batch(clips, view))
@@ -215,7 +228,7 @@ class StudentLesson(Lesson):
         return self.augmented(self._batch(clips, view))[0]
 
     def _batch(self, clips: NDArray[np.int64], view: int) -> Batch:
-        batch = self.clips.__getitems__([(int(clip), view) for clip in clips])
+        batch = self.clips.fetch([(int(clip), view) for clip in clips])
         return Batch(*(part.to(self.device) for part in batch))
 
     def judge(self, wav: Tensor) -> Tensor:
@@ -224,7 +237,7 @@ class StudentLesson(Lesson):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         self.seed_step()
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            if self.seen is not None and not self.listening:
+            if self.seen is not None and not self.teachers_listen:
                 wav, (log_mel, label) = None, self.seen(batch.clip, batch.view)
             else:
                 wav, label = self.augmented(batch)

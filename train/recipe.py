@@ -43,8 +43,8 @@ class DataSettings:
     own_share: Share = 0.5
     """Share of each class's clips in a training epoch that comes from ``own``, where it has any."""
     leave_out: tuple[str, ...] = ()
-    """Class folders that no clip is trained on: how well a model does with words that it never
-    heard is measured on theirs."""
+    """Class folders whose training clips are left out, so that their validation clips are words
+    that no clip taught; free speech and teachers may have them all the same."""
     speech: tuple[str, ...] = ()
     """Folders of free speech that holds no keyword, any layout: pieces of it are ``_unknown_``."""
     speech_share: Share = 0.5

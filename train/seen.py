@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LIMIT = 2 << 30
-"""Most bytes that are kept; of more views, each is made anew in every use."""
+"""Most bytes that a process keeps; of more views, each is made anew in every use."""
 _BLOCK = 64
 """Views that are made together, always the same: sums of other batches may round another way."""
 
@@ -39,11 +39,6 @@ class SeenViews:
         self._log_mel = torch.empty(len(self._numbers), views, *shape, dtype=torch.half)
         self._label: Tensor | None = None
         self._make = make
-
-    @staticmethod
-    def fits(clips: int, views: int, shape: Sequence[int]) -> bool:
-        """Whether so much is kept."""
-        return clips * views * int(np.prod(shape)) * 2 <= LIMIT
 
     def __call__(self, clip: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Log mel energies, float32 [batch, frames, mels], and labels [batch, ...].

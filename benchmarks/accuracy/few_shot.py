@@ -36,7 +36,7 @@ from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
-from ...train.collect.claim import claim
+from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.corpus import (
     SOURCES_FILE,

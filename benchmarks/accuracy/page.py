@@ -283,16 +283,17 @@ def _others(groups: Sequence[Group]) -> str:
     for record in (r for some in clean for r in some):
         support |= {word: found["support"] for word, found in record["others"].items()}
     # Words of a few clips say little each.
-    rare = [word for word in names if support[word] < _FEW]
-    columns = [(word, [word]) for word in names if word not in rare]
+    rare = {word for word in names if support[word] < _FEW}
+    columns = [(word, {word}) for word in names if word not in rare]
     columns += [("rarer words", rare)] if rare else []
     rows = []
     for one, some in zip(groups, clean, strict=True):
         if not some:
             continue
-        cells = [
-            percent_spread([_recall(r["others"], words) for r in some]) for _, words in columns
-        ]
+        cells = []
+        for _, words in columns:
+            found = [_recall(r["others"], words) for r in some if words & r["others"].keys()]
+            cells.append(percent_spread(found) if found else "-")
         background = [r["recall"][SILENCE] for r in some if r["recall"].get(SILENCE) is not None]
         cells.append(percent_spread(background) if background else "-")
         rows.append([one.title, one.first["judged"], *cells])
@@ -306,7 +307,7 @@ def _others(groups: Sequence[Group]) -> str:
     )
 
 
-def _recall(others: dict[str, Any], words: Sequence[str]) -> float:
+def _recall(others: dict[str, Any], words: set[str]) -> float:
     found = [others[word] for word in words if word in others]
     return float(np.average([f["recall"] for f in found], weights=[f["support"] for f in found]))
 

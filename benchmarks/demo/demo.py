@@ -18,7 +18,7 @@ from ...export.export import export
 from ...export.matching import match
 from ...runtime.engine import Engine
 from ...runtime.files import write_bytes, write_text
-from ...train.collect.claim import claim
+from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.corpus import scan
 from ...train.data.dataset import label_set, load_split, noise_pool

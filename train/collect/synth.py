@@ -31,10 +31,10 @@ from ...runtime.files import write_bytes
 from ...runtime.layout import NOISE_FOLDER, folder_name, hashed_split
 from ...runtime.manifest import Source
 from ...runtime.wav import wav_bytes
+from ..claim import claim
 from ..data.corpus import write_source
 from ..data.dataset import SAMPLE_RATE, label_set
 from ..progress import progress
-from .claim import claim
 from .common_words import COMMON_WORDS
 from .espeak import Synthesizer, synthesizer
 

@@ -74,6 +74,9 @@ class Clips(Dataset[Any]):
         """Samples of free speech at which a piece can begin."""
         self.share = split.part.share if split.part else WHOLE
         """The process that holds these clips."""
+        self.named_only = False
+        """Whether batches are of numbers alone, their audio and labels left empty: for whoever
+        keeps what the views look like."""
 
     def __len__(self) -> int:
         return len(self.split) + len(self.unlabelled)
@@ -93,19 +96,28 @@ class Clips(Dataset[Any]):
 
     def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
         """What stands for clips in a hash: their numbers, samples and labels."""
-        batch = self.__getitems__([(int(clip), 0) for clip in clips])
+        batch = self.fetch([(int(clip), 0) for clip in clips])
         yield batch.number.numpy().astype("<i8").tobytes()
         yield batch.pcm.numpy().tobytes()
         yield batch.label.numpy().tobytes()
 
     def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
+        if not self.named_only:
+            return self.fetch(samples)
+        clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
+        nothing = np.zeros((len(clip), 0), np.int64)
+        number = self._number(clip)
+        return _batch(nothing.astype(np.int16), nothing, clip, draw, self._view(draw), number)
+
+    def fetch(self, samples: list[tuple[int, int]]) -> Batch:
+        """Clips with their audio, by their numbers and the draws'."""
         clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
         empty, piece = clip < 0, clip >= len(self)
         stored = ~empty & (clip < len(self.split))
         foreign = ~(empty | piece | stored)
         row = np.where(stored, clip, 0)
         number = self._number(clip)
-        view = draw % self.views if self.views else draw
+        view = self._view(draw)
         pcm = np.asarray(self.split.pcm[row])
         pcm[empty] = 0
         if foreign.any():
@@ -123,9 +135,10 @@ class Clips(Dataset[Any]):
                 for place in np.flatnonzero(words):
                     use = (self.seed, int(number[place]), int(view[place]))
                     pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
-        # Copies: a transposed array is not whole in memory.
-        parts = (pcm, label, clip, draw, view, number)
-        return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in parts))
+        return _batch(pcm, label, clip, draw, view, number)
+
+    def _view(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
+        return draw % self.views if self.views else draw
 
     def _number(self, clip: NDArray[np.int64]) -> NDArray[np.int64]:
         part = self.split.part
@@ -154,6 +167,11 @@ class Clips(Dataset[Any]):
 
     def _piece(self, start: int) -> np.ndarray:
         return self.speech[start : start + self.split.pcm.shape[1]]
+
+
+def _batch(*parts: NDArray[Any]) -> Batch:
+    # Copies: a transposed array is not whole in memory.
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 
 def as_it_is(batch: Any) -> Any:

@@ -88,12 +88,28 @@ def _scan(recipe: Recipe) -> Corpus:
             "recipe field data.roots: names no corpus folder" + (hint if recipe.data.own else "")
         )
     data, labels = recipe.data, recipe.labels
-    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=data.fold)
-    corpus = _without(corpus, data.leave_out)
+    corpus = recipe_corpus(recipe)
     classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
     corpus.require(classes, ("train",), data.at_least, unknown)
     corpus.require(classes, ("validation",), unknown=unknown)
     return corpus
+
+
+def recipe_corpus(recipe: Recipe, fold: int | None = None) -> Corpus:
+    """The clips that a recipe names, less the training clips that it leaves out.
+
+    Args:
+        recipe: of a student or a teacher.
+        fold: the fold to hold out, in place of the recipe's.
+
+    Raises:
+        EarmarkError: as :func:`earmark.train.data.corpus.scan`, or there is no such class to leave
+            out.
+    """
+    data = recipe.data
+    fold = data.fold if fold is None else fold
+    corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=fold)
+    return _without(corpus, data.leave_out)
 
 
 def _without(corpus: Corpus, words: Sequence[str]) -> Corpus:

@@ -12,7 +12,7 @@ from typing import Any
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path
 from ...runtime.layout import SOURCES_FILE, SPLITS
-from ..collect.claim import claim
+from ..claim import claim
 from ..progress import progress
 from .audio_files import audio_stem
 from .corpus import Clip, Corpus

@@ -113,7 +113,7 @@ class Ensemble:
         self.row[place] = torch.arange(len(place))
         for run in self.runs:
             teacher = run.teacher.to(device)
-            follows = settings | {"teacher": run.weights_sha256}
+            follows = settings | {"teacher": run.digest}
             name = run.title
             self.tables.append(
                 answers(

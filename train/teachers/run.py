@@ -5,8 +5,9 @@ That of a teacher is one as of :mod:`earmark.train.run`, with two files of its o
 as well.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...runtime.manifest import Source
 from .. import run as runs
 from ..data.dataset import Split
 from ..progress import progress
-from ..recipe import Recipe
+from ..recipe import Recipe, load_recipe
 from . import registry
 from .student import student_teacher
 from .teacher import Teacher
@@ -37,7 +38,8 @@ class TeacherRun:
     info: runs.RunInfo
     teacher: Teacher
     """In evaluation mode, on the CPU, without gradients."""
-    weights_sha256: str
+    digest: str
+    """Of all that its answers follow from besides the audio."""
 
     @property
     def title(self) -> str:
@@ -61,13 +63,16 @@ def load_teacher(path: str | Path) -> TeacherRun:
         EarmarkError: it is no run, it is incomplete, or a file in it is damaged.
     """
     path = Path(path)
-    if runs.is_complete(path):
+    if (path / runs.RECIPE).is_file() and load_recipe(path / runs.RECIPE).teacher is None:
         run = runs.load_run(path)
+        if run.recipe.multilabel:
+            raise EarmarkError(f"{path}: a student of a multi-label task: it cannot teach")
         teacher = student_teacher(run.student).eval().requires_grad_(False)
-        return TeacherRun(path, run.recipe, run.info, teacher, run.weights_sha256)
+        # More than its weights says what a student answers.
+        shape = json.dumps([asdict(run.recipe.student), asdict(run.recipe.features)])
+        digest = hashlib.sha256((run.weights_sha256 + shape).encode()).hexdigest()
+        return TeacherRun(path, run.recipe, run.info, teacher, digest)
     recipe, info = runs.open_run(path, WEIGHTS, "teach")
-    if recipe.teacher is None:
-        raise EarmarkError(f"{path}: a student's run that is not complete: run train again")
     shape = path / SHAPE
     try:
         backbone = registry.rebuild(json.loads(shape.read_text(encoding="utf-8")))

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import EarmarkError
-from ...runtime.files import read_text, write_text
+from ..runtime.errors import EarmarkError
+from ..runtime.files import read_text, write_text
 
 
 def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
