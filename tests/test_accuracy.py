@@ -63,6 +63,10 @@ def test_seeds_are_one_row_with_their_cost() -> None:
     assert first[6] == "91.00 ± 1.41" and second[5] == "3" and second[0] == "words, taught by T"
     # A network that is not exported has no cost on a device.
     assert third[:2] == ["words (cnn2d)", "float32 whole clips"] and third[4] == "-"
+    [both] = rows(
+        page(group([record(0, 0.9, "T + U + U")]), {}, [], [])[0], "Accuracy, size and cost"
+    )
+    assert both[0] == "words, taught by T + 2 × U"
     assert list(pictures) == ["accuracy-snr.png"] and "(accuracy-snr.png)" in text
 
 

@@ -1,6 +1,7 @@
 """The page of accuracy, from what ``evaluate``, ``det``, ``bench`` and ``sweep`` wrote."""
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,19 @@ class Group:
     def title(self) -> str:
         """What tells it from others."""
         found = self.first
-        taught = f", taught by {found['teacher']}" if found["teacher"] else ""
+        taught = f", taught by {_counted(found['teacher'])}" if found["teacher"] else ""
         kind = "" if found["kind"] in ("student", found["name"]) else f" ({found['kind']})"
-        return f"{found['name']}{kind}{taught}"
+        return f"{_counted(found['name'])}{kind}{taught}"
 
     def at(self, snr: float | None, figure: str = "top1") -> dict[Any, float]:
         """A figure of each seed at a ratio."""
         return {r["seed"]: r[figure] for r in self.records if r["snr"] == snr}
+
+
+def _counted(members: str) -> str:
+    """``a + b + b`` as ``a + 2 × b``."""
+    counts = Counter(members.split(" + "))
+    return " + ".join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
 
 def run(arguments: Namespace) -> int:
@@ -158,9 +165,10 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(8, 4.2 + 0.18 * len(groups)), layout="constrained")
     axes = figure.add_subplot()
     for place, one in enumerate(groups):
+        size = one.first["parameters"]
         snrs = sorted({r["snr"] for r in one.records} - {None})
         values = [list(one.at(snr).values()) for snr in snrs]
         axes.errorbar(
@@ -171,14 +179,15 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
             marker="o" if one.streamed else "s",
             linestyle="-" if one.streamed else ":",
             capsize=2,
-            label=f"{one.title}, {one.first['judged']}",
+            label=f"{one.title}, {f'{size:,} parameters, ' if size else ''}{one.first['judged']}",
         )
     axes.set_xlabel("speech over noise, dB")
     axes.set_ylabel("top-1")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    # Below the axes: there are often more lines than room beside them.
+    figure.legend(loc="outside lower left", frameon=False, fontsize=7)
     return figure
 
 
