@@ -233,11 +233,11 @@ def test_the_head_learns_alone_first(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_a_teacher_goes_on_where_it_was(recipe: Recipe, tmp_path: Path) -> None:
     wanted = dataclasses.replace(recipe, teacher=SMALL["convtransformer"])
-    whole = load_teacher(teach(wanted, tmp_path / "whole")).weights_sha256
+    whole = load_teacher(teach(wanted, tmp_path / "whole")).digest
     run = teach(wanted, tmp_path / "cut")
     # As if it had been killed before its last step of all.
     (run / "teacher.pt").unlink()
-    assert load_teacher(teach(wanted, run)).weights_sha256 == whole
+    assert load_teacher(teach(wanted, run)).digest == whole
 
 
 def test_a_recipe_is_a_teachers_or_a_students(recipe: Recipe, tmp_path: Path) -> None:
