@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import METADATA_KEY, Manifest
 from earmark.train.fit import train
 from earmark.train.mfcc import MfccSettings
-from earmark.train.run import load_run
+from earmark.train.run import git_revision, load_run
 from earmark.train.student import Student, StudentSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,3 +250,19 @@ def test_golden_vectors_come_with_an_export(runs: list[Path], tmp_path: Path) ->
     assert main(["export", str(runs[0]), "-o", str(model), "--golden", str(golden)]) == 0
     index = json.loads((golden / "golden.json").read_text())
     assert index["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def test_a_revision_says_whether_files_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.setattr("earmark.train.run.__file__", str(tmp_path / "train" / "run.py"))
+    assert git_revision() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    revision = git_revision()
+    assert revision is not None and re.fullmatch("[0-9a-f]{40}", revision)
+    (tmp_path / "pyproject.toml").write_text("changed")
+    assert git_revision() == f"{revision}-dirty"

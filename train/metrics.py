@@ -39,18 +39,21 @@ def measure(split: Split, posteriors: NDArray[np.float32]) -> dict[str, Any]:
     else:
         found = classification(split.labels, split.label, posteriors, split.speaker)
         if UNKNOWN in split.labels:
-            unknown = split.labels.index(UNKNOWN)
-            other = split.label == unknown
-            right = posteriors[other].argmax(axis=1) == unknown
-            words, word = np.unique(split.word[other], return_inverse=True)
-            found["others"] = {
-                str(name): {
-                    "support": int((word == i).sum()),
-                    "recall": float(right[word == i].mean()),
-                }
-                for i, name in enumerate(words)
-            }
+            found["others"] = _others(split, posteriors)
     return found | {"skipped": split.skipped}
+
+
+def _others(split: Split, posteriors: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+    """How many of the clips of each other word there are, and the share that is ``_unknown_``."""
+    unknown = split.labels.index(UNKNOWN)
+    other = split.label == unknown
+    right = posteriors[other].argmax(axis=1) == unknown
+    words, word, support = np.unique(split.word[other], return_inverse=True, return_counts=True)
+    recall = np.bincount(word, weights=right, minlength=len(words)) / support
+    return {
+        str(name): {"support": int(count), "recall": float(share)}
+        for name, count, share in zip(words, support, recall, strict=True)
+    }
 
 
 def headline(measures: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -23,6 +24,8 @@ from .teachers.distill import DistillSettings
 from .teachers.settings import PRETRAINED, TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+RECIPES = Path(__file__).parent / "recipes"
+"""The recipes that come with Earmark."""
 MAX_RECIPE_BYTES = 1 << 20
 MAX_WEIGHTS = 1 << 26
 """Most weights in the temporal blocks."""

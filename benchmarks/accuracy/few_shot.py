@@ -50,7 +50,7 @@ from ...train.data.dataset import SAMPLE_RATE, recording_origin
 from ...train.data.speech import word_bounds
 from ...train.fit import train
 from ...train.progress import progress
-from ...train.recipe import Recipe, load_recipe
+from ...train.recipe import RECIPES, Recipe, load_recipe
 from ...train.run import load_run
 from ..tables import markdown_table
 
@@ -90,7 +90,7 @@ class FewShotSettings:
     seeds: int = 2
     synthetic: int = 400
     """Synthesized clips of the word."""
-    recipe: str = str(Path(__file__).parents[2] / "train" / "recipes" / "wake-word.toml")
+    recipe: str = str(RECIPES / "wake-word.toml")
     overrides: tuple[str, ...] = ()
     """Settings that go before the recipe's, ``field=value``."""
 

@@ -18,7 +18,7 @@ from ...train.student import Student
 from ...train.teachers.teacher import seeded
 from .audio import speech_like
 
-RECIPE = Path(recipes.__file__).parent / "recipes" / "commands.toml"
+RECIPE = recipes.RECIPES / "commands.toml"
 """Whose front end and network, of the shipped model, are varied."""
 WIDTHS = (32, 64, 96, 128)
 CHUNKS = (0.02, 0.04, 0.16, 0.32)

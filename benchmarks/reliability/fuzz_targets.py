@@ -238,10 +238,9 @@ def _read_manifest(data: bytes, folder: Path) -> None:
 
 # Recipes and runs are read with torch at hand, which takes seconds to import: not before it is due.
 def _recipe_seeds(folder: Path) -> list[bytes]:
-    from ...train import recipe as recipes
-    from ...train.recipe import load_recipe, recipe_toml
+    from ...train.recipe import RECIPES, load_recipe, recipe_toml
 
-    text = (Path(recipes.__file__).parent / "recipes" / "commands.toml").read_text()
+    text = (RECIPES / "commands.toml").read_text()
     (folder / "recipe.toml").write_text(text)
     return [text.encode(), recipe_toml(load_recipe(folder / "recipe.toml")).encode()]
 
