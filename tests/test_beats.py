@@ -25,7 +25,7 @@ from earmark.train.teachers.beats_checkpoints import CHECKPOINTS, Checkpoint, do
 from earmark.train.torchaudio_import import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_speech_commands import Server
+from test_archive import Server
 
 FIXTURES = Path(__file__).parent / "fixtures" / "beats"
 SETS = ("tiny_pretrained", "tiny_finetuned")

@@ -9,7 +9,7 @@ import soundfile
 from earmark.runtime.command import Command
 from earmark.runtime.errors import EarmarkError
 from earmark.train import cli_data
-from earmark.train.collect import speech_commands
+from earmark.train.collect import public
 from earmark.train.data.corpus import scan
 
 
@@ -43,7 +43,7 @@ def test_synth_reports_in_json(tmp_path: Path, capsys) -> None:
 
 
 def test_download_says_where_the_data_is(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(speech_commands, "download_speech_commands", lambda folder: folder)
+    monkeypatch.setattr(public, "download_data_set", lambda _, folder: folder)
     assert run(cli_data.download, "speech-commands", "-o", tmp_path / "sc") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["folder"] == str(tmp_path / "sc")

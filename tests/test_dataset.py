@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.corpus import SPLITS, hashed_split, scan
-from earmark.train.data.dataset import fit, label_set, load_split, noise_pool
+from earmark.train.data.dataset import fit, label_set, load_split, noise_pool, recording_origin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -278,3 +278,19 @@ def test_a_damaged_cache_is_named(root: Path, tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(EarmarkError, match=rf"{data}: damaged cache"):
         load_split(scan(root), LABELS, "train", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("esc/1-100032-A-0.wav", "esc/1-100032-B-0.wav", True),
+        ("esc/1-100032-A-0.wav", "esc/1-100038-A-14.wav", False),
+        ("a/7_nohash_0.wav", "b/7_nohash_3.wav", True),
+        ("ls/dev/84/121123/84-121123-0000.flac", "ls/dev/84/121550/84-121550-0021.flac", True),
+        ("84/121123/84-121123-0000.flac", "85/121123/85-121123-0000.flac", False),
+        ("84/121123/85-121123-0000.flac", "84/121123/85-121123-0001.flac", False),
+        ("room/1.wav", "room/2.wav", False),
+    ],
+)
+def test_what_shares_a_source_or_a_speaker_stays_together(one: str, other: str, same: bool) -> None:
+    assert (recording_origin(one) == recording_origin(other)) == same

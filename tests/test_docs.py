@@ -39,7 +39,7 @@ from earmark.runtime.microphone import portaudio
 from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
 from earmark.runtime.wyoming import server as wyoming_server
-from earmark.train.collect import speech_commands
+from earmark.train.collect import public
 from earmark.train.data.corpus import hashed_split
 from earmark.train.recipe import parse_recipe
 from earmark.train.teachers import beats_checkpoints
@@ -214,7 +214,7 @@ def user(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(wyoming_server.Server, "serve", served)
     monkeypatch.setattr(PageServer, "serve", lambda *_: None)
     monkeypatch.setattr(page_module, "onnxruntime_web", lambda _: dict.fromkeys(FILES, b""))
-    monkeypatch.setattr(speech_commands, "download_speech_commands", Path)
+    monkeypatch.setattr(public, "download_data_set", lambda _, folder: Path(folder))
     monkeypatch.setattr(beats_checkpoints, "download_beats", lambda *_: Path())
     # Nothing that was trained for a moment is worth a look at its accuracy.
     monkeypatch.setitem(export.__kwdefaults__, "limits", Limits(int8_labels=1.0))

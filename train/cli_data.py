@@ -57,7 +57,9 @@ def _run_synth(arguments: Namespace) -> int:
 
 
 def _configure_download(parser: ArgumentParser) -> None:
-    parser.add_argument("name", choices=["speech-commands", "beats"], help="what to fetch")
+    from .collect.public import DATA_SETS
+
+    parser.add_argument("name", choices=[*DATA_SETS, "beats"], help="what to fetch")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder (default: data/ and the name)"
     )
@@ -76,12 +78,13 @@ def _run_download(arguments: Namespace) -> int:
         file = beats_checkpoints.download_beats(output, name, arguments.url)
         report |= {"file": str(file), "source": asdict(beats_checkpoints.source(name))}
     else:
-        from .collect.speech_commands import SOURCE, download_speech_commands
+        from .collect import public
 
         if arguments.checkpoint is not None or arguments.url is not None:
             raise EarmarkError("--checkpoint and --url go with beats: leave them out")
-        folder = download_speech_commands(output)
-        report |= {"folder": str(folder), "source": asdict(SOURCE)}
+        folder = public.download_data_set(arguments.name, output)
+        source = public.DATA_SETS[arguments.name].source
+        report |= {"folder": str(folder), "source": asdict(source)}
     print(json.dumps(report, ensure_ascii=False))
     return 0
 
@@ -175,12 +178,13 @@ synth = Command(
     ),
 )
 download = Command(
-    summary="fetch a public data set of recorded words, or a teacher's weights",
+    summary="fetch a public data set of words or free speech, or a teacher's weights",
     configure=_configure_download,
     run=_run_download,
     extra="train",
     examples=(
         "earmark download speech-commands -o data/speech-commands",
+        "earmark download librispeech -o data/librispeech",
         "earmark download beats --checkpoint BEATs_iter3_plus_AS2M",
     ),
 )

@@ -319,10 +319,14 @@ def _ordered(folder: Path) -> list[Path]:
 
 def _half(folder: Path, speech: Path, which: int) -> Path:
     """A folder with every second origin of free speech, copied from ``speech``."""
-    origins = sorted({recording_origin(file.name) for file in _ordered(speech)})
+
+    def origin(file: Path) -> str:
+        return recording_origin(file.relative_to(speech).as_posix())
+
+    origins = sorted(set(map(origin, find_audio(speech))))
     origins.sort(key=lambda name: hashlib.sha256(f"{SEED_TEXT}\0{name}".encode()).digest())
     chosen = set(origins[which::2])
-    files = [file for file in find_audio(speech) if recording_origin(file.name) in chosen]
+    files = [file for file in find_audio(speech) if origin(file) in chosen]
     target = folder / f"speech-{'ab'[which]}"
     for file in files:
         _copy(file, target / file.relative_to(speech))

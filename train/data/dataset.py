@@ -38,6 +38,7 @@ SPEECH = "_speech_"
 _SHORT_NOISE_SECONDS = 10.0
 # The names of ESC-50 (K. J. Piczak, 2015): fold, source recording, take, class.
 _ESC_NAME = re.compile(r"(\d-\d+)-[A-Z](-\d+)?")
+_LIBRISPEECH = re.compile(r"(?:.*/)?(\d+)/(\d+)/\1-\2-\d+\.\w+")
 _CLIPPED_SHARE = 0.01
 _REPORTS = 20
 _BLOCK = 256
@@ -562,8 +563,12 @@ def recording_origin(name: str) -> str:
     """What a recording shares with others that must not be in another split.
 
     Takes of one source (the naming of ESC-50) go together, and so do recordings of one speaker
-    (``<speaker>_nohash_<n>``); any other recording is its own origin.
+    (``<speaker>_nohash_<n>``, and the folders of LibriSpeech,
+    ``<speaker>/<chapter>/<speaker>-<chapter>-<n>``); any other recording is its own origin.
     """
+    reader = _LIBRISPEECH.fullmatch(name)
+    if reader:
+        return reader[1]
     stem = PurePosixPath(name).stem
     take = _ESC_NAME.fullmatch(stem)
     if take:

@@ -1,7 +1,7 @@
-"""Google Speech Commands v0.02: fetched with resumption, verified, and unpacked safely.
+"""Archives of recordings: fetched with resumption, verified, and unpacked safely.
 
-Address and checksum are those of ``torchaudio.datasets.SPEECHCOMMANDS``. Its own download starts
-anew after every interruption, and its unpacking trusts the archive, so both are done here.
+The downloads of ``torchaudio.datasets`` start anew after every interruption and trust what they
+unpack, so both are done here.
 """
 
 import os
@@ -17,28 +17,8 @@ from ..data.corpus import SOURCES_FILE, read_sources, write_source
 from ..progress import progress
 from .fetch import fetch_file
 
-SOURCE = Source(
-    name="Google Speech Commands v0.02",
-    licence="CC BY 4.0",
-    url="https://arxiv.org/abs/1804.03209",
-    attribution="Pete Warden, Google",
-)
-_NAME = "speech_commands_v0.02"
 _MAX_UNPACKED = 8 << 30
 _MAX_MEMBERS = 300_000
-
-
-def download_speech_commands(folder: str | os.PathLike[str]) -> Path:
-    """Fetch the data set (2.3 GB) into ``folder``, which becomes a corpus for ``scan``.
-
-    Raises:
-        EarmarkError: as :func:`download_archive`.
-    """
-    from ..torchaudio_import import torchaudio
-
-    checksums = torchaudio.datasets.speechcommands._CHECKSUMS
-    [(url, sha256)] = [item for item in checksums.items() if _NAME in item[0]]
-    return download_archive(url, sha256, folder, SOURCE)
 
 
 def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], source: Source) -> Path:

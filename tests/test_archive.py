@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
-from earmark.train.collect import fetch, speech_commands
-from earmark.train.collect.speech_commands import SOURCE, download_archive
+from earmark.train.collect import archive as archives
+from earmark.train.collect import fetch
+from earmark.train.collect.archive import download_archive
+from earmark.train.collect.public import DATA_SETS, download_data_set
 from earmark.train.data.corpus import scan
 
 HERE = Source("Tiny", "CC0")
@@ -182,7 +184,7 @@ def test_an_absolute_path_stays_inside(server: Server, tmp_path: Path) -> None:
 
 
 def test_sizes_are_bounded(server: Server, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(speech_commands, "_MAX_UNPACKED", 5000)
+    monkeypatch.setattr(archives, "_MAX_UNPACKED", 5000)
     assert "more files or bytes" in error_of(server, tmp_path / "sc")
     monkeypatch.setattr(fetch, "_MAX_BYTES", 100)
     assert "larger than 100 bytes" in error_of(server, tmp_path / "other")
@@ -196,10 +198,14 @@ def test_another_folder_is_not_touched(server: Server, tmp_path: Path) -> None:
     assert server.seen == []
 
 
-def test_the_address_is_that_of_torchaudio(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("speech-commands", "speech_commands_v0.02.tar.gz"), ("librispeech", "dev-clean.tar.gz")],
+)
+def test_the_address_is_that_of_torchaudio(name: str, file: str, tmp_path, monkeypatch) -> None:
     calls = []
-    monkeypatch.setattr(speech_commands, "download_archive", lambda *a: calls.append(a))
-    speech_commands.download_speech_commands(tmp_path / "sc")
+    monkeypatch.setattr(archives, "download_archive", lambda *a: calls.append(a))
+    download_data_set(name, tmp_path / "data")
     [(url, sha256, folder, source)] = calls
-    assert url.endswith("speech_commands_v0.02.tar.gz")
-    assert len(sha256) == 64 and folder == tmp_path / "sc" and source is SOURCE
+    assert url.endswith(f"/{file}") and len(sha256) == 64
+    assert folder == tmp_path / "data" and source is DATA_SETS[name].source
