@@ -111,7 +111,8 @@ def trace(
 
     def take(pcm: NDArray[np.generic]) -> None:
         # Chunk by chunk as a stream does it, so that posteriors are the same to the last bit.
-        for _ in scorer.fill(pcm):
+        taken = 0
+        while (taken := scorer.take(pcm, taken)) >= 0:
             scorer.score()
             kept.frombytes(scorer.posteriors[:, columns].tobytes())
 

@@ -142,16 +142,18 @@ class Decider:
         window = self._rule.window
         # Running sums of the posteriors: what the window holds is the difference of two. They are
         # brought up to date only where a keyword could fire or re-arm. The last `window + 1` end at
-        # `_end`; rows are appended until the buffers are full, and only then the sums are moved to
-        # the front, where the first of them becomes 0.
+        # `_end`; rows are added until the buffer is full, and only then the sums are moved to the
+        # front, where the first of them becomes 0.
         block = max(BLOCK, window + 1)
         self._sums = np.zeros((window + 1 + block, len(labels)), np.int64)
-        self._rows = np.zeros(self._sums.shape, np.float32)
+        self._new: list[bytes] = []
+        """Rows that the sums do not hold yet, float32. Bytes, since a numpy call less is a
+        microsecond or two where the model has just run through the processor's caches."""
         levels = np.nextafter((self._rule.fire / self._rule.full).astype(np.float32), np.float32(0))
         self._loud = np.where(self._rule.fire == NEVER, np.float32(np.inf), levels)[np.newaxis]
         """Float32 [steps, labels]: while no posterior in the window reaches it, no mean does. All
         rows are the same, since numpy compares equal shapes in less than half of the time."""
-        self._is_loud = np.zeros(self._loud.shape, bool)
+        self._compare(1)
         self._reset_window()
         self._armed = [True] * len(labels)
         self._ready = [0] * len(labels)
@@ -180,12 +182,25 @@ class Decider:
             posteriors: float32 [steps, labels], each in [0, 1].
         """
         steps = len(posteriors)
-        if steps <= BLOCK:
-            return self._advance(posteriors) if steps else []
-        firings = []
-        for start in range(0, steps, BLOCK):
-            for firing in self._advance(posteriors[start : start + BLOCK]):
-                firings.append(firing._replace(row=firing.row + start))
+        if not steps:
+            return []
+        if steps > BLOCK:
+            firings = []
+            for start in range(0, steps, BLOCK):
+                for firing in self.update(posteriors[start : start + BLOCK]):
+                    firings.append(firing._replace(row=firing.row + start))
+            return firings
+        clock = self._clock
+        self._clock = clock + steps
+        self._append(posteriors)
+        if self._all_armed and clock >= self._quiet_from:
+            return []
+        totals = self._totals(steps)
+        above = totals >= self._rule.fire
+        if self._all_armed and not np.count_nonzero(above):
+            return []
+        firings = self._rule.firings(totals, above, self._armed, self._ready, clock)
+        self._all_armed = all(self._armed)
         return firings
 
     def restore(self, posteriors: np.ndarray) -> None:
@@ -215,58 +230,53 @@ class Decider:
         self._clock += steps
 
     def _reset_window(self) -> None:
-        self._end = self._summed = self._rule.window + 1
+        self._end = self._rule.window + 1
         self._sums[: self._end] = 0
+        self._new.clear()
         self._quiet_from = 0
         """The step from which no window holds a posterior that reached ``_loud``."""
 
-    def _advance(self, posteriors: np.ndarray) -> list[Firing]:
-        clock = self._clock
-        self._clock = clock + len(posteriors)
-        self._append(posteriors)
-        if self._all_armed and clock >= self._quiet_from:
-            return []
-        totals = self._totals(len(posteriors))
-        above = totals >= self._rule.fire
-        if self._all_armed and not np.count_nonzero(above):
-            return []
-        firings = self._rule.firings(totals, above, self._armed, self._ready, clock)
-        self._all_armed = all(self._armed)
-        return firings
-
     def _append(self, posteriors: np.ndarray) -> None:
         """Take rows that end with the step before ``_clock``."""
-        end = self._end
-        after = end + len(posteriors)
-        if after > len(self._rows):
+        if posteriors.dtype != np.float32:
+            posteriors = posteriors.astype(np.float32)
+        after = self._end + len(posteriors)
+        if after > len(self._sums):
+            self._settle()
             window = self._rule.window
-            kept = self._sums[self._settled() - window - 1 : end]
+            kept = self._sums[self._end - window - 1 : self._end]
             self._sums[: window + 1] = kept - kept[0]
-            self._summed = end = window + 1
-            after = end + len(posteriors)
-        self._rows[end:after] = posteriors
+            after = window + 1 + len(posteriors)
+        self._new.append(posteriors.tobytes())
         self._end = after
         if len(self._loud) != len(posteriors):
-            self._loud = np.repeat(self._loud[:1], len(posteriors), axis=0)
-            self._is_loud = np.zeros(self._loud.shape, bool)
+            self._compare(len(posteriors))
         np.greater_equal(posteriors, self._loud, self._is_loud)
-        if np.count_nonzero(self._is_loud):
+        if self._is_loud.tobytes() != self._none_loud:
             self._quiet_from = self._clock + self._rule.window - 1
 
-    def _settled(self) -> int:
-        """Bring the sums up to date; their end."""
-        start, end = self._summed, self._end
-        if start < end:
+    def _compare(self, steps: int) -> None:
+        """Prepare for so many rows at a time."""
+        self._loud = np.repeat(self._loud[:1], steps, axis=0)
+        self._is_loud = np.zeros(self._loud.shape, bool)
+        self._none_loud = self._is_loud.tobytes()
+
+    def _settle(self) -> None:
+        """Bring the sums up to date."""
+        if self._new:
+            rows = np.frombuffer(b"".join(self._new), np.float32)
+            rows = rows.reshape(-1, self._sums.shape[1])
+            start = self._end - len(rows)
             # Exact for float32, as a change of the exponent alone.
-            self._sums[start:end] = self._rows[start:end] * SCALE
-            new = self._sums[start - 1 : end]
+            self._sums[start : self._end] = rows * SCALE
+            new = self._sums[start - 1 : self._end]
             np.add.accumulate(new, axis=0, out=new)
-            self._summed = end
-        return end
+            self._new.clear()
 
     def _totals(self, steps: int) -> np.ndarray:
         """Sums over the windows that end with the last steps, int64 [steps, labels]."""
-        end, window = self._settled(), self._rule.window
+        self._settle()
+        end, window = self._end, self._rule.window
         return self._sums[end - steps : end] - self._sums[end - steps - window : end - window]
 
 

@@ -113,20 +113,21 @@ class Scorer:
 
     samples: int
     """Samples taken since the start or the last reset, those of an unfinished chunk included."""
+    chunk: np.ndarray
+    """Float32 [samples] in [-1, 1), overwritten by the next chunk."""
 
     def __init__(self, engine: Engine) -> None:
         geometry = engine.manifest.geometry
-        self._chunk = geometry.chunk
-        self._pcm = np.zeros((1, geometry.chunk), np.float32)
+        self._length = geometry.chunk
+        pcm = np.zeros((1, geometry.chunk), np.float32)
+        self.chunk = pcm[0]
         shape = (1, geometry.steps, len(engine.manifest.labels))
         self._logits, self._posteriors = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._caches = [np.zeros((1, geometry.cache), np.float32) for _ in range(2)]
         # Two calls over the same buffers whose caches swap roles.
         outputs = {"logits": self._logits, OUTPUT: self._posteriors}
         self._runs = [
-            engine._backend.bind(
-                {"pcm": self._pcm, "cache": source}, outputs | {"cache_out": target}
-            )[0]
+            engine._backend.bind({"pcm": pcm, "cache": source}, outputs | {"cache_out": target})[0]
             for source, target in (self._caches, self._caches[::-1])
         ]
         self._turn = 0
@@ -153,39 +154,50 @@ class Scorer:
                 as before.
         """
         pcm = as_pcm(pcm)
-        complete = (self._filled + len(pcm)) // self._chunk
+        complete = (self._filled + len(pcm)) // self._length
         steps, labels = self._logits.shape[1:]
+        taken = 0
         if complete <= 1:
-            for _ in self.fill(pcm):
+            while (taken := self.take(pcm, taken)) >= 0:
                 self.score()
             return self._logits[0, : complete * steps]
         rows = np.empty((complete, steps, labels), np.float32)
-        for index, _ in enumerate(self.fill(pcm)):
-            rows[index] = self.score()
+        for row in rows:
+            taken = self.take(pcm, taken)
+            row[:] = self.score()
+        self.take(pcm, taken)
         return rows.reshape(-1, labels)
 
-    def fill(self, pcm: np.ndarray) -> Iterator[np.ndarray]:
-        """Take audio and yield every chunk that it completes, float32 [chunk], in turn.
+    def take(self, pcm: np.ndarray, start: int) -> int:
+        """Take audio up to the end of the chunk.
 
-        Each is valid until the next; :meth:`score` runs the model on it. ``pcm`` must have come
-        from :func:`as_pcm`, and the iterator must be run to its end: samples are taken as it goes.
+        Args:
+            pcm: what :func:`as_pcm` gave.
+            start: the first sample to take.
+
+        Returns:
+            The sample to go on from where the chunk is complete, :meth:`score` is to run the model
+            on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before.
         """
-        chunk, buffer = self._chunk, self._pcm[0]
-        start, total = 0, len(pcm)
-        self.samples += total
-        while start < total:
-            filled = self._filled
-            count = min(chunk - filled, total - start)
-            copy_pcm(pcm[start : start + count], buffer[filled : filled + count])
-            start += count
-            if filled + count < chunk:
-                self._filled = filled + count
-                return
-            self._filled = 0
-            yield buffer
+        # No generator, and no view where all is taken: code between two runs of the model has left
+        # the processor's caches, and costs several times of what it costs by itself.
+        filled, total = self._filled, len(pcm)
+        count = min(self._length - filled, total - start)
+        if count <= 0:
+            return -1
+        if count < total:
+            pcm = pcm[start : start + count]
+        whole = count == self._length
+        copy_pcm(pcm, self.chunk if whole else self.chunk[filled : filled + count])
+        self.samples += count
+        if filled + count < self._length:
+            self._filled = filled + count
+            return -1
+        self._filled = 0
+        return start + count
 
     def score(self) -> np.ndarray:
-        """Run the model on the chunk that :meth:`fill` gave: its logits, float32 [steps, labels].
+        """Run the model on :attr:`chunk`: its logits, float32 [steps, labels].
 
         A view that the next call overwrites.
         """
@@ -195,21 +207,20 @@ class Scorer:
 
     def replay(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Run the model on ``chunks``, float32 [chunk] each, from the start of a signal, and yield
-        the logits of each. The chunk that :meth:`fill` gave is kept."""
-        buffer = self._pcm[0]
-        current = buffer.copy()
+        the logits of each. What :attr:`chunk` holds is kept."""
+        current = self.chunk.copy()
         self._restart()
         for chunk in chunks:
-            buffer[:] = chunk
+            self.chunk[:] = chunk
             yield self.score()
-        buffer[:] = current
+        self.chunk[:] = current
 
     def flush(self) -> np.ndarray:
         """Finish the chunk with zeros and return its logits, float32 [steps, labels].
 
         The zeros count as audio. No rows where no chunk was begun.
         """
-        return self.feed(np.zeros(-self._filled % self._chunk, np.int16))
+        return self.feed(np.zeros(-self._filled % self._length, np.int16))
 
     def reset(self) -> None:
         """Return to the start of a stream."""
@@ -278,24 +289,25 @@ class Stream:
                 as before.
         """
         detections = []
-        gate = self._gate
+        gate, scorer = self._gate, self._scorer
+        pcm, taken = as_pcm(pcm), 0
         # Chunk by chunk, so that every array operation has one shape: results are bitwise the same
         # however the audio arrives, and a long push takes no more memory than a short one.
-        for chunk in self._scorer.fill(as_pcm(pcm)):
+        while (taken := scorer.take(pcm, taken)) >= 0:
             if gate is not None:
-                if gate.skips(chunk, self._decider.at_rest):
+                if gate.skips(scorer.chunk, self._decider.at_rest):
                     self._decider.gap(len(self._posteriors))
-                    self._scored += len(chunk)
-                    self.skipped += len(chunk)
+                    self._scored += len(scorer.chunk)
+                    self.skipped += len(scorer.chunk)
                     continue
                 if gate.closed:
                     self._open(gate)
-            self._scorer.score()
+            scorer.score()
             for firing in self._decider.update(self._posteriors):
                 end = self._origin + self._scored + (firing.row + 1) * self._step
                 time = end / self._rate
                 detections.append(Detection(self._labels[firing.label], time, firing.score))
-            self._scored += len(chunk)
+            self._scored += len(scorer.chunk)
         return detections
 
     def _open(self, gate: Gate) -> None:
@@ -373,7 +385,7 @@ def as_pcm(pcm: np.ndarray) -> np.ndarray:
 def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
     """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
     if pcm.dtype == np.int16:
-        np.multiply(pcm, INT16_SCALE, out=out)
+        np.multiply(pcm, INT16_SCALE, out)
     else:
         out[:] = pcm
 

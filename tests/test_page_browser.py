@@ -65,11 +65,10 @@ def detected(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> l
 def posteriors(pcm: np.ndarray) -> np.ndarray:
     """Of whole chunks by the Python runtime, [steps, labels]."""
     scorer = Engine().scorer()
-    rows = []
-    for chunk in scorer.fill(pcm):
+    rows, taken = [], 0
+    while (taken := scorer.take(pcm, taken)) >= 0:
         scorer.score()
         rows.append(scorer.posteriors.copy())
-        assert len(chunk)
     return np.concatenate(rows)
 
 
