@@ -31,8 +31,8 @@ from earmark.export.page import page as page_module
 from earmark.export.page.onnxruntime_web import FILES
 from earmark.export.page.serve import PageServer
 from earmark.export.verify import Limits
-from earmark.runtime import listen, record
-from earmark.runtime.cli import main
+from earmark.runtime import cli, listen, record
+from earmark.runtime.cli import command_line, main
 from earmark.runtime.engine import DEFAULT_MODEL
 from earmark.runtime.layout import folder_name
 from earmark.runtime.microphone import portaudio
@@ -165,7 +165,6 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ROOT / "tests" / "fixtures" / "beats" / "tiny_pretrained.pt",
         folder / "data" / "beats" / "BEATs_iter3.pt",
     )
-    shutil.copytree(RECIPES, folder, dirs_exist_ok=True)
     shutil.copytree(RECIPES, folder / "train" / "recipes")
     return folder
 
@@ -272,12 +271,12 @@ def provide(user: Path, arguments: list[str]) -> None:
         if name.endswith(".onnx"):
             shutil.copy(DEFAULT_MODEL, path)
         elif name == "recipe.toml":
-            shutil.copy(user / "commands.toml", path)
+            shutil.copy(user / "train/recipes/commands.toml", path)
         elif name.startswith("data/"):
             shutil.copytree(user / "data" / "speech-commands", path)
         elif name.startswith("runs/"):
             teacher = "teacher" in name
-            recipe = "commands-teacher.toml" if teacher else "commands.toml"
+            recipe = f"train/recipes/commands{'-teacher' if teacher else ''}.toml"
             verb = "teach" if teacher else "train"
             assert main([verb, recipe, "-o", name, *SMALLER[verb].split()]) == 0
 
@@ -314,6 +313,17 @@ def test_commands_and_programs_run(
 def test_recipes_are_read(page: Path) -> None:
     for block in blocks(page, "toml"):
         parse_recipe(tomllib.loads(block), page.name)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES.glob("*.toml")], ids=lambda page: page.name)
+def test_recipes_in_running_text_are_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"\n(# )?", " ", text)
+    for code in re.findall(r"`(earmark [^`]*\.toml[^`]*)`", text):
+        words = split(code)[1:]
+        command_line(cli.commands()).parse_args(words)
+        for recipe in (word for word in words if word.endswith(".toml")):
+            assert (ROOT / recipe).is_file(), code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
