@@ -431,7 +431,8 @@ def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Pa
     target = tmp_path / "docs" / "costs.md"
     assert main(["latency", *files, "-o", str(target)]) == 0
     text = target.read_text()
-    assert "and Some GPU" in text and "Some GPU, 80 GB" in text and "latency-log" not in text
+    assert "and Some GPU: whole models\n" in text and "Some GPU, 80 GB" in text
+    assert ": the model\n" in text and "latency-log" not in text
     assert "| toy | 2 keywords |" in text
     named = {part.partition(")")[0] for part in text.split("](")[1:]}
     assert named == {file.name for file in target.parent.glob("*.png")}

@@ -49,7 +49,7 @@ def page(
     if log:
         parts.append(f"What was tried to get there is in [the log]({LOG}).")
     for number, report in enumerate(reports):
-        parts.append(f"## {_machine_name(report)}")
+        parts.append(f"## {_title(report)}")
         parts.append(f"```sh\n{report.command}\n```")
         parts += [f"{line[0].upper()}{line[1:]}." for line in caption(report)]
         for table in tables(report):
@@ -61,6 +61,17 @@ def page(
     return "\n\n".join(parts) + "\n"
 
 
-def _machine_name(report: Report) -> str:
+_KINDS = {
+    "peer": "other spotters",
+    "full": "whole models",
+    "scaling": "sizes, chunks and keywords",
+}
+"""What a report has beside models of Earmark."""
+
+
+def _title(report: Report) -> str:
     gpu = report.machine.get("accelerator")
-    return f"{report.machine['cpu']} and {gpu['name']}" if gpu else report.machine["cpu"]
+    machine = f"{report.machine['cpu']} and {gpu['name']}" if gpu else report.machine["cpu"]
+    kinds = {row.kind for row in report.rows}
+    beside = [name for kind, name in _KINDS.items() if kind in kinds]
+    return f"{machine}: {' and '.join(beside) or 'the model'}"
