@@ -185,7 +185,7 @@ def test_an_absolute_path_stays_inside(server: Server, tmp_path: Path) -> None:
 
 def test_sizes_are_bounded(server: Server, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(archives, "_MAX_UNPACKED", 5000)
-    assert "more files or bytes" in error_of(server, tmp_path / "sc")
+    assert "more than 300000 files or 5000 bytes in it" in error_of(server, tmp_path / "sc")
     monkeypatch.setattr(fetch, "_MAX_BYTES", 100)
     assert "larger than 100 bytes" in error_of(server, tmp_path / "other")
 
