@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .audio import MAX_AMPLITUDE
+from .audio import MAX_AMPLITUDE, as_pcm, copy_pcm
 from .backends import backend as backends
 from .decision import Decider
 from .errors import EarmarkError, first_line
@@ -21,7 +21,6 @@ from .posteriors import OUTPUT
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
 MAX_MODEL_BYTES = 256 << 20
-INT16_SCALE = np.float32(1 / 32768)
 
 
 class Detection(NamedTuple):
@@ -172,7 +171,7 @@ class Scorer:
         """Take audio up to the end of the chunk.
 
         Args:
-            pcm: what :func:`as_pcm` gave.
+            pcm: what :func:`~earmark.runtime.audio.as_pcm` gave.
             start: the first sample to take.
 
         Returns:
@@ -356,38 +355,6 @@ class Stream:
         if self._gate is not None:
             self._gate.reset()
         self._scored = 0
-
-
-def as_pcm(pcm: np.ndarray) -> np.ndarray:
-    """``pcm`` if a model can take it: [samples], int16, float32 or float64.
-
-    Raises:
-        EarmarkError: it has another type or shape, or holds NaN, infinity or values far beyond
-            [-1, 1).
-    """
-    pcm = np.asarray(pcm)
-    if pcm.ndim != 1:
-        raise EarmarkError(f"audio has shape {list(pcm.shape)}: give one channel, [samples]")
-    if pcm.dtype == np.int16:
-        return pcm
-    if pcm.dtype != np.float32 and pcm.dtype != np.float64:
-        raise EarmarkError(f"audio has type {pcm.dtype}: give int16, or float32 in [-1, 1)")
-    # A comparison with NaN is false, so this refuses NaN and infinity as well.
-    if len(pcm) and not (pcm.max() <= MAX_AMPLITUDE and pcm.min() >= -MAX_AMPLITUDE):
-        if not np.isfinite(pcm).all():
-            raise EarmarkError("audio holds NaN or infinity: repair it before it is pushed")
-        raise EarmarkError(
-            f"audio reaches {np.abs(pcm).max():g}: scale floats to [-1, 1), or give int16"
-        )
-    return pcm
-
-
-def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
-    """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
-    if pcm.dtype == np.int16:
-        np.multiply(pcm, INT16_SCALE, out)
-    else:
-        out[:] = pcm
 
 
 def _read(path: Path) -> bytes:

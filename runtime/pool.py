@@ -10,8 +10,9 @@ from collections import deque
 
 import numpy as np
 
+from .audio import as_pcm, copy_pcm
 from .decision import BatchDecider
-from .engine import Detection, Engine, as_pcm, copy_pcm
+from .engine import Detection, Engine
 from .errors import EarmarkError
 from .manifest import Decision
 from .posteriors import OUTPUT
