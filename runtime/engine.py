@@ -154,17 +154,15 @@ class Scorer:
         """
         pcm = as_pcm(pcm)
         complete = (self._filled + len(pcm)) // self._length
-        steps, labels = self._logits.shape[1:]
-        taken = 0
-        if complete <= 1:
-            while (taken := self.take(pcm, taken)) >= 0:
-                self.score()
-            return self._logits[0, : complete * steps]
-        rows = np.empty((complete, steps, labels), np.float32)
-        for row in rows:
-            taken = self.take(pcm, taken)
-            row[:] = self.score()
-        self.take(pcm, taken)
+        _, steps, labels = self._logits.shape
+        alone = complete == 1
+        rows = self._logits if alone else np.empty((complete, steps, labels), np.float32)
+        taken = row = 0
+        while (taken := self.take(pcm, taken)) >= 0:
+            logits = self.score()
+            if not alone:
+                rows[row] = logits
+                row += 1
         return rows.reshape(-1, labels)
 
     def take(self, pcm: np.ndarray, start: int) -> int:
