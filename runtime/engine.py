@@ -1,6 +1,5 @@
 """The spotter: one engine holds the model, each stream holds its own state."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -240,10 +239,7 @@ class Stream:
         self, engine: Engine, decision: Decision | None = None, gate: float | None = None
     ) -> None:
         """See :meth:`Engine.stream`."""
-        manifest = engine.manifest
-        if decision is not None:
-            # The manifest checks its fields when it is made.
-            manifest = dataclasses.replace(manifest, decision=decision)
+        manifest = engine.manifest.decided_by(decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
         self._rate = geometry.sample_rate
