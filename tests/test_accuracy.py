@@ -126,8 +126,19 @@ def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "page-snr.png").stat().st_size > 1000
     assert main([*command, "--sweep", str(sweep)]) != 0
     assert "TITLE=FILE" in capsys.readouterr().err
+    sweep.write_text("")
+    assert main([*command, "--sweep", f"Temperature={sweep}"]) != 0
+    assert "holds no run" in capsys.readouterr().err
     assert main([*command, "--det", str(clips)]) != 0
     assert "not what its command prints" in capsys.readouterr().err
+
+
+def test_nothing_to_show_is_refused(tmp_path: Path, capsys) -> None:
+    target = tmp_path / "page.md"
+    for given in ([], ["--bench", "bench.json"]):
+        assert main(["accuracy", *given, "-o", str(target)]) != 0
+        assert "nothing to show" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_the_cost_is_that_of_a_report_of_bench(

@@ -76,12 +76,18 @@ def _counted(members: str) -> str:
 
 def run(arguments: Namespace) -> int:
     """The verb ``accuracy``."""
+    # The cost alone is of nothing: it is a column of the table of clips.
+    if not (arguments.clips or arguments.det or arguments.sweep):
+        raise EarmarkError("nothing to show: name what was measured: --clips, --det or --sweep")
     sweeps = []
     for text in arguments.sweep:
         title, equals, file = text.partition("=")
         if not equals or not title or not file:
             raise EarmarkError(f"--sweep {text}: expected TITLE=FILE, as Views=sweep/table.jsonl")
-        sweeps.append((title, load_reports([file])))
+        rows = load_reports([file])
+        if not rows:
+            raise EarmarkError(f"--sweep {text}: holds no run: run earmark sweep again")
+        sweeps.append((title, rows))
     output = Path(arguments.output)
     try:
         groups = group(load_reports(arguments.clips))
