@@ -16,6 +16,7 @@ from ...runtime.errors import EarmarkError
 from ...runtime.files import write_bytes, write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.data.dataset import SPEECH
+from ...train.metrics import spread
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
 from .det import cautions, det_figure
@@ -176,11 +177,11 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     for place, one in enumerate(groups):
         size = one.first["parameters"]
         snrs = sorted({r["snr"] for r in one.records} - {None})
-        values = [list(one.at(snr).values()) for snr in snrs]
+        found = [spread(list(one.at(snr).values())) for snr in snrs]
         axes.errorbar(
             snrs,
-            [np.mean(v) for v in values],
-            yerr=[float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in values],
+            [of_seeds["mean"] for of_seeds in found],
+            yerr=[of_seeds["standard_deviation"] for of_seeds in found],
             color=PALETTE[place % len(PALETTE)],
             marker="o" if one.streamed else "s",
             linestyle="-" if one.streamed else ":",

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...export.export import export
+from ...export.judge import STREAMING, WHOLE
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...train.fit import train
+from ...train.metrics import spread
 from ...train.recipe import Recipe, load_recipe
 from ...train.teach import EVALUATION, teach
 from ..tables import markdown_table
@@ -110,15 +110,16 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def percent_spread(values: Sequence[float]) -> str:
     """Mean and, of several, standard deviation, in percent."""
-    mean = f"{100 * np.mean(values):.2f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
+    found = spread(values)
+    mean = f"{100 * found['mean']:.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * found['standard_deviation']:.2f}"
 
 
 def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: float) -> Row:
     if recipe.teacher is not None:
         teach(recipe, path)
         measured = json.loads((path / EVALUATION).read_text(encoding="utf-8"))
-        parameters, judged = measured["parameters"], "whole clips"
+        parameters, judged = measured["parameters"], WHOLE
     else:
         model = path / _MODEL
         train(recipe, path)
@@ -126,7 +127,7 @@ def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: fl
             export(path, model, chunk_seconds)
         manifest = Engine(model).manifest
         measured = manifest.metrics["int8_streaming"]
-        parameters, judged = manifest.parameters, "int8 streaming"
+        parameters, judged = manifest.parameters, f"{manifest.precision} {STREAMING}"
     return Row(settings, str(path), measured["top1"], measured["macro_f1"], parameters, judged)
 
 
