@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Row:
     parameters: int
     judged: str
     """``int8 streaming`` or ``whole clips``."""
+    recipe: str = ""
+    """The recipe as it was named; empty in a table that does not say it."""
 
 
 def sweep(
@@ -83,7 +86,8 @@ def sweep(
         runs.append((settings, load_recipe(recipe, given)))
     rows: list[Row] = []
     for settings, one in runs:
-        rows.append(_run(one, settings, folder / _folder_name(settings), chunk_seconds))
+        row = _run(one, settings, folder / _folder_name(settings), chunk_seconds)
+        rows.append(dataclasses.replace(row, recipe=str(recipe)))
         lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
         write_text(folder / TABLE, "".join(line + "\n" for line in lines))
         write_text(folder / REPORT, markdown(rows))
@@ -106,6 +110,16 @@ def markdown(rows: Sequence[Row]) -> str:
         cells += [f"{first.parameters:,}", first.judged]
         lines.append(cells)
     return markdown_table(heads, lines) + "\n"
+
+
+def command(rows: Sequence[Row]) -> str:
+    """The command line of a table: the grid that its rows are."""
+    options: list[str] = []
+    for name in rows[0].settings:
+        values = dict.fromkeys(json.dumps(row.settings[name], ensure_ascii=False) for row in rows)
+        options += ["--set", f"{name}={','.join(values)}"]
+    recipe = rows[0].recipe or "RECIPE"
+    return shlex.join(["earmark", "sweep", recipe, *options, "-o", "DIR"])
 
 
 def percent_spread(values: Sequence[float]) -> str:
