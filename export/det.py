@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.audio import as_pcm
 from ..runtime.decision import BLOCK, Decider
-from ..runtime.engine import Detection, Engine, as_pcm
+from ..runtime.engine import Detection, Engine
 from ..runtime.manifest import Decision, Geometry
 from ..runtime.sources import Gap, Piece
 from .matching import LATE, Word, match

@@ -25,6 +25,9 @@ ENSEMBLE = "ensemble"
 _PLACES = {"data": ("cache",), "train": ("threads", "devices", "nodes", "accelerator")}
 """Fields of a recipe that change where it runs, not what it is."""
 
+_HEARD = ("teachers", "unlabelled")
+"""Fields of a distillation that name folders."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -37,8 +40,9 @@ class Judge:
     about: dict[str, Any]
     """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
     ``ensemble``, or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``,
-    ``seed``, ``teacher``, and hashes of its ``recipe`` without the seed and of its ``base``, which
-    is the recipe without distillation as well."""
+    ``seed``, ``teacher``, the settings of ``distill`` but for what it heard, and hashes of its
+    ``recipe`` without the seed and of its ``base``, which is the recipe without distillation as
+    well."""
     posteriors: Callable[[Split], NDArray[np.float32]]
     """float32 [N, labels] of the clips of a split."""
 
@@ -200,9 +204,16 @@ def _about(
         "bytes": size,
         "seed": recipe.get("seed"),
         "teacher": teacher,
+        "distill": _distillation(recipe.get("distill")),
         "recipe": _digest(recipe, ("seed",)),
         "base": _digest(recipe, ("seed", "name", "distill")),
     }
+
+
+def _distillation(settings: Any) -> dict[str, Any] | None:
+    if not isinstance(settings, dict):
+        return None
+    return {name: value for name, value in settings.items() if name not in _HEARD}
 
 
 def _digest(recipe: dict[str, Any], without: tuple[str, ...]) -> str:

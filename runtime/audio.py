@@ -1,4 +1,5 @@
-"""The one reader of audio: files in, mono float32 at one rate out, whole or block by block.
+"""The one reader of audio: files in, mono float32 at one rate out, whole or block by block; and the
+one check of samples that come from anywhere else.
 
 WAV at the rate asked for needs numpy alone. Other formats go through soundfile (libsndfile), other
 rates through soxr; both belong to the extra ``audio`` and are imported when they are needed.
@@ -20,6 +21,7 @@ from .errors import EarmarkError
 
 MAX_AMPLITUDE = 100.0
 """Float samples beyond this are no audio in [-1, 1), whatever the gain."""
+INT16_SCALE = np.float32(1 / 32768)
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1000, 768_000
 MAX_BLOCK = 1 << 16
@@ -108,6 +110,38 @@ def read_pcm(stream: BinaryIO, block_samples: int = 1600) -> Iterator[np.ndarray
         rest = data[even:]
         if even:
             yield np.frombuffer(data, "<i2", even // 2)
+
+
+def as_pcm(pcm: np.ndarray) -> np.ndarray:
+    """``pcm`` if a model can take it: [samples], int16, float32 or float64.
+
+    Raises:
+        EarmarkError: it has another type or shape, or holds NaN, infinity or values far beyond
+            [-1, 1).
+    """
+    pcm = np.asarray(pcm)
+    if pcm.ndim != 1:
+        raise EarmarkError(f"audio has shape {list(pcm.shape)}: give one channel, [samples]")
+    if pcm.dtype == np.int16:
+        return pcm
+    if pcm.dtype != np.float32 and pcm.dtype != np.float64:
+        raise EarmarkError(f"audio has type {pcm.dtype}: give int16, or float32 in [-1, 1)")
+    # A comparison with NaN is false, so this refuses NaN and infinity as well.
+    if len(pcm) and not (pcm.max() <= MAX_AMPLITUDE and pcm.min() >= -MAX_AMPLITUDE):
+        if not np.isfinite(pcm).all():
+            raise EarmarkError("audio holds NaN or infinity: repair it before it is pushed")
+        raise EarmarkError(
+            f"audio reaches {np.abs(pcm).max():g}: scale floats to [-1, 1), or give int16"
+        )
+    return pcm
+
+
+def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
+    """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
+    if pcm.dtype == np.int16:
+        np.multiply(pcm, INT16_SCALE, out)
+    else:
+        out[:] = pcm
 
 
 def to_int16(pcm: np.ndarray) -> np.ndarray:

@@ -154,6 +154,8 @@ class Decider:
         """Float32 [steps, labels]: while no posterior in the window reaches it, no mean does. All
         rows are the same, since numpy compares equal shapes in less than half of the time."""
         self._compare(1)
+        self._quiet_from = 0
+        """The step from which no window holds a posterior that reached ``_loud``."""
         self._reset_window()
         self._armed = [True] * len(labels)
         self._ready = [0] * len(labels)
@@ -179,7 +181,7 @@ class Decider:
         """Take the next steps and return what fires, in the order of the steps.
 
         Args:
-            posteriors: float32 [steps, labels], each in [0, 1].
+            posteriors: float32 [steps, labels], each in [0, 1]; another type is converted.
         """
         steps = len(posteriors)
         if not steps:
@@ -207,7 +209,7 @@ class Decider:
         """Put the steps that the last gap skipped into the moving average, deciding nothing.
 
         Args:
-            posteriors: float32 [steps, labels] of the end of the gap, at most 1024 rows.
+            posteriors: float32 [steps, labels] of the end of the gap, at most ``BLOCK`` rows.
         """
         self._append(posteriors)
 
@@ -234,7 +236,6 @@ class Decider:
         self._sums[: self._end] = 0
         self._new.clear()
         self._quiet_from = 0
-        """The step from which no window holds a posterior that reached ``_loud``."""
 
     def _append(self, posteriors: np.ndarray) -> None:
         """Take rows that end with the step before ``_clock``."""

@@ -1,6 +1,5 @@
 """The spotter: one engine holds the model, each stream holds its own state."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .audio import MAX_AMPLITUDE
+from .audio import MAX_AMPLITUDE, as_pcm, copy_pcm
 from .backends import backend as backends
 from .decision import Decider
 from .errors import EarmarkError, first_line
@@ -21,7 +20,6 @@ from .posteriors import OUTPUT
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
 MAX_MODEL_BYTES = 256 << 20
-INT16_SCALE = np.float32(1 / 32768)
 
 
 class Detection(NamedTuple):
@@ -155,24 +153,22 @@ class Scorer:
         """
         pcm = as_pcm(pcm)
         complete = (self._filled + len(pcm)) // self._length
-        steps, labels = self._logits.shape[1:]
-        taken = 0
-        if complete <= 1:
-            while (taken := self.take(pcm, taken)) >= 0:
-                self.score()
-            return self._logits[0, : complete * steps]
-        rows = np.empty((complete, steps, labels), np.float32)
-        for row in rows:
-            taken = self.take(pcm, taken)
-            row[:] = self.score()
-        self.take(pcm, taken)
+        _, steps, labels = self._logits.shape
+        alone = complete == 1
+        rows = self._logits if alone else np.empty((complete, steps, labels), np.float32)
+        taken = row = 0
+        while (taken := self.take(pcm, taken)) >= 0:
+            logits = self.score()
+            if not alone:
+                rows[row] = logits
+                row += 1
         return rows.reshape(-1, labels)
 
     def take(self, pcm: np.ndarray, start: int) -> int:
         """Take audio up to the end of the chunk.
 
         Args:
-            pcm: what :func:`as_pcm` gave.
+            pcm: what :func:`~earmark.runtime.audio.as_pcm` gave.
             start: the first sample to take.
 
         Returns:
@@ -243,10 +239,7 @@ class Stream:
         self, engine: Engine, decision: Decision | None = None, gate: float | None = None
     ) -> None:
         """See :meth:`Engine.stream`."""
-        manifest = engine.manifest
-        if decision is not None:
-            # The manifest checks its fields when it is made.
-            manifest = dataclasses.replace(manifest, decision=decision)
+        manifest = engine.manifest.decided_by(decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
         self._rate = geometry.sample_rate
@@ -356,38 +349,6 @@ class Stream:
         if self._gate is not None:
             self._gate.reset()
         self._scored = 0
-
-
-def as_pcm(pcm: np.ndarray) -> np.ndarray:
-    """``pcm`` if a model can take it: [samples], int16, float32 or float64.
-
-    Raises:
-        EarmarkError: it has another type or shape, or holds NaN, infinity or values far beyond
-            [-1, 1).
-    """
-    pcm = np.asarray(pcm)
-    if pcm.ndim != 1:
-        raise EarmarkError(f"audio has shape {list(pcm.shape)}: give one channel, [samples]")
-    if pcm.dtype == np.int16:
-        return pcm
-    if pcm.dtype != np.float32 and pcm.dtype != np.float64:
-        raise EarmarkError(f"audio has type {pcm.dtype}: give int16, or float32 in [-1, 1)")
-    # A comparison with NaN is false, so this refuses NaN and infinity as well.
-    if len(pcm) and not (pcm.max() <= MAX_AMPLITUDE and pcm.min() >= -MAX_AMPLITUDE):
-        if not np.isfinite(pcm).all():
-            raise EarmarkError("audio holds NaN or infinity: repair it before it is pushed")
-        raise EarmarkError(
-            f"audio reaches {np.abs(pcm).max():g}: scale floats to [-1, 1), or give int16"
-        )
-    return pcm
-
-
-def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
-    """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
-    if pcm.dtype == np.int16:
-        np.multiply(pcm, INT16_SCALE, out)
-    else:
-        out[:] = pcm
 
 
 def _read(path: Path) -> bytes:

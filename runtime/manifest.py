@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeGuard
 
 from .errors import EarmarkError
@@ -118,6 +118,14 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def decided_by(self, decision: Decision | None) -> Self:
+        """The manifest with other thresholds and times; itself for None.
+
+        Raises:
+            EarmarkError: a value of ``decision`` is out of range, or a keyword is not the model's.
+        """
+        return self if decision is None else replace(self, decision=decision)
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as plain values, without fields that its schema does not have."""

@@ -5,13 +5,13 @@ chunk in a batch of 16 takes about half the time that it takes alone. A run take
 are there: few streams run one by one and without delay, and the batches grow with the load.
 """
 
-import dataclasses
 from collections import deque
 
 import numpy as np
 
+from .audio import as_pcm, copy_pcm
 from .decision import BatchDecider
-from .engine import Detection, Engine, as_pcm, copy_pcm
+from .engine import Detection, Engine
 from .errors import EarmarkError
 from .manifest import Decision
 from .posteriors import OUTPUT
@@ -47,10 +47,7 @@ class StreamPool:
             EarmarkError: a value of ``decision`` is out of range, a keyword is not the model's, or
                 the streams would take unreasonable memory.
         """
-        manifest = engine.manifest
-        if decision is not None:
-            # The manifest checks its fields when it is made.
-            manifest = dataclasses.replace(manifest, decision=decision)
+        manifest = engine.manifest.decided_by(decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
         self._rate, self._step, self._chunk = geometry.sample_rate, geometry.step, geometry.chunk

@@ -96,6 +96,53 @@ def test_other_words_are_told_word_by_word_and_rare_ones_together() -> None:
     assert "bed (30)" in text and "rarer words (20)" in text
 
 
+def test_what_one_title_would_stand_for_is_told_apart() -> None:
+    settings = {"mode": "cached", "weight": 0.9, "temperature": 1.0, "feature_weight": 0.0}
+    taught = [
+        record(0, 0.9, "T", model=f"{n}.onnx", recipe=str(n), distill=settings | more)
+        for n, more in enumerate(({}, {"temperature": 4.0}, {"feature_weight": 0.5}))
+    ]
+    # Of other sizes or judged otherwise: a column says which.
+    others = [
+        record(0, 0.9, "T", model="s.onnx", parameters=5, distill=settings),
+        record(0, 0.9, "T", model="run", judged="float32 whole clips", distill=settings),
+    ]
+    small, *same, run = (one.title for one in group([*taught, *others]))
+    title = "words, taught by T"
+    assert small == run == title
+    assert same == [
+        f"{title}, temperature 1.0, feature weight 0.0",
+        f"{title}, temperature 4.0, feature weight 0.0",
+        f"{title}, temperature 1.0, feature weight 0.5",
+    ]
+    # What differs is not in the distillation, or in a record that does not hold it.
+    alike = [record(0, 0.9, "T", model=f"{n}.onnx", recipe=str(n)) for n in range(2)]
+    assert [one.title for one in group(alike)] == [f"{title}, 0.onnx", f"{title}, 1.onnx"]
+
+
+def test_tables_stand_beside_the_commands_that_measured_them() -> None:
+    heard: dict[str, Any] = {"data": ["sc"], "noise": ["my noise"]}
+    records = [
+        record(0, 0.9, **heard),
+        record(0, 0.5, snr=-5.0, **heard),
+        record(1, 0.9, split="test", **heard),
+    ]
+    line = {"run": "x", "top1": 0.9, "macro_f1": 0.9, "parameters": 5, "judged": "whole clips"}
+    settings = [{"seed": s, "train.precision": p} for s in (0, 1) for p in ("32", "bf16 mixed")]
+    sweep = [line | {"settings": each} for each in settings]
+    named = [each | {"recipe": "my.toml"} for each in sweep]
+    text, _ = page(group(records), {}, [], [("Old", sweep), ("New", named)])
+    evaluated = (
+        "earmark evaluate MODEL... --data sc --noise 'my noise' --snr clean -5 --json",
+        "earmark evaluate MODEL... --data sc --noise 'my noise' --split test --json",
+    )
+    assert text.count("earmark evaluate") == 2
+    assert "The tables of clips:\n\n```sh\n{}\n{}\n```\n\n## ".format(*evaluated) in text
+    grid = """--set seed=0,1 --set 'train.precision="32","bf16 mixed"' -o DIR\n```\n\n| """
+    assert f"### Old\n\n```sh\nearmark sweep RECIPE {grid}" in text
+    assert f"### New\n\n```sh\nearmark sweep my.toml {grid}" in text
+
+
 def test_a_model_that_was_measured_again_counts_once() -> None:
     [one] = group([record(0, 0.1), record(0, 0.9)])
     assert one.at(None) == {0: 0.9}
@@ -126,8 +173,19 @@ def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "page-snr.png").stat().st_size > 1000
     assert main([*command, "--sweep", str(sweep)]) != 0
     assert "TITLE=FILE" in capsys.readouterr().err
+    sweep.write_text("")
+    assert main([*command, "--sweep", f"Temperature={sweep}"]) != 0
+    assert "holds no run" in capsys.readouterr().err
     assert main([*command, "--det", str(clips)]) != 0
     assert "not what its command prints" in capsys.readouterr().err
+
+
+def test_nothing_to_show_is_refused(tmp_path: Path, capsys) -> None:
+    target = tmp_path / "page.md"
+    for given in ([], ["--bench", "bench.json"]):
+        assert main(["accuracy", *given, "-o", str(target)]) != 0
+        assert "nothing to show" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_the_cost_is_that_of_a_report_of_bench(

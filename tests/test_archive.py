@@ -185,7 +185,7 @@ def test_an_absolute_path_stays_inside(server: Server, tmp_path: Path) -> None:
 
 def test_sizes_are_bounded(server: Server, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(archives, "_MAX_UNPACKED", 5000)
-    assert "more files or bytes" in error_of(server, tmp_path / "sc")
+    assert "more than 300000 files or 5000 bytes in it" in error_of(server, tmp_path / "sc")
     monkeypatch.setattr(fetch, "_MAX_BYTES", 100)
     assert "larger than 100 bytes" in error_of(server, tmp_path / "other")
 
@@ -198,14 +198,21 @@ def test_another_folder_is_not_touched(server: Server, tmp_path: Path) -> None:
     assert server.seen == []
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [("speech-commands", "speech_commands_v0.02.tar.gz"), ("librispeech", "dev-clean.tar.gz")],
-)
-def test_the_address_is_that_of_torchaudio(name: str, file: str, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_fetched_from_where_it_lies(name: str, tmp_path: Path, monkeypatch) -> None:
     calls = []
     monkeypatch.setattr(archives, "download_archive", lambda *a: calls.append(a))
     download_data_set(name, tmp_path / "data")
-    [(url, sha256, folder, source)] = calls
-    assert url.endswith(f"/{file}") and len(sha256) == 64
-    assert folder == tmp_path / "data" and source is DATA_SETS[name].source
+    wanted = DATA_SETS[name]
+    assert calls == [(wanted.url, wanted.sha256, tmp_path / "data", wanted.source)]
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("speech-commands", "speechcommands"), ("librispeech", "librispeech")]
+)
+def test_addresses_and_checksums_are_those_of_torchaudio(name: str, module: str) -> None:
+    from earmark.train.torchaudio_import import torchaudio
+
+    wanted = DATA_SETS[name]
+    known = getattr(torchaudio.datasets, module)._CHECKSUMS
+    assert known[wanted.url] == wanted.sha256

@@ -159,8 +159,6 @@ def test_models_and_peers_beside_each_other(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--peers", "nosuch"], "--peers nosuch: choose from damaged, fake, missing"),
-        (["--full", "nosuch"], "nosuch: no model: choose from beats"),
         (["--rounds", "0"], "0 rounds: expected"),
         (["--audio", "/nonexistent"], ""),
     ],
@@ -175,6 +173,16 @@ def test_whats_asked_for_wrongly_is_named(
     else:
         # What cannot be had is left out and told.
         assert status == 0 and "skipped: detection delay of int8" in " ".join(err.split())
+
+
+def test_names_are_checked_before_anything_is_measured(
+    fakes: Path, commands, models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
+    for option, names in (("--peers", "damaged, fake"), ("--full", "beats, ast")):
+        assert main(["bench", models[0], *FAST, option, "nosuch"]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{option} nosuch: choose from {names}" in said
 
 
 def test_the_peers_that_come_with_it_are_registered() -> None:

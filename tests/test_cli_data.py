@@ -47,7 +47,7 @@ def test_download_says_where_the_data_is(tmp_path: Path, capsys, monkeypatch) ->
     assert run(cli_data.download, "speech-commands", "-o", tmp_path / "sc") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["folder"] == str(tmp_path / "sc")
-    assert report["source"]["licence"] == "CC BY 4.0"
+    assert report["source"]["licence"] == "CC-BY-4.0"
 
 
 def test_corpus_counts_and_checks(tmp_path: Path, capsys) -> None:

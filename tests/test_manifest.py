@@ -36,6 +36,14 @@ def test_reads_back() -> None:
     assert MANIFEST.keywords == ("yes", "hey robot") and MANIFEST.geometry.steps == 4
 
 
+def test_other_decision_settings_are_checked_as_its_own() -> None:
+    stricter = Decision(thresholds={"yes": 0.9, "hey robot": 0.8}, smoothing=0.5)
+    assert MANIFEST.decided_by(stricter) == dataclasses.replace(MANIFEST, decision=stricter)
+    assert MANIFEST.decided_by(None) is MANIFEST
+    with pytest.raises(EarmarkError, match=r"decision\.thresholds"):
+        MANIFEST.decided_by(Decision(thresholds={"no": 0.5}))
+
+
 def test_one_that_no_reader_takes_is_not_written() -> None:
     with pytest.raises(EarmarkError, match="larger than"):
         dataclasses.replace(MANIFEST, metrics={"x": "y" * (1 << 20)}).to_json()

@@ -123,6 +123,19 @@ def test_all_kinds_are_measured_on_the_same_clips(folder: Path, capsys) -> None:
     assert "-5 dB" in capsys.readouterr().err
 
 
+def test_a_record_holds_how_its_model_was_taught(folder: Path, tmp_path: Path, capsys) -> None:
+    def written(distill: object) -> str:
+        recipe = {"seed": 3, "distill": distill}
+        name = f"{type(distill).__name__}.onnx"
+        return str(toy_model.save(tmp_path / name, training={"recipe": recipe}))
+
+    taught = {"teachers": ["runs/t"], "unlabelled": ["calls"], "weight": 0.9, "mode": "cached"}
+    models = [written(each) for each in (taught, None, "damaged")]
+    assert main(["evaluate", *models, "--data", str(folder / "corpus"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["distill"] for line in lines] == [{"weight": 0.9, "mode": "cached"}, None, None]
+
+
 def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path, capsys) -> None:
     data = ["--data", str(folder / "corpus")]
     toy = str(folder / "toy.onnx")

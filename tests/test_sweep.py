@@ -1,12 +1,17 @@
 """A grid of runs: all combinations, once each, and their table."""
 
 import dataclasses
+import itertools
 import json
+import shlex
+from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from earmark.benchmarks.accuracy import sweep as module
-from earmark.benchmarks.accuracy.sweep import Row, markdown, sweep
+from earmark.benchmarks.accuracy.cli_sweep import sweep as verb
+from earmark.benchmarks.accuracy.sweep import Row, command, markdown, sweep
 from earmark.runtime.errors import EarmarkError
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.teachers.settings import TeacherSettings
@@ -32,6 +37,7 @@ def test_a_sweep_keeps_its_table_and_goes_on(
     file, folder = write(tmp_path, recipe), tmp_path / "sweep"
     [first] = sweep(file, ["seed=0", "student.width=8"], folder)
     assert first.settings == {"seed": 0, "student.width": 8} and first.judged == "int8 streaming"
+    assert first.recipe == str(file)
     assert first.top1 > 0.5 and (Path(first.run) / "student.pt").exists()
     exported = (Path(first.run) / "model.onnx").stat().st_mtime_ns
     rows = list(sweep(file, ["seed=0,1", "student.width=8"], folder))
@@ -62,6 +68,25 @@ def test_seeds_are_one_row_with_a_spread() -> None:
     assert text[0].startswith("| distill.weight | runs | top-1, % |")
     assert text[2].startswith("| 0.5 | 2 | 96.50 ± 0.71 |") and "87,000" in text[2]
     assert text[3].startswith("| 0.9 | 1 | 98.00 |")
+
+
+def test_the_command_of_a_table_gives_its_grid() -> None:
+    grid: dict[str, list[Any]] = {
+        "seed": [0, 1],
+        "distill.weight": [0.5, 1.0],
+        "distill.teachers": [["runs/a b"]],
+        "train.precision": ["32", "ünd, 'so'"],
+    }
+    rows = [
+        Row(dict(zip(grid, values, strict=True)), "x", 0.9, 0.9, 5, "whole clips", "r.toml")
+        for values in itertools.product(*grid.values())
+    ]
+    program, name, *options = shlex.split(command(rows))
+    parser = ArgumentParser()
+    verb.configure(parser)
+    arguments = parser.parse_args(options)
+    assert (program, name, arguments.recipe) == ("earmark", "sweep", "r.toml")
+    assert dict(module._axis(text) for text in arguments.set) == grid
 
 
 @pytest.mark.parametrize(

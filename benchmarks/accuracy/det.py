@@ -62,8 +62,7 @@ def smoothed(manifest: Manifest, seconds: float | None) -> Manifest:
     that of its file. The thresholds that the file ships stay as they are."""
     if seconds is None:
         return manifest
-    decision = dataclasses.replace(manifest.decision, smoothing=seconds)
-    return dataclasses.replace(manifest, decision=decision)
+    return manifest.decided_by(dataclasses.replace(manifest.decision, smoothing=seconds))
 
 
 def measure(

@@ -1,9 +1,10 @@
 """The page of accuracy, from what ``evaluate``, ``det``, ``bench`` and ``sweep`` wrote."""
 
+import shlex
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from ...runtime.errors import EarmarkError
 from ...runtime.files import write_bytes, write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.data.dataset import SPEECH
+from ...train.metrics import spread
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
 from .det import cautions, det_figure
-from .sweep import Row, markdown, percent_spread
+from .sweep import Row, command, markdown, percent_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,14 +30,17 @@ Record = dict[str, Any]
 MISSING = "Not measured."
 INTRODUCTION = """# Accuracy
 
-Every figure here was measured by the command above its table; `earmark accuracy` wrote the page.
-`±` is the standard deviation over seeds. *streaming* is the exported file on the path that a
-microphone takes, *whole clips* a network that is not exported, on the same clips."""
+Every figure here was measured: those of clips by the command below, the others by the one above
+their table. `earmark accuracy` wrote the page. `±` is the standard deviation over seeds.
+*streaming* is the exported file on the path that a microphone takes, *whole clips* a network that
+is not exported, on the same clips."""
 _EVALUATE = "earmark evaluate MODEL..."
 _DET = "earmark det MODEL..."
 _FEW = 20
 """Clips below which a word is counted with others of its kind."""
 _FOLDERS = ("data", "noise", "speech", "other")
+_SPLIT = "validation"
+"""What ``evaluate`` and ``det`` take where none is named."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Group:
 
     records: tuple[Record, ...]
     """What ``evaluate`` printed of each, at every ratio."""
+    note: str = ""
+    """What else tells it from one with the same names."""
 
     @property
     def first(self) -> Record:
@@ -61,7 +68,8 @@ class Group:
         found = self.first
         taught = f", taught by {_counted(found['teacher'])}" if found["teacher"] else ""
         kind = "" if found["kind"] in ("student", found["name"]) else f" ({found['kind']})"
-        return f"{_counted(found['name'])}{kind}{taught}"
+        note = f", {self.note}" if self.note else ""
+        return f"{_counted(found['name'])}{kind}{taught}{note}"
 
     def at(self, snr: float | None, figure: str = "top1") -> dict[Any, float]:
         """A figure of each seed at a ratio."""
@@ -76,12 +84,18 @@ def _counted(members: str) -> str:
 
 def run(arguments: Namespace) -> int:
     """The verb ``accuracy``."""
+    # The cost alone is of nothing: it is a column of the table of clips.
+    if not (arguments.clips or arguments.det or arguments.sweep):
+        raise EarmarkError("nothing to show: name what was measured: --clips, --det or --sweep")
     sweeps = []
     for text in arguments.sweep:
         title, equals, file = text.partition("=")
         if not equals or not title or not file:
             raise EarmarkError(f"--sweep {text}: expected TITLE=FILE, as Views=sweep/table.jsonl")
-        sweeps.append((title, load_reports([file])))
+        rows = load_reports([file])
+        if not rows:
+            raise EarmarkError(f"--sweep {text}: holds no run: run earmark sweep again")
+        sweeps.append((title, rows))
     output = Path(arguments.output)
     try:
         groups = group(load_reports(arguments.clips))
@@ -104,8 +118,31 @@ def group(records: Sequence[Record]) -> list[Group]:
     for r in unique.values():
         key = (r["name"], r["kind"], r["judged"], r["parameters"], r["teacher"], r["recipe"])
         found.setdefault(key, []).append(r)
-    groups = [Group(tuple(some)) for some in found.values()]
+    groups = _told_apart([Group(tuple(some)) for some in found.values()])
     return sorted(groups, key=lambda g: (not g.streamed, g.first["parameters"] or 0))
+
+
+def _told_apart(groups: Sequence[Group]) -> list[Group]:
+    """The groups, with a note where a row of a table could be of either of two: what differs in
+    their distillation, or else the first model."""
+    alike: dict[tuple[Any, ...], list[Group]] = {}
+    for one in groups:
+        key = (one.title, one.first["parameters"], one.first["judged"])
+        alike.setdefault(key, []).append(one)
+    found: list[Group] = []
+    for some in alike.values():
+        taught = [one.first.get("distill") or {} for one in some]
+        names = dict.fromkeys(name for settings in taught for name in settings)
+        differ = [name for name in names if len({s.get(name) for s in taught}) > 1]
+        notes = [
+            ", ".join(f"{name.replace('_', ' ')} {s[name]}" for name in differ if name in s)
+            for s in taught
+        ]
+        for one, note in zip(some, notes, strict=True):
+            if notes.count(note) > 1:
+                note = ", ".join(filter(None, (note, one.first["model"])))
+            found.append(replace(one, note=note))
+    return found
 
 
 def costs(files: Sequence[str]) -> dict[tuple[int, str], float]:
@@ -136,27 +173,24 @@ def page(
         pictures[f"{stem}-snr.png"] = snr_figure(noisy)
     if streams:
         pictures[f"{stem}-det.png"] = det_figure(streams)
-    records = [record for group in groups for record in group.records]
-    ratios = [snr_name(snr) for snr in dict.fromkeys(r["snr"] for r in records)]
-    options = ["--neighbours"] if any(r["kind"] == r["name"] for r in records) else []
-    options += ["--snr", *(ratio.removesuffix(" dB") for ratio in ratios)] if noisy else []
-    options += ["--json"]
-    evaluated = _command(_EVALUATE, records[0], *options) if records else _EVALUATE
     parts = [
         INTRODUCTION,
-        *_section("Accuracy, size and cost", evaluated, _clips(groups, cost)),
-        *_section("What distillation adds", evaluated, _gains(groups)),
-        *_section("Robustness", evaluated, _robustness(noisy, f"{stem}-snr.png")),
-        *_section("Other words and background", evaluated, _others(groups)),
+        "The tables of clips:",
+        _shell(_evaluated(record for group in groups for record in group.records)),
+        *_section("Accuracy, size and cost", _clips(groups, cost)),
+        *_section("What distillation adds", _gains(groups)),
+        *_section("Robustness", _robustness(noisy, f"{stem}-snr.png")),
+        *_section("Other words and background", _others(groups)),
         *_section(
             "Streams",
-            _command(_DET, streams[0]) if streams else _DET,
             _streams(streams, f"{stem}-det.png"),
+            _shell([_command(_DET, report) for report in streams] or [_DET]),
         ),
         "## Sweeps and ablations",
     ]
-    for title, rows in sweeps:
-        parts += [f"### {title}", markdown([Row(**row) for row in rows]).rstrip()]
+    for title, records in sweeps:
+        rows = [Row(**record) for record in records]
+        parts += [f"### {title}", _shell([command(rows)]), markdown(rows).rstrip()]
     return "\n\n".join(parts if sweeps else [*parts, MISSING]) + "\n", pictures
 
 
@@ -170,11 +204,11 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     for place, one in enumerate(groups):
         size = one.first["parameters"]
         snrs = sorted({r["snr"] for r in one.records} - {None})
-        values = [list(one.at(snr).values()) for snr in snrs]
+        found = [spread(list(one.at(snr).values())) for snr in snrs]
         axes.errorbar(
             snrs,
-            [np.mean(v) for v in values],
-            yerr=[float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in values],
+            [of_seeds["mean"] for of_seeds in found],
+            yerr=[of_seeds["standard_deviation"] for of_seeds in found],
             color=PALETTE[place % len(PALETTE)],
             marker="o" if one.streamed else "s",
             linestyle="-" if one.streamed else ":",
@@ -191,14 +225,34 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     return figure
 
 
-def _command(program: str, record: Record, *options: str) -> str:
-    """The command line that a record is of."""
+def _evaluated(records: Iterable[Record]) -> list[str]:
+    """The command lines that records of clips are of: one for all of the same clips."""
+    alike: dict[str, list[Record]] = {}
+    for record in records:
+        alike.setdefault(_command(_EVALUATE, record), []).append(record)
+    lines = []
+    for line, some in alike.items():
+        options = ["--neighbours"] if any(r["kind"] == r["name"] for r in some) else []
+        ratios = dict.fromkeys(snr_name(r["snr"]).removesuffix(" dB") for r in some)
+        options += ["--snr", *ratios] if [*ratios] != ["clean"] else []
+        lines.append(" ".join([line, *options, "--json"]))
+    return lines or [_EVALUATE]
+
+
+def _command(program: str, record: Record) -> str:
+    """The command line that a record is of, with the models left out."""
     named = [x for name in _FOLDERS if record.get(name) for x in (f"--{name}", *record[name])]
-    return " ".join([program, *named, *options])
+    split = record.get("split", _SPLIT)
+    named += ["--split", split] if split != _SPLIT else []
+    return " ".join([program, *map(shlex.quote, named)])
 
 
-def _section(title: str, command: str, body: str) -> list[str]:
-    return [f"## {title}", *([f"```sh\n{command}\n```"] if command else []), body or MISSING]
+def _shell(lines: Iterable[str]) -> str:
+    return "\n".join(["```sh", *dict.fromkeys(lines), "```"])
+
+
+def _section(title: str, body: str, *commands: str) -> list[str]:
+    return [f"## {title}", *commands, body or MISSING]
 
 
 def _clips(groups: Sequence[Group], cost: dict[tuple[int, str], float]) -> str:

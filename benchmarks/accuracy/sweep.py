@@ -8,19 +8,20 @@ import dataclasses
 import itertools
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...export.export import export
+from ...export.judge import STREAMING, WHOLE
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...train.fit import train
+from ...train.metrics import spread
 from ...train.recipe import Recipe, load_recipe
 from ...train.teach import EVALUATION, teach
 from ..tables import markdown_table
@@ -43,6 +44,8 @@ class Row:
     parameters: int
     judged: str
     """``int8 streaming`` or ``whole clips``."""
+    recipe: str = ""
+    """The recipe as it was named; empty in a table that does not say it."""
 
 
 def sweep(
@@ -83,7 +86,8 @@ def sweep(
         runs.append((settings, load_recipe(recipe, given)))
     rows: list[Row] = []
     for settings, one in runs:
-        rows.append(_run(one, settings, folder / _folder_name(settings), chunk_seconds))
+        row = _run(one, settings, folder / _folder_name(settings), chunk_seconds)
+        rows.append(dataclasses.replace(row, recipe=str(recipe)))
         lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
         write_text(folder / TABLE, "".join(line + "\n" for line in lines))
         write_text(folder / REPORT, markdown(rows))
@@ -108,17 +112,28 @@ def markdown(rows: Sequence[Row]) -> str:
     return markdown_table(heads, lines) + "\n"
 
 
+def command(rows: Sequence[Row]) -> str:
+    """The command line of a table: the grid that its rows are."""
+    options: list[str] = []
+    for name in rows[0].settings:
+        values = dict.fromkeys(json.dumps(row.settings[name], ensure_ascii=False) for row in rows)
+        options += ["--set", f"{name}={','.join(values)}"]
+    recipe = rows[0].recipe or "RECIPE"
+    return shlex.join(["earmark", "sweep", recipe, *options, "-o", "DIR"])
+
+
 def percent_spread(values: Sequence[float]) -> str:
     """Mean and, of several, standard deviation, in percent."""
-    mean = f"{100 * np.mean(values):.2f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
+    found = spread(values)
+    mean = f"{100 * found['mean']:.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * found['standard_deviation']:.2f}"
 
 
 def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: float) -> Row:
     if recipe.teacher is not None:
         teach(recipe, path)
         measured = json.loads((path / EVALUATION).read_text(encoding="utf-8"))
-        parameters, judged = measured["parameters"], "whole clips"
+        parameters, judged = measured["parameters"], WHOLE
     else:
         model = path / _MODEL
         train(recipe, path)
@@ -126,7 +141,7 @@ def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: fl
             export(path, model, chunk_seconds)
         manifest = Engine(model).manifest
         measured = manifest.metrics["int8_streaming"]
-        parameters, judged = manifest.parameters, "int8 streaming"
+        parameters, judged = manifest.parameters, f"{manifest.precision} {STREAMING}"
     return Row(settings, str(path), measured["top1"], measured["macro_f1"], parameters, judged)
 
 

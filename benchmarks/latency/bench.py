@@ -71,6 +71,10 @@ def run(plan: Plan, command: str = "") -> Report:
     host["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     edges = _edges(plan.models)
     chosen = {} if plan.peers is None else _chosen(plan.peers)
+    if plan.full is not None:
+        from .full_models import check_names
+
+        check_names(plan.full)
     found = _Found()
     _live(plan, edges, chosen, found)
     reference = found.rows[0]

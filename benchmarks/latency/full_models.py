@@ -73,6 +73,19 @@ class Settings:
     """Seconds between two decisions on a window."""
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what is neither one of ``NAMES`` nor a folder, before anything is measured.
+
+    Raises:
+        EarmarkError: there is no such model.
+    """
+    for name in names:
+        if name not in NAMES and not Path(name).is_dir():
+            raise EarmarkError(
+                f"--full {name}: choose from {', '.join(NAMES)}, or name a teacher's run"
+            )
+
+
 def devices() -> tuple[str, ...]:
     """The GPU where there is one, and the CPU."""
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
@@ -114,12 +127,12 @@ def variants(
     memory side by side.
 
     Args:
-        name: one of ``NAMES``, or the run directory of a teacher.
+        name: one of ``NAMES``, or the run directory of a teacher (see :func:`check_names`).
         settings: what is run.
         skip: is told of each setting that cannot be run, and why.
 
     Raises:
-        EarmarkError: no such model, or its run is damaged.
+        EarmarkError: it is no teacher's run, or a damaged one.
     """
     for device in settings.devices:
         for precision in settings.precisions:
@@ -162,8 +175,6 @@ def _source(name: str, seconds: float) -> _Source:
         backbone = seeded(0, lambda: _random(name, seconds))
         teacher = seeded(0, lambda: Teacher(backbone, CLASSES))
         return _Source(teacher.eval().requires_grad_(False), seconds, "random weights", None)
-    if not Path(name).is_dir():
-        raise EarmarkError(f"{name}: no model: choose from {', '.join(NAMES)}, or a teacher's run")
     run = load_teacher(name)
     return _Source(run.teacher, seconds, "trained", _accuracy(run.path / EVALUATION))
 

@@ -89,7 +89,9 @@ def _extract(archive: Path, work: Path, advance: Callable[[int], None]) -> None:
                 raise tarfile.TarError(f"{member.name!r} is neither file nor folder")
             total += member.size
             if count > _MAX_MEMBERS or total > _MAX_UNPACKED:
-                raise tarfile.TarError("more files or bytes than the data set has")
+                raise tarfile.TarError(
+                    f"more than {_MAX_MEMBERS} files or {_MAX_UNPACKED} bytes in it"
+                )
             tar.extract(member, work, filter="data")
             advance(file.tell() - position)
             position = file.tell()
