@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -326,18 +327,18 @@ def outputs(logits: torch.Tensor) -> Outputs:
     return Outputs(torch.zeros(len(logits), 2), logits)
 
 
-@given(temperature=st.floats(0.2, 8), weight=st.floats(0, 1))
+@given(temperature=st.floats(0.2, 8), weight=st.floats(0, 1), multilabel=st.booleans())
 def test_the_soft_loss_is_least_where_student_and_teacher_agree(
-    temperature: float, weight: float
+    temperature: float, weight: float, multilabel: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 5, generator=generator)
     settings = DistillSettings(teachers=("x",), temperature=temperature, weight=weight)
-    loss = Distillation(settings, 3, 2)
+    loss = Distillation(settings, 3, 2, multilabel)
     targets = loss.targets([outputs(logits)])
-    agreed = soft_loss(logits[:, None], targets.probabilities, temperature)
+    agreed = soft_loss(logits[:, None], targets.probabilities, temperature, multilabel)
     assert agreed.abs() < 1e-4
-    other = soft_loss(logits[:, None].flip(2), targets.probabilities, temperature)
+    other = soft_loss(logits[:, None].flip(2), targets.probabilities, temperature, multilabel)
     assert other > agreed
     whole = loss(torch.tensor(2.0), logits[:, None].flip(2), None, targets)
     assert float(whole) == pytest.approx((1 - weight) * 2 + weight * float(other), abs=1e-4)
@@ -345,13 +346,29 @@ def test_the_soft_loss_is_least_where_student_and_teacher_agree(
 
 def test_an_ensemble_is_the_mean_of_its_teachers() -> None:
     a, b = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    for average, expected in (
-        ("probabilities", (a.softmax(1) + b.softmax(1)) / 2),
-        ("logits", ((a + b) / 2).softmax(1)),
+    for average, multilabel, expected in (
+        ("probabilities", False, (a.softmax(1) + b.softmax(1)) / 2),
+        ("logits", False, ((a + b) / 2).softmax(1)),
+        ("probabilities", True, (a.sigmoid() + b.sigmoid()) / 2),
+        ("logits", True, ((a + b) / 2).sigmoid()),
     ):
         settings = DistillSettings(teachers=("x", "y"), average=average)  # pyright: ignore[reportArgumentType]
-        targets = Distillation(settings, 3, 4).targets([outputs(a), outputs(b)])
+        targets = Distillation(settings, 3, 4, multilabel).targets([outputs(a), outputs(b)])
         torch.testing.assert_close(targets.probabilities, expected)
+
+
+def test_the_soft_loss_of_several_labels_has_the_gradient_of_their_binary_cross_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 2, 3, generator=generator).requires_grad_()
+    wanted = torch.rand(4, 3, generator=generator)
+    wanted[0] = torch.tensor([0.0, 1.0, 0.5])
+    soft = soft_loss(logits, wanted, 2.0, multilabel=True)
+    cross_entropy = F.binary_cross_entropy(
+        (logits / 2).sigmoid(), wanted[:, None].expand(-1, 2, -1)
+    )
+    assert 0 < soft.item() < 4 * cross_entropy.item()
+    [found], [expected] = (torch.autograd.grad(x, logits) for x in (soft, 4 * cross_entropy))
+    torch.testing.assert_close(found, expected)
 
 
 def test_cka_does_not_mind_rotation_scale_and_shift() -> None:
@@ -379,7 +396,9 @@ def test_the_cache_answers_as_the_teacher_does(
     recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
     wav = torch.randn(7, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
-    loaded = ensemble.Ensemble.load(teachers[:1], ("low", "high", "_unknown_", "_silence_"))
+    loaded = ensemble.Ensemble.load(
+        teachers[:1], ("low", "high", "_unknown_", "_silence_"), "exclusive"
+    )
 
     class Waves:
         def __len__(self) -> int:

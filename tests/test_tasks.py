@@ -18,8 +18,10 @@ from earmark.train.data.epoch import balanced_rows, epoch_batches
 from earmark.train.fit import train
 from earmark.train.metrics import measure
 from earmark.train.recipe import Recipe, parse_recipe
-from earmark.train.run import load_run
+from earmark.train.run import load_run, read_history
 from earmark.train.score import clip_posteriors
+from earmark.train.teach import EVALUATION, teach
+from earmark.train.teachers.run import load_teacher, teacher_posteriors
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import PITCH, RATE, word_pcm
@@ -114,6 +116,79 @@ def test_the_exported_file_of_several_labels_gives_each_its_own_posterior(
 
 
 @pytest.fixture(scope="module")
+def tagging_teacher(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = tagging(tagged, teacher={"kind": "cnn2d", "width": 4}, train={"epochs": 12})
+    return teach(recipe, tmp_path_factory.mktemp("teachers") / "tags")
+
+
+def tagging(tagged: Path, train: dict[str, object], **changes: object) -> Recipe:
+    common = {"batch": 16, "threads": 1, "accelerator": "cpu", "learning_rate": 0.01}
+    augment = {"speed": 0.0, "noise": 0.0, "frequency_mask": 2, "mixup": 0.2, "views": 2}
+    return recipe_for(
+        tagged, task="multilabel", augment=augment, train={**common, **train}, **changes
+    )
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_history(run)]
+
+
+def test_a_teacher_of_several_labels_learns_and_is_measured(
+    tagging_teacher: Path, tagged: Path
+) -> None:
+    history = read_history(tagging_teacher)
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    measured = json.loads((tagging_teacher / EVALUATION).read_text())
+    assert measured["clips"] == 30 and "top1" not in measured and measured["map"] > 0.9
+    assert measured["map"] == pytest.approx(history[-1]["map"], abs=1e-4)
+    held_out = load_split(scan(tagged), SOUNDS, "validation", multilabel=True)
+    found = teacher_posteriors(load_teacher(tagging_teacher).teacher, held_out)
+    assert measure(held_out, found)["map"] == pytest.approx(measured["map"], abs=1e-6)
+    assert (found.sum(axis=1) > 1.2).any()
+
+
+def test_several_labels_are_distilled_cached_or_online(
+    tagging_teacher: Path, tagged: Path, multilabel_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "free").mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 12 * RATE)
+    soundfile.write(tmp_path / "free" / "a.wav", noise, RATE)
+
+    def distilled(mode: str, **changes: object) -> Path:
+        # A student of several labels teaches beside the teacher.
+        settings = {"teachers": [str(tagging_teacher), str(multilabel_run)], "mode": mode} | changes
+        recipe = tagging(tagged, {"epochs": 3}, distill=settings)
+        return train(recipe, tmp_path / f"run{len([*tmp_path.iterdir()])}")
+
+    free = {"unlabelled": [str(tmp_path / "free")], "unlabelled_share": 0.3, "temperature": 2.0}
+    cached, online = (distilled(mode, weight=1.0, **free) for mode in ("cached", "online"))
+    # What is kept is rounded, and steps carry that on.
+    assert losses(cached)[0] == pytest.approx(losses(online)[0], rel=2e-4)
+    assert losses(cached) == pytest.approx(losses(online), rel=5e-3)
+    assert losses(cached)[-1] < 0.8 * losses(cached)[0]
+    assert load_run(cached).info.teacher == "sounds (cnn2d) + sounds (student)"
+    # A weight of nothing is training on labels alone.
+    labels = train(tagging(tagged, {"epochs": 3}), tmp_path / "labels")
+    assert losses(distilled("cached", weight=0.0)) == losses(labels)
+
+
+def test_clips_without_labels_have_none_in_a_multilabel_task(tagged: Path) -> None:
+    split = load_split(scan(tagged), SOUNDS, "train", multilabel=True)
+    batch = Clips(split, None, np.zeros((2, RATE), np.int16)).fetch([(0, 0), (len(split) + 1, 0)])
+    assert split.several is not None
+    assert batch.label.tolist() == [split.several[0].astype(int).tolist(), [-1] * len(SOUNDS)]
+
+
+def test_teachers_of_another_task_are_refused(
+    tagging_teacher: Path, tagged: Path, imbalanced: Path, tmp_path: Path
+) -> None:
+    distill = {"teachers": [str(tagging_teacher)], "mode": "online"}
+    recipe = recipe_for(imbalanced, data=folded(imbalanced), distill=distill)
+    with pytest.raises(EarmarkError, match="has the task multilabel, not exclusive: train it with"):
+        train(recipe, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
 def imbalanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders with 60, 20 and 8 clips, named by fold; no noise and no other words."""
     root = tmp_path_factory.mktemp("imbalanced")
@@ -174,11 +249,6 @@ def test_training_without_noise_says_so_where_noise_is_asked_for(
         ({"data": {"folds": "("}}, "field data.folds: expected a regular expression"),
         ({"data": {"folds": "1-"}}, "field data.folds: expected a regular expression"),
         ({"data": {"fold": -1}}, "field data.fold"),
-        ({"task": "multilabel", "teacher": {"kind": "cnn2d"}}, "field task: expected exclusive"),
-        (
-            {"task": "multilabel", "distill": {"teachers": ["a"], "mode": "online"}},
-            "field task: expected exclusive",
-        ),
         (
             {"teacher": {"kind": "cnn2d"}, "train": {"init": "run"}},
             "field train.init: expected none beside teacher",

@@ -66,7 +66,7 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     info = run_info(material, recipe, run_dir, command, first)
     ensemble = None
     if recipe.distill is not None:
-        ensemble = Ensemble.load(recipe.distill.teachers, material.labels)
+        ensemble = Ensemble.load(recipe.distill.teachers, material.labels, recipe.task)
         info = ensemble.credit(info, recipe.distill.unlabelled)
     if trainer.is_global_zero:
         runs.start(run_dir, recipe, info)

@@ -144,7 +144,10 @@ class StudentLesson(Lesson):
         self.distillation: Distillation | None = None
         if ensemble is not None and recipe.distill is not None:
             self.distillation = Distillation(
-                recipe.distill, recipe.student.width, ensemble.embedding_width
+                recipe.distill,
+                recipe.student.width,
+                ensemble.embedding_width,
+                recipe.multilabel,
             )
         self.teachers_listen = recipe.distill is not None and recipe.distill.mode == "online"
         """Whether teachers hear the audio of every step."""
@@ -245,7 +248,7 @@ class StudentLesson(Lesson):
                 log_mel = self.seen(batch.clip, batch.view)[0] if self.seen else self.log_mel(wav)
             log_mel = self.masked(log_mel, batch)
             if self.recipe.multilabel:
-                target, known = label.float(), torch.ones_like(batch.clip, dtype=torch.bool)
+                target, known = label.clamp_min(0).float(), label[:, 0] >= 0
             else:
                 target = F.one_hot(label.clamp_min(0), self.student.labels).float()
                 known = label >= 0

@@ -268,11 +268,6 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
         f"at most {MAX_WEIGHTS} weights in the blocks: less width, kernel or dilations",
         (s.width**2 * s.kernel * len(s.dilations) <= MAX_WEIGHTS),
     )
-    yield (
-        "task",
-        "exclusive together with teacher or distill",
-        not recipe.multilabel or (recipe.teacher is None and recipe.distill is None),
-    )
     if recipe.distill is not None:
         distill = recipe.distill
         yield (

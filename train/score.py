@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from .data.dataset import Split
+from .posteriors import posteriors
 from .student import Student, whole_steps
 
 _BATCH = 64
@@ -23,5 +24,5 @@ def clip_posteriors(student: Student, split: Split) -> NDArray[np.float32]:
         for start in range(0, len(split), _BATCH):
             pcm = torch.from_numpy(np.array(split.pcm[start : start + _BATCH])).float() / 32768
             logits = student(whole_steps(pcm, student.step))[0][:, -1]
-            rows.append(logits.sigmoid() if split.several is not None else logits.softmax(dim=1))
+            rows.append(posteriors(logits, split.several is not None))
     return torch.cat(rows).numpy()

@@ -18,8 +18,8 @@ from .data.material import Material, prepare
 from .data.share import Share
 from .fit import fit, make_trainer
 from .gather import gathered
-from .lesson import Lesson
-from .metrics import classification
+from .lesson import Lesson, label_loss
+from .metrics import classification, multilabel
 from .recipe import Recipe
 from .run_info import run_info
 from .teachers import registry
@@ -89,17 +89,21 @@ class TeacherLesson(Lesson):
             features = backbone.features(wav)
             if features.ndim == 3:
                 features = self.masked(features, batch)
-            target = F.one_hot(label, len(self.split.labels)).float()
+            if self.recipe.multilabel:
+                target = label.float()
+            else:
+                target = F.one_hot(label, len(self.split.labels)).float()
             if self.recipe.augment.mixup:
                 mix = Mixture.draw(len(wav), self.recipe.augment.mixup, self.device)
                 features, target = mix(features), mix(target)
         with torch.set_grad_enabled(not self.frozen):
             embedding = backbone.encode(features)
-        loss = F.cross_entropy(
-            self.teacher.head(embedding),
-            target,
-            label_smoothing=self.recipe.train.label_smoothing,
-        )
+        logits, smoothing = self.teacher.head(embedding), self.recipe.train.label_smoothing
+        if self.recipe.multilabel:
+            known = torch.ones_like(batch.clip, dtype=torch.bool)
+            loss = label_loss(logits[:, None], target, known, smoothing, multilabel=True)
+        else:
+            loss = F.cross_entropy(logits, target, label_smoothing=smoothing)
         return self.report(loss, len(wav))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -145,12 +149,15 @@ def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
 
 
 def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
-    """Accuracy on whole validation clips, those of all processes where each holds some."""
+    """Accuracy on whole validation clips, those of all processes where each holds some; of a
+    multi-label task the mean average precision and what goes with it."""
     split, share = material.splits["validation"], lesson.clips.share
     teacher = lesson.teacher.eval()
-    columns = (split.label, teacher_posteriors(teacher, split), split.speaker)
+    measures, truth = (
+        (classification, split.label) if split.several is None else (multilabel, split.several)
+    )
+    columns = (truth, teacher_posteriors(teacher, split), split.speaker)
     device = lesson.trainer.strategy.root_device
-    label, found, speaker = (gathered(share, column, device) for column in columns)
-    measured = classification(split.labels, label, found, speaker)
+    measured = measures(split.labels, *(gathered(share, column, device) for column in columns))
     parameters = sum(p.numel() for p in teacher.parameters())
     return {"split": "validation", "parameters": parameters} | measured

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """int16 [batch, samples]."""
     label: Tensor
     """int64 [batch], -1 for a clip without a label; in a multi-label task [batch, labels], 1 for
-    each that the clip has."""
+    each that the clip has, and -1 throughout where that is not known."""
     clip: Tensor
     """int64 [batch]: the row in the split; from its end on, that of the clips without labels; from
     their end on, the sample of the free speech at which a piece begins; negative for an empty clip,
@@ -126,6 +126,7 @@ class Clips(Dataset[Any]):
             pcm[place] = self._piece(int(clip[place]) - len(self))
         if self.split.several is not None:
             label = self.split.several[row].astype(np.int64)
+            label[foreign] = UNLABELLED
         else:
             label = np.where(stored, self.split.label[row], UNLABELLED)
             label[empty] = UNLABELLED if self.silence is None else self.silence

@@ -3,7 +3,7 @@
 Soft targets at a temperature (Hinton et al. 2015), mixed with labels by weight, and optionally the
 likeness of pooled embeddings, by cosine through a projection that is thrown away afterwards, or by
 centred kernel alignment (CKA, Kornblith et al. 2019), which needs none. Several teachers count as
-one: their mean.
+one: their mean. Where a clip may have several labels, each is a soft target of its own.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..augment import Mixture
+from ..posteriors import posteriors
 from .teacher import Outputs
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +52,7 @@ class Targets(NamedTuple):
     """What a student is to learn of a batch."""
 
     probabilities: Tensor
-    """At the temperature, [batch, classes]."""
+    """Of each class at the temperature, [batch, classes]."""
     embedding: Tensor | None
     """[batch, width]."""
 
@@ -68,15 +69,23 @@ class Distillation(nn.Module):
     mean: Tensor
     components: Tensor
 
-    def __init__(self, settings: DistillSettings, student_width: int, teacher_width: int) -> None:
+    def __init__(
+        self,
+        settings: DistillSettings,
+        student_width: int,
+        teacher_width: int,
+        multilabel: bool = False,
+    ) -> None:
         """
         Args:
             settings: of the recipe.
             student_width: of the student's embedding.
             teacher_width: of the teachers' embeddings, one after the other.
+            multilabel: whether a clip may have several classes.
         """
         super().__init__()
         self.settings = settings
+        self.multilabel = multilabel
         # Constants of the teachers and the data, found again by every run: not in a checkpoint.
         self.register_buffer("mean", torch.zeros(teacher_width), persistent=False)
         self.register_buffer("components", torch.eye(teacher_width), persistent=False)
@@ -110,9 +119,9 @@ class Distillation(nn.Module):
         hot = self.settings.temperature
         logits = torch.stack([one.logits.float() for one in outputs]) / hot
         if self.settings.average == "logits":
-            probabilities = logits.mean(0).softmax(1)
+            probabilities = posteriors(logits.mean(0), self.multilabel)
         else:
-            probabilities = logits.softmax(2).mean(0)
+            probabilities = posteriors(logits, self.multilabel).mean(0)
         embedding = None
         if self.matches:
             whole = torch.cat([one.embedding.float() for one in outputs], 1)
@@ -131,7 +140,7 @@ class Distillation(nn.Module):
             targets: of the batch.
         """
         settings = self.settings
-        soft = soft_loss(logits, targets.probabilities, settings.temperature)
+        soft = soft_loss(logits, targets.probabilities, settings.temperature, self.multilabel)
         loss = (1 - settings.weight) * label_loss + settings.weight * soft
         if embedding is None or targets.embedding is None:
             return loss
@@ -142,15 +151,25 @@ class Distillation(nn.Module):
         return loss + settings.feature_weight * (1 - likeness)
 
 
-def soft_loss(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+def soft_loss(
+    logits: Tensor, probabilities: Tensor, temperature: float, multilabel: bool = False
+) -> Tensor:
     """Kullback-Leibler divergence from ``probabilities`` [batch, classes] to the student's
     ``logits`` [batch, steps, classes] at a temperature, over all steps.
 
-    Times the square of the temperature, so that its gradients keep their size (Hinton et al.).
+    Where a clip may have several classes it is the mean of each one's own: the binary cross-entropy
+    less what it cannot fall below. Times the square of the temperature, so that its gradients keep
+    their size (Hinton et al.).
     """
-    log = (logits / temperature).log_softmax(2)
-    wanted = probabilities[:, None].expand_as(log)
-    return F.kl_div(log, wanted, reduction="none").sum(2).mean() * temperature**2
+    hot = logits / temperature
+    wanted = probabilities[:, None].expand_as(hot)
+    if multilabel:
+        cross_entropy = F.binary_cross_entropy_with_logits(hot, wanted, reduction="none")
+        entropy = torch.special.entr(wanted) + torch.special.entr(1 - wanted)
+        divergence = (cross_entropy - entropy).mean(2)
+    else:
+        divergence = F.kl_div(hot.log_softmax(2), wanted, reduction="none").sum(2)
+    return divergence.mean() * temperature**2
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:

@@ -46,11 +46,15 @@ class Ensemble:
     """int64 [clips]: where in the tables each clip is, those of background last."""
 
     @classmethod
-    def load(cls, paths: Sequence[str], labels: tuple[str, ...]) -> Self:
+    def load(cls, paths: Sequence[str], labels: tuple[str, ...], task: str) -> Self:
         """Read teachers' run directories.
 
+        Args:
+            paths: the directories.
+            labels, task: those of the student's recipe, which its teachers must share.
+
         Raises:
-            EarmarkError: one is no complete teacher, or one of other classes.
+            EarmarkError: one is no complete teacher, or one of other classes or another task.
         """
         runs = tuple(map(load_teacher, paths))
         for run in runs:
@@ -58,6 +62,11 @@ class Ensemble:
                 raise EarmarkError(
                     f"{run.path}: teaches {', '.join(run.info.labels)}, not {', '.join(labels)}: "
                     "train it on the same keywords in the same order"
+                )
+            if run.recipe.task != task:
+                raise EarmarkError(
+                    f"{run.path}: has the task {run.recipe.task}, not {task}: train it with the "
+                    "task of this recipe"
                 )
         return cls(runs)
 

@@ -18,6 +18,7 @@ from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
 from .. import run as runs
 from ..data.dataset import Split
+from ..posteriors import posteriors
 from ..progress import progress
 from ..recipe import Recipe, load_recipe
 from . import registry
@@ -65,8 +66,6 @@ def load_teacher(path: str | Path) -> TeacherRun:
     path = Path(path)
     if (path / runs.RECIPE).is_file() and load_recipe(path / runs.RECIPE).teacher is None:
         run = runs.load_run(path)
-        if run.recipe.multilabel:
-            raise EarmarkError(f"{path}: a student of a multi-label task: it cannot teach")
         teacher = student_teacher(run.student).eval().requires_grad_(False)
         # More than its weights says what a student answers.
         shape = json.dumps([asdict(run.recipe.student), asdict(run.recipe.features)])
@@ -85,12 +84,14 @@ def load_teacher(path: str | Path) -> TeacherRun:
 
 @torch.no_grad()
 def teacher_posteriors(teacher: Teacher, split: Split) -> NDArray[np.float32]:
-    """Posteriors of whole clips, float32 [N, labels], from a teacher in evaluation mode."""
+    """Posteriors of whole clips, float32 [N, labels], from a teacher in evaluation mode; the
+    activation is that of :func:`earmark.train.score.clip_posteriors`."""
     device = next(teacher.parameters()).device
     found = []
     with progress("Asking the teacher", len(split)) as advance:
         for start in range(0, len(split), _BATCH):
             pcm = torch.from_numpy(np.array(split.pcm[start : start + _BATCH])).to(device)
-            found.append(teacher(pcm.float() / 32768).logits.float().softmax(1).cpu())
+            logits = teacher(pcm.float() / 32768).logits.float()
+            found.append(posteriors(logits, split.several is not None).cpu())
             advance(len(pcm))
     return torch.cat(found).numpy()
