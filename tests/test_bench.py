@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import toy_model
 from earmark.benchmarks.latency import bench, cold, compare, full_models, students
 from earmark.benchmarks.latency.capacity import capacity
 from earmark.benchmarks.latency.cold import Start, cold_starts, installed_bytes
 from earmark.benchmarks.latency.full_models import Settings, variants
 from earmark.benchmarks.latency.html_page import page
+from earmark.benchmarks.latency.network import front_end
 from earmark.benchmarks.latency.page import page as markdown
 from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
 from earmark.benchmarks.latency.results import Report, Row, load
@@ -22,9 +24,12 @@ from earmark.benchmarks.latency.streams import Load
 from earmark.benchmarks.latency.students import Shape, shapes, write_students
 from earmark.benchmarks.latency.timing import measure
 from earmark.benchmarks.spread import Spread, spread
+from earmark.runtime.backends.onnxruntime_backend import open_session
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.train.mfcc import Mfcc
+from earmark.train.recipe import load_recipe
 from earmark.train.teachers import registry
 from test_report import Page
 
@@ -299,6 +304,38 @@ def test_students_differ_in_one_thing(tmp_path: Path) -> None:
     assert (float32.manifest.precision, int8.manifest.precision) == ("float32", "int8")
     for engine in (float32, int8):
         assert engine.manifest.geometry.chunk == 640 and len(engine.manifest.keywords) == 3
+
+
+def test_the_network_is_told_from_its_front_end(
+    commands, tmp_path: Path, tones: Path, capsys
+) -> None:
+    files = [str(file) for file in write_students(Shape(8), tmp_path)]
+    assert main(["bench", *files, *FAST, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    int8, float32 = report["networks"]
+    assert (int8["precision"], float32["precision"]) == ("int8", "float32")
+    assert int8["ratio"] is None and float32["ratio"]["median"] > 0
+    for each in (int8, float32):
+        pairs = zip(each["graph_us"]["rounds"], each["front_end_us"]["rounds"], strict=True)
+        assert each["network_us"]["rounds"] == [graph - front for graph, front in pairs]
+
+
+def test_the_front_end_is_that_of_training(tmp_path: Path, models: list[str]) -> None:
+    assert front_end(Path(models[0])) is None  # the toy's own features
+    int8, _ = write_students(Shape(8), tmp_path)
+    cut = front_end(int8)
+    assert cut is not None and not any("Conv" in node.op_type for node in cut.graph.node)
+    geometry = Engine(int8).manifest.geometry
+    random = np.random.default_rng(0)
+    pcm = random.uniform(-0.5, 0.5, (1, geometry.chunk)).astype(np.float32)
+    session = open_session(cut.SerializeToString())
+    cache = np.zeros((1, geometry.cache), np.float32)
+    energies = np.asarray(session.run(None, {"pcm": pcm, "cache": cache})[0])
+    mfcc = Mfcc(load_recipe(students.RECIPE).features)
+    history = torch.nn.functional.pad(
+        torch.from_numpy(pcm), (mfcc.settings.window - mfcc.settings.hop, 0)
+    )
+    np.testing.assert_allclose(energies, mfcc.log_mel(history)[0].numpy(), atol=1e-4)
 
 
 def test_scaling_rows(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from earmark.train.fit import train
 from earmark.train.plan import find_folds, plan
 from earmark.train.recipe import Recipe, load_recipe, parse_recipe
 from earmark.train.run import load_run
+from earmark.train.teach import teach
+from earmark.train.teachers.run import load_teacher
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import PITCH, RATE, word_pcm, write_corpus
@@ -139,6 +142,31 @@ def test_whatever_is_found_the_recipe_is_valid(
     assert [part in flat for part in (few, middle, many)] == [
         part == expected for part in (few, middle, many)
     ]
+    recipe = parse_recipe(tomllib.loads(text), "plan")
+    if clips < 1_000 or more["device"] == "edge":
+        assert recipe.teacher is None and recipe.student.width in (32, 64)
+    else:
+        assert recipe.teacher is not None
+        assert recipe.teacher.kind == ("beats" if clips <= 100_000 else "convtransformer")
+        assert recipe.teacher.head_epochs < recipe.train.epochs
+
+
+def test_a_planned_teacher_is_taught(
+    two_classes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Sixteen clips, taken for enough to train a large network on.
+    monkeypatch.setattr("earmark.train.plan.FEW", 8)
+    monkeypatch.setattr("earmark.train.plan.MANY", 9)
+    target = tmp_path / "large.toml"
+    assert main(["plan", str(two_classes), "--device", "gpu", "-o", str(target)]) == 0
+    assert f"next: earmark teach {target}" in capsys.readouterr().err
+    small = ["train.epochs=1", "train.threads=1", "teacher.width=32", "teacher.depth=1"]
+    small += ['train.accelerator="cpu"', "train.precision=32-true"]
+    run = load_teacher(teach(load_recipe(target, small), tmp_path / "runs" / "large"))
+    assert run.info.labels == ("dog", "rain")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ def _configure(parser: ArgumentParser) -> None:
         "--device",
         choices=("edge", "server", "gpu"),
         default="edge",
-        help="where the model will run (default: %(default)s)",
+        help="where the model will run: a large network where there is room for one "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--keywords",
@@ -42,6 +43,7 @@ def _run(arguments: Namespace) -> int:
     from ..runtime.files import write_text
     from .data.survey import survey
     from .plan import find_folds, plan
+    from .recipe import load_recipe
 
     output: Path = arguments.output
     if output.exists() and not arguments.force:
@@ -68,7 +70,8 @@ def _run(arguments: Namespace) -> int:
         print(line[2:], file=sys.stderr)
     if found.unreadable:
         print(f"{found.unreadable} clips cannot be read and are left out", file=sys.stderr)
-    print(f"written: {output}\nnext: earmark train {output}", file=sys.stderr)
+    verb = "train" if load_recipe(output).teacher is None else "teach"
+    print(f"written: {output}\nnext: earmark {verb} {output}", file=sys.stderr)
     return 0
 
 

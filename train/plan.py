@@ -17,6 +17,7 @@ from .data.corpus import Corpus, folder_name, scan
 from .data.dataset import SAMPLE_RATE
 from .data.survey import Survey
 from .recipe import DataSettings, Recipe, parse_recipe
+from .teachers.beats_checkpoints import DEFAULT as BEATS
 
 Device = Literal["edge", "server", "gpu"]
 FEW, MANY = 1_000, 100_000
@@ -28,6 +29,14 @@ FOLD_PATTERN = r"(\d+)-"
 """How data sets after ESC-50 put the fold into a file name."""
 _MAX_CLIP, _MAX_WINDOW, _MAX_FOLDS = 10.0, 9.5, 20
 _STEPS = 6_000
+_FINE_STEPS, _LARGE_STEPS = 6_000, 100_000
+"""Of a pre-trained network, which soon knows a few thousand clips, and of one that starts from
+random numbers on many."""
+_LARGE_BATCH_SECONDS = 64.0
+"""Audio in a batch of a large network, which is what fills a GPU's memory."""
+
+
+Network = Literal["student", "beats", "convtransformer"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,8 @@ def plan(
     keywords: Sequence[str] = (),
     name: str = "",
 ) -> str:
-    """Write a starter recipe.
+    """Write a starter recipe: of a student, or, where there is room for a large network and there
+    are clips enough for one, of that (a ``teacher`` section, for ``earmark teach``).
 
     Args:
         roots: the folders and tables, as the recipe will name them.
@@ -91,16 +101,18 @@ def plan(
         corpus = scan(*roots, folds=folds, fold=found.folds[-1])
     words = [*keywords] or _told_apart(corpus)
     train = _counts(corpus, "train", words)
+    network = _network(found, device)
+    lesson = _lesson(found, train, network, bool(keywords))
     choices = [
         Choice("name", name or folder_name(corpus.roots[0].resolve().name) or "planned"),
         *_task(found, corpus, words, bool(keywords)),
         Choice("data.roots", list(roots)),
         *_data(found, train, folds, bool(keywords)),
-        *_architecture(found, device, bool(keywords)),
+        *(_student(found, bool(keywords)) if network == "student" else _teacher(network, lesson)),
         *_augmentation(found, bool(keywords)),
-        *_training(found, train, bool(keywords)),
+        *_training(found, network, lesson),
     ]
-    text = _toml([*_head(found, device, bool(keywords))], choices)
+    text = _toml([*_head(found, network, device, bool(keywords))], choices)
     _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus)
     return text
 
@@ -131,7 +143,14 @@ def _counts(corpus: Corpus, split: str, words: Sequence[str]) -> Counter[str]:
     )
 
 
-def _head(found: Survey, device: Device, keywords: bool) -> Iterator[str]:
+def _network(found: Survey, device: Device) -> Network:
+    """What to train: by how many clips there are, and by what the device can run."""
+    if device == "edge" or found.clips < FEW:
+        return "student"
+    return "beats" if found.clips <= MANY else "convtransformer"
+
+
+def _head(found: Survey, network: Network, device: Device, keywords: bool) -> Iterator[str]:
     low, middle, high = found.seconds
     smallest, largest = min(found.classes.values()), max(found.classes.values())
     rates = ", ".join(f"{rate} Hz ({count})" for rate, count in list(found.rates.items())[:4])
@@ -142,41 +161,42 @@ def _head(found: Survey, device: Device, keywords: bool) -> Iterator[str]:
         f"the 5th, 50th and 95th percentile; {rates}; {len(found.folds) or 'no'} folds; "
         f"{found.noise} noise recordings. Target device: {device}."
     )
-    yield _teacher(found, device)
+    yield _reason(found, network)
     yield _metric(found, keywords)
-    if found.folds:
+    if found.folds and network == "student":
         yield (
             "Folds are there: `earmark crossval` with this recipe trains on all but one in turn, "
             "with and without SpecAugment, and puts the k-NN baseline beside it."
         )
 
 
-def _teacher(found: Survey, device: Device) -> str:
+def _reason(found: Survey, network: Network) -> str:
     if found.clips < FEW:
-        choice = (
+        return (
             f"Architecture: fewer than {FEW:,} clips, too few to fine-tune a large network "
             "on. The bar to clear is the k-NN baseline on pooled MFCCs; the small network below "
             "lives on augmentation."
         )
-    elif found.clips <= MANY:
+    if found.clips <= MANY:
         choice = (
             f"Architecture: {FEW:,} to {MANY:,} clips are enough to fine-tune a pre-trained BEATs "
-            "(`earmark download beats`) or AST."
+            '(`earmark download beats`) or AST (kind = "ast").'
         )
     else:
         choice = (
             f"Architecture: more than {MANY:,} clips are enough to train a large network from "
-            "scratch; for speech the Whisper encoder is the other way."
+            'scratch; for speech the Whisper encoder (kind = "whisper") is the other way.'
         )
-    if found.clips < FEW:
-        return choice
-    if device == "edge":
+    if network == "student":
         return (
             f"{choice} Neither runs in real time on an edge device: it is the teacher there, and "
-            "the CNN below what it teaches and what is deployed, in int8."
+            "the CNN below what it teaches and what is deployed, in int8. `earmark plan --device "
+            'gpu` writes the recipe of the teacher; `distill.teachers = ["its run"]` here has it '
+            "teach."
         )
     return (
-        f"{choice} The CNN below comes first: it is cheap, and says what the large one must beat."
+        f"{choice} It is trained by `earmark teach` and judged by `earmark evaluate`. What `earmark"
+        " export` makes is a student of it: `earmark plan --device edge` writes its recipe."
     )
 
 
@@ -249,7 +269,7 @@ def _clip(found: Survey) -> float:
     return min(_MAX_CLIP, max(0.2, math.ceil(10 * found.seconds[2] - 0.05) / 10))
 
 
-def _architecture(found: Survey, device: Device, keywords: bool) -> Iterator[Choice]:
+def _student(found: Survey, keywords: bool) -> Iterator[Choice]:
     rate = next(iter(found.rates))
     if rate < SAMPLE_RATE:
         yield Choice(
@@ -257,21 +277,20 @@ def _architecture(found: Survey, device: Device, keywords: bool) -> Iterator[Cho
             float(0.475 * rate // 100 * 100),
             f"Most clips have {rate} Hz: there is nothing above half of that.",
         )
-    width = {"edge": 64, "server": 96, "gpu": 128}[device]
     if found.clips < FEW:
-        reason = (
+        yield Choice(
+            "student.width",
+            32,
             "A causal CNN on 40 MFCCs, int8 in real time on a small processor. Few clips: a wider "
-            "one would learn them by heart."
+            "one would learn them by heart.",
         )
-        yield Choice("student.width", 32, reason)
     else:
-        why = {
-            "edge": "A causal CNN on 40 MFCCs, about 87 k parameters: int8 in real time on one "
-            "core of a small processor.",
-            "server": "A causal CNN on 40 MFCCs; a server has room for more than an edge device.",
-            "gpu": "A causal CNN on 40 MFCCs; with a GPU the size of it is no concern.",
-        }[device]
-        yield Choice("student.width", width, why)
+        yield Choice(
+            "student.width",
+            64,
+            "A causal CNN on 40 MFCCs, about 87 k parameters: int8 in real time on one core of a "
+            "small processor.",
+        )
     clip = _clip(found)
     if clip > 2:
         reason = "Steps of 40 ms: sounds of seconds need no finer ones, and it halves the cost."
@@ -280,6 +299,28 @@ def _architecture(found: Survey, device: Device, keywords: bool) -> Iterator[Cho
         window = max(0.1, math.floor(9.5 * clip) / 10)
         reason = "A clip is judged by the whole of it, not by its end."
         yield Choice("student.window", min(_MAX_WINDOW, window), reason)
+
+
+def _teacher(network: Network, lesson: "_Lesson") -> Iterator[Choice]:
+    if network == "convtransformer":
+        reason = "Convolutions, then a transformer, from random numbers."
+        yield Choice("teacher.kind", network, reason)
+        yield Choice("teacher.width", 384)
+        yield Choice("teacher.depth", 8)
+        return
+    yield Choice("teacher.kind", network)
+    yield Choice("teacher.weights", f"data/beats/{BEATS}.pt", "From `earmark download beats`.")
+    yield Choice(
+        "teacher.head_epochs",
+        max(1, lesson.epochs // 5),
+        "The head first: its first gradients, of random weights, would spoil what is pre-trained.",
+    )
+    yield Choice(
+        "teacher.backbone_rate",
+        0.1,
+        "Layers near the audio fit all sounds already: the nearer, the slower they learn.",
+    )
+    yield Choice("teacher.layer_decay", 0.75)
 
 
 def _augmentation(found: Survey, keywords: bool) -> Iterator[Choice]:
@@ -305,17 +346,43 @@ def _augmentation(found: Survey, keywords: bool) -> Iterator[Choice]:
         yield Choice("augment.mixup", 0.3, reason)
 
 
-def _training(found: Survey, train: Counter[str], keywords: bool) -> Iterator[Choice]:
-    # What an epoch draws: beside keywords, the shares of other words and of background.
-    share = DataSettings.unknown + DataSettings.silence if keywords else 0.0
-    clips = round(sum(train.values()) / (1 - share)) or 1
-    batch = 16 if clips < FEW else 64 if clips < 10 * FEW else 128
-    epochs = max(20, min(200, round(_STEPS * batch / clips)))
-    yield Choice("train.epochs", epochs, f"About {epochs * clips // batch} steps.")
-    yield Choice("train.batch", batch)
+def _training(found: Survey, network: Network, lesson: "_Lesson") -> Iterator[Choice]:
+    yield Choice("train.epochs", lesson.epochs, f"About {lesson.steps} steps.")
+    yield Choice("train.batch", lesson.batch)
+    if network != "student":
+        yield Choice("train.learning_rate", 1e-3 if network == "beats" else 5e-4)
+        yield Choice("train.weight_decay", 0.01 if network == "beats" else 0.05)
+        reason = "Attention that starts at the full rate may not recover."
+        yield Choice("train.warmup", 0.1, reason)
     if found.multilabel:
         reason = "Most labels of a clip are absent, and known to be: no smoothing."
         yield Choice("train.label_smoothing", 0.0, reason)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """How long to train, and by how many clips at a time."""
+
+    batch: int
+    epochs: int
+    steps: int
+
+
+def _lesson(found: Survey, train: Counter[str], network: Network, keywords: bool) -> _Lesson:
+    # What an epoch draws: beside keywords, the shares of other words and of background.
+    share = DataSettings.unknown + DataSettings.silence if keywords else 0.0
+    clips = round(sum(train.values()) / (1 - share)) or 1
+    if network == "student":
+        batch = 16 if clips < FEW else 64 if clips < 10 * FEW else 128
+    else:
+        batch = max(4, min(128, 2 ** int(math.log2(_LARGE_BATCH_SECONDS / _clip(found)))))
+    steps, least, most = {
+        "student": (_STEPS, 20, 200),
+        "beats": (_FINE_STEPS, 5, 50),
+        "convtransformer": (_LARGE_STEPS, 10, 100),
+    }[network]
+    epochs = max(least, min(most, round(steps * batch / clips)))
+    return _Lesson(batch, epochs, epochs * clips // batch)
 
 
 def _toml(head: Sequence[str], choices: Sequence[Choice]) -> str:

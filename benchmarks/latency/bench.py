@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...train.progress import progress
 from ..machine import machine
-from ..spread import paired_ratio
+from ..spread import paired_ratio, spread
 from . import watch
 from .audio import blocks, speech_like
 from .capacity import WAYS, capacity
 from .cold import REPEATS, Start, cold_starts
 from .delay import clips, with_delay
 from .edge import edge_row, edge_work
+from .network import network_works
 from .peers.peer import RATE, Peer, peers
-from .results import Report, Row
+from .results import Network, Report, Row
 from .timing import PACED, ROUNDS, TURN, WARM_UP_STEPS, Times, Work, check, count_turns, measure
 
 FULL_ROUNDS = 7
@@ -78,6 +81,7 @@ def run(plan: Plan, command: str = "") -> Report:
     found = _Found()
     _live(plan, edges, chosen, found)
     reference = found.rows[0]
+    networks = _networks(plan, edges)
     capacities = []
     if plan.scaling:
         _scaling(plan, found)
@@ -98,6 +102,7 @@ def run(plan: Plan, command: str = "") -> Report:
         reference=reference.key,
         rows=found.rows,
         disturbance=watch.judge(before, after, host["load"], host["cores"] or 1, timings),
+        networks=networks,
         capacities=[each for each in capacities if each is not None],
         skipped=found.skipped,
         seconds=after.wall - before.wall,
@@ -184,6 +189,25 @@ def _live(
     for place, (row, each, cold) in enumerate(zip(rows, times, colds, strict=True)):
         row = dataclasses.replace(row, cold=cold)
         found.rows.append(_beside(row, each, times[0]) if place else row)
+
+
+def _networks(plan: Plan, edges: list[tuple[str, Engine]]) -> list[Network]:
+    """The graphs of the models that onnxruntime runs, and their front ends, in turn."""
+    found: list[Network] = []
+    named = [
+        (name, engine.manifest.precision, works)
+        for name, engine in edges
+        if engine.backend == "onnxruntime" and (works := network_works(engine, name))
+    ]
+    if not named:
+        return found
+    works = [work for _, _, pair in named for work in pair]
+    times = [each.hot for each in _measure("networks", works, plan.rounds, plan.turn, 0)]
+    for (name, precision, _), graph, front in zip(named, times[::2], times[1::2], strict=True):
+        left = spread(np.subtract(graph.p50_us.rounds, front.p50_us.rounds))
+        ratio = paired_ratio(left.rounds, found[0].network_us.rounds) if found else None
+        found.append(Network(name, precision, graph.p50_us, front.p50_us, left, ratio))
+    return found
 
 
 def _with_delay(plan: Plan, engine: Engine, row: Row, found: _Found) -> Row:

@@ -127,6 +127,22 @@ class Capacity:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The graph of a model alone, without Python around it, and what of it is not front end."""
+
+    model: str
+    precision: str
+    graph_us: Spread
+    """Microseconds of a chunk, hot."""
+    front_end_us: Spread
+    """Of the part up to the log mel energies, run by itself."""
+    network_us: Spread
+    """What is left, round by round."""
+    ratio: Spread | None = None
+    """Of ``network_us`` to that of the first model, round by round."""
+
+
+@dataclass(frozen=True)
 class Report:
     """A run of ``earmark bench``."""
 
@@ -137,6 +153,7 @@ class Report:
     """Key of the row that ratios are to."""
     rows: list[Row]
     disturbance: Disturbance
+    networks: list[Network] = field(default_factory=list)
     capacities: list[Capacity] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """What was asked for and could not be had, with the reason."""

@@ -18,41 +18,70 @@ class OnnxruntimeBackend:
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
         """See :func:`earmark.runtime.backends.backend.load`."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        try:
-            # From bytes, so that a graph cannot name other files to be read.
-            self._session = onnxruntime.InferenceSession(
-                with_posteriors(data, manifest), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
-            raise EarmarkError(
-                f"onnxruntime {onnxruntime.__version__} cannot load the graph ({first_line(error)})"
-            ) from error
+        self._session = open_session(with_posteriors(data, manifest))
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
-        """Numpy arrays back the values, so that a call copies nothing and allocates nothing."""
+        """See :class:`~earmark.runtime.backends.backend.Backend`."""
         rows = len(next(iter(inputs.values())))
-        value = onnxruntime.OrtValue.ortvalue_from_numpy
-        calls = []
-        for count in range(1, rows + 1):
-            binding = self._session.io_binding()
-            for name, array in inputs.items():
-                binding.bind_ortvalue_input(name, value(array[:count]))
-            for name, array in outputs.items():
-                binding.bind_ortvalue_output(name, value(array[:count]))
-            calls.append(_bound_run(self._session, binding))
-        return calls
+        return [
+            bound(self._session, _first(count, inputs), _first(count, outputs))
+            for count in range(1, rows + 1)
+        ]
+
+
+def open_session(data: bytes) -> onnxruntime.InferenceSession:
+    """A session on the calling thread alone.
+
+    Args:
+        data: an ONNX file. Of bytes, so that a graph cannot name other files to be read.
+
+    Raises:
+        EarmarkError: onnxruntime cannot load the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many types, also bare RuntimeError
+        raise EarmarkError(
+            f"onnxruntime {onnxruntime.__version__} cannot load the graph ({first_line(error)})"
+        ) from error
+
+
+def bound(
+    session: onnxruntime.InferenceSession, inputs: Arrays, outputs: Arrays
+) -> Callable[[], None]:
+    """A call over these arrays, which back the session's values: it copies and allocates nothing.
+
+    Args:
+        session: of :func:`open_session`.
+        inputs: all that the graph takes.
+        outputs: any that it gives; none shares memory with an input.
+    """
+    binding = session.io_binding()
+    value = onnxruntime.OrtValue.ortvalue_from_numpy
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, value(array))
+    for name, array in outputs.items():
+        binding.bind_ortvalue_output(name, value(array))
+    call = _bound_run(session, binding)
+    # The binding points into memory that it does not keep alive.
+    vars(call)["alive"] = session, inputs, outputs
+    return call
+
+
+def _first(count: int, arrays: Arrays) -> Arrays:
+    return {name: array[:count] for name, array in arrays.items()}
 
 
 def _bound_run(
     session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding
-) -> Callable[[], None]:
+) -> partial[None]:
     """``session.run_with_iobinding(binding)`` with nothing in between.
 
     The method of onnxruntime prepares what only graphics processors need and makes options anew for
