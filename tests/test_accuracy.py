@@ -12,6 +12,7 @@ from earmark.benchmarks.latency import cold
 from earmark.benchmarks.latency.cli import bench
 from earmark.benchmarks.latency.cold import cold_starts
 from earmark.runtime.cli import main
+from earmark.runtime.errors import EarmarkError
 
 
 def record(
@@ -124,23 +125,27 @@ def test_tables_stand_beside_the_commands_that_measured_them() -> None:
     heard: dict[str, Any] = {"data": ["sc"], "noise": ["my noise"]}
     records = [
         record(0, 0.9, **heard),
-        record(0, 0.5, snr=-5.0, **heard),
-        record(1, 0.9, split="test", **heard),
+        record(0, 0.5, snr=-5.0, noise_seed=3, **heard),
     ]
     line = {"run": "x", "top1": 0.9, "macro_f1": 0.9, "parameters": 5, "judged": "whole clips"}
     settings = [{"seed": s, "train.precision": p} for s in (0, 1) for p in ("32", "bf16 mixed")]
     sweep = [line | {"settings": each} for each in settings]
     named = [each | {"recipe": "my.toml"} for each in sweep]
     text, _ = page(group(records), {}, [], [("Old", sweep), ("New", named)])
-    evaluated = (
-        "earmark evaluate MODEL... --data sc --noise 'my noise' --snr clean -5 --json",
-        "earmark evaluate MODEL... --data sc --noise 'my noise' --split test --json",
-    )
-    assert text.count("earmark evaluate") == 2
-    assert "The tables of clips:\n\n```sh\n{}\n{}\n```\n\n## ".format(*evaluated) in text
+    evaluated = "--data sc --noise 'my noise' --snr clean -5 --seed 3 --json"
+    assert f"clips:\n\n```sh\nearmark evaluate MODEL... {evaluated}\n```\n\n## " in text
     grid = """--set seed=0,1 --set 'train.precision="32","bf16 mixed"' -o DIR\n```\n\n| """
     assert f"### Old\n\n```sh\nearmark sweep RECIPE {grid}" in text
     assert f"### New\n\n```sh\nearmark sweep my.toml {grid}" in text
+
+
+def test_records_of_other_clips_are_not_mixed() -> None:
+    for other in ({"split": "test"}, {"data": ["sc"]}):
+        with pytest.raises(EarmarkError, match=r"of other clips .*write a page for each"):
+            page(group([record(0, 0.9), record(1, 0.5, **other)]), {}, [], [])
+    noisy = [record(seed, 0.5, snr=0.0, noise_seed=seed) for seed in (0, 1)]
+    with pytest.raises(EarmarkError, match="of other noise"):
+        page(group(noisy), {}, [], [])
 
 
 def test_a_model_that_was_measured_again_counts_once() -> None:
@@ -178,6 +183,9 @@ def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
     assert "holds no run" in capsys.readouterr().err
     assert main([*command, "--det", str(clips)]) != 0
     assert "not what its command prints" in capsys.readouterr().err
+    clips.write_text(json.dumps({"map": 0.5}))
+    assert main(command) != 0
+    assert "multi-label models have no table" in capsys.readouterr().err
 
 
 def test_nothing_to_show_is_refused(tmp_path: Path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ def test_whatever_is_found_the_recipe_is_valid(
         assert recipe.teacher is not None
         assert recipe.teacher.kind == ("beats" if clips <= 100_000 else "convtransformer")
         assert recipe.teacher.head_epochs < recipe.train.epochs
+
+
+def test_what_the_plan_says_of_its_teacher_is_a_recipe(
+    two_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark.train.plan.FEW", 8)
+    recipe, text = planned(two_classes, tmp_path)
+    large, _ = planned(two_classes, tmp_path, device="gpu")
+    assert large.teacher is not None and large.name == f"{recipe.name}-teacher"
+    settings = re.findall(r"`([a-z.]+ = [^`]+)`", re.sub(r"\n# ", " ", text))
+    (tmp_path / "plan.toml").write_text(text)
+    taught = load_recipe(tmp_path / "plan.toml", [each.replace(" = ", "=") for each in settings])
+    assert taught.distill is not None and taught.distill.teachers == ("its run",)
 
 
 def test_a_planned_teacher_is_taught(

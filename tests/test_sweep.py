@@ -8,14 +8,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from earmark.benchmarks.accuracy import sweep as module
 from earmark.benchmarks.accuracy.cli_sweep import sweep as verb
 from earmark.benchmarks.accuracy.sweep import Row, command, markdown, sweep
 from earmark.runtime.errors import EarmarkError
+from earmark.train.metrics import multilabel
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.teachers.settings import TeacherSettings
 from tiny_corpus import tiny_recipe, write_corpus
+
+SPOKEN = np.array(["x", "y"])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,12 @@ def test_a_sweep_keeps_its_table_and_goes_on(
     [first] = sweep(file, ["seed=0", "student.width=8"], folder)
     assert first.settings == {"seed": 0, "student.width": 8} and first.judged == "int8 streaming"
     assert first.recipe == str(file)
-    assert first.top1 > 0.5 and (Path(first.run) / "student.pt").exists()
+    assert (
+        first.top1
+        and first.top1 > 0.5
+        and first.map is None
+        and (Path(first.run) / "student.pt").exists()
+    )
     exported = (Path(first.run) / "model.onnx").stat().st_mtime_ns
     rows = list(sweep(file, ["seed=0,1", "student.width=8"], folder))
     assert rows[0] == first and [row.settings["seed"] for row in rows] == [0, 1]
@@ -61,13 +70,28 @@ def test_teachers_are_judged_on_whole_clips(recipe: Recipe, tmp_path: Path) -> N
 
 def test_seeds_are_one_row_with_a_spread() -> None:
     rows = [
-        Row({"distill.weight": weight, "seed": seed}, "x", top1, top1, 87_000, "int8 streaming")
+        Row({"distill.weight": weight, "seed": seed}, "x", top1, 87_000, "int8 streaming", top1)
         for weight, seed, top1 in ((0.5, 0, 0.96), (0.5, 1, 0.97), (0.9, 0, 0.98))
     ]
     text = markdown(rows).splitlines()
     assert text[0].startswith("| distill.weight | runs | top-1, % |")
     assert text[2].startswith("| 0.5 | 2 | 96.50 ± 0.71 |") and "87,000" in text[2]
     assert text[3].startswith("| 0.9 | 1 | 98.00 |")
+
+
+def test_several_labels_have_their_own_measure(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def teach(recipe: Recipe, path: Path) -> None:
+        path.mkdir(parents=True)
+        measured = multilabel(["a", "b"], np.eye(2, dtype=int), np.eye(2, dtype=np.float32), SPOKEN)
+        (path / "evaluation.json").write_text(json.dumps(measured | {"parameters": 5}))
+
+    monkeypatch.setattr(module, "teach", teach)
+    file = write(tmp_path, dataclasses.replace(recipe, teacher=TeacherSettings(kind="cnn2d")))
+    [row] = sweep(file, ["seed=0"], tmp_path / "sweep")
+    assert row.map == 1 and row.top1 is None
+    assert markdown([row]).startswith("| runs | mean average precision, % | macro F1, % |")
 
 
 def test_the_command_of_a_table_gives_its_grid() -> None:
@@ -78,7 +102,7 @@ def test_the_command_of_a_table_gives_its_grid() -> None:
         "train.precision": ["32", "ünd, 'so'"],
     }
     rows = [
-        Row(dict(zip(grid, values, strict=True)), "x", 0.9, 0.9, 5, "whole clips", "r.toml")
+        Row(dict(zip(grid, values, strict=True)), "x", 0.9, 5, "whole clips", recipe="r.toml")
         for values in itertools.product(*grid.values())
     ]
     program, name, *options = shlex.split(command(rows))

@@ -92,7 +92,8 @@ class Lesson(pl.LightningModule):
         return self.trainer.world_size // self.clips.share.ranks
 
     def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The waveforms [batch, samples] and labels [batch] of the views of a batch.
+        """The waveforms [batch, samples] and labels of the views of a batch: [batch], or [batch,
+        labels] of a multi-label task.
 
         They depend on the seed of the views, each clip and its view alone.
         """

@@ -104,7 +104,7 @@ def plan(
     network = _network(found, device)
     lesson = _lesson(found, train, network, bool(keywords))
     choices = [
-        Choice("name", name or folder_name(corpus.roots[0].resolve().name) or "planned"),
+        Choice("name", name or _name(corpus, network)),
         *_task(found, corpus, words, bool(keywords)),
         Choice("data.roots", list(roots)),
         *_data(found, train, folds, bool(keywords)),
@@ -115,6 +115,12 @@ def plan(
     text = _toml([*_head(found, network, device, bool(keywords))], choices)
     _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus)
     return text
+
+
+def _name(corpus: Corpus, network: Network) -> str:
+    """After the folder, and another for a teacher, whose run is to stand beside its student's."""
+    name = folder_name(corpus.roots[0].resolve().name) or "planned"
+    return name if network == "student" else f"{name}-teacher"
 
 
 def _told_apart(corpus: Corpus) -> list[str]:
@@ -191,8 +197,8 @@ def _reason(found: Survey, network: Network) -> str:
         return (
             f"{choice} Neither runs in real time on an edge device: it is the teacher there, and "
             "the CNN below what it teaches and what is deployed, in int8. `earmark plan --device "
-            'gpu` writes the recipe of the teacher; `distill.teachers = ["its run"]` here has it '
-            "teach."
+            "gpu` writes the recipe of the teacher; with `augment.views = 8` and "
+            '`distill.teachers = ["its run"]` here, it teaches.'
         )
     return (
         f"{choice} It is trained by `earmark teach` and judged by `earmark evaluate`. What `earmark"

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from .composed import Composed
 
+SNRS = ("clean", "20", "10")
+TARGETS = (1.0, 0.5, 0.2)
+"""What is taken where nothing else is asked for."""
+
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="+", type=Path, help="model files")
@@ -43,16 +47,18 @@ def _configure(parser: ArgumentParser) -> None:
         "--snr",
         metavar="DB",
         nargs="+",
-        default=["clean", "20", "10"],
-        help="conditions: clean, or decibels of the speech over the noise (default: clean 20 10)",
+        default=[*SNRS],
+        help="conditions: clean, or decibels of the speech over the noise "
+        f"(default: {' '.join(SNRS)})",
     )
     parser.add_argument(
         "--target",
         metavar="RATE",
         type=float,
         nargs="+",
-        default=[1.0, 0.5, 0.2],
-        help="false accepts per hour of the operating points (default: 1 0.5 0.2)",
+        default=[*TARGETS],
+        help="false accepts per hour of the operating points "
+        f"(default: {' '.join(f'{rate:g}' for rate in TARGETS)})",
     )
     parser.add_argument(
         "--smoothing",
@@ -150,7 +156,7 @@ def _run(arguments: Namespace) -> int:
             "speech": arguments.speech,
             "other": arguments.other,
             "seed": arguments.seed,
-            "smoothing": judged.decision.smoothing,
+            "smoothing": arguments.smoothing,
         }
         report = about | measure(judged, heard, arguments.target)
         print(json.dumps(report), flush=True)

@@ -30,9 +30,6 @@ from .composed import Composed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TARGETS = (1.0, 0.5, 0.2)
-"""False accepts per hour of the operating points."""
-
 
 @dataclass(frozen=True)
 class Take:
@@ -65,10 +62,8 @@ def smoothed(manifest: Manifest, seconds: float | None) -> Manifest:
     return manifest.decided_by(dataclasses.replace(manifest.decision, smoothing=seconds))
 
 
-def measure(
-    manifest: Manifest, takes: Sequence[Take], targets: Sequence[float] = TARGETS
-) -> dict[str, Any]:
-    """Curves and operating points, as plain values.
+def measure(manifest: Manifest, takes: Sequence[Take], targets: Sequence[float]) -> dict[str, Any]:
+    """Curves and operating points at these false accepts per hour, as plain values.
 
     Returns:
         ``conditions``; ``hours`` of speech without keywords over all of them and

@@ -20,6 +20,7 @@ from ...train.data.dataset import SPEECH
 from ...train.metrics import spread
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
+from .cli_det import SNRS, TARGETS
 from .det import cautions, det_figure
 from .sweep import Row, command, markdown, percent_spread
 
@@ -30,7 +31,7 @@ Record = dict[str, Any]
 MISSING = "Not measured."
 INTRODUCTION = """# Accuracy
 
-Every figure here was measured: those of clips by the command below, the others by the one above
+Every figure here was measured: those of clips by the commands below, the others by the one above
 their table. `earmark accuracy` wrote the page. `±` is the standard deviation over seeds.
 *streaming* is the exported file on the path that a microphone takes, *whole clips* a network that
 is not exported, on the same clips."""
@@ -97,13 +98,17 @@ def run(arguments: Namespace) -> int:
             raise EarmarkError(f"--sweep {text}: holds no run: run earmark sweep again")
         sweeps.append((title, rows))
     output = Path(arguments.output)
+    clips, streams = load_reports(arguments.clips), load_reports(arguments.det)
+    if any("top1" not in record and "map" in record for record in clips):
+        raise EarmarkError("--clips: multi-label models have no table here: leave them out")
     try:
-        groups = group(load_reports(arguments.clips))
-        text, pictures = page(
-            groups, costs(arguments.bench), load_reports(arguments.det), sweeps, output.stem
-        )
+        text, pictures = page(group(clips), costs(arguments.bench), streams, sweeps, output.stem)
     except (KeyError, TypeError, AttributeError) as error:
-        raise EarmarkError(f"a file is not what its command prints ({error!r})") from error
+        files = [*arguments.clips, *arguments.det, *(text for text in arguments.sweep)]
+        raise EarmarkError(
+            f"{', '.join(files)}: one is not what its command prints ({error!r}): --clips is of "
+            "earmark evaluate --json, --det of earmark det, --sweep a table.jsonl"
+        ) from error
     for name, figure in pictures.items():
         write_bytes(output.with_name(name), picture(figure))
     write_text(output, text)
@@ -165,6 +170,7 @@ def page(
     """The page as Markdown and its pictures by file name.
 
     Raises:
+        EarmarkError: records of clips, or of streams, are not of the same ones.
         KeyError, TypeError, AttributeError: a record is not what its command prints.
     """
     pictures: dict[str, Figure] = {}
@@ -176,7 +182,7 @@ def page(
     parts = [
         INTRODUCTION,
         "The tables of clips:",
-        _shell(_evaluated(record for group in groups for record in group.records)),
+        _shell([_evaluated([record for group in groups for record in group.records])]),
         *_section("Accuracy, size and cost", _clips(groups, cost)),
         *_section("What distillation adds", _gains(groups)),
         *_section("Robustness", _robustness(noisy, f"{stem}-snr.png")),
@@ -184,12 +190,12 @@ def page(
         *_section(
             "Streams",
             _streams(streams, f"{stem}-det.png"),
-            _shell([_command(_DET, report) for report in streams] or [_DET]),
+            _shell([_heard(streams)]),
         ),
         "## Sweeps and ablations",
     ]
     for title, records in sweeps:
-        rows = [Row(**record) for record in records]
+        rows = [Row(**{k: v for k, v in r.items() if k != "type"}) for r in records]
         parts += [f"### {title}", _shell([command(rows)]), markdown(rows).rstrip()]
     return "\n\n".join(parts if sweeps else [*parts, MISSING]) + "\n", pictures
 
@@ -225,26 +231,50 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     return figure
 
 
-def _evaluated(records: Iterable[Record]) -> list[str]:
-    """The command lines that records of clips are of: one for all of the same clips."""
-    alike: dict[str, list[Record]] = {}
-    for record in records:
-        alike.setdefault(_command(_EVALUATE, record), []).append(record)
-    lines = []
-    for line, some in alike.items():
-        options = ["--neighbours"] if any(r["kind"] == r["name"] for r in some) else []
-        ratios = dict.fromkeys(snr_name(r["snr"]).removesuffix(" dB") for r in some)
-        options += ["--snr", *ratios] if [*ratios] != ["clean"] else []
-        lines.append(" ".join([line, *options, "--json"]))
-    return lines or [_EVALUATE]
+def _evaluated(records: Sequence[Record]) -> str:
+    """The command line that records of clips are of, with the models left out."""
+    line = _only({_command(_EVALUATE, record) for record in records}, "clips") or _EVALUATE
+    noises = {str(r["noise_seed"]) for r in records if r.get("noise_seed") is not None}
+    seed = _only(noises, "noise") or "0"
+    ratios = [*dict.fromkeys(snr_name(r["snr"]).removesuffix(" dB") for r in records)]
+    options = ["--neighbours"] if any(r["kind"] == r["name"] for r in records) else []
+    options += ["--snr", *ratios] if ratios not in ([], ["clean"]) else []
+    options += ["--seed", seed] if seed != "0" else []
+    return " ".join([line, *options, *(["--json"] if records else [])])
+
+
+def _heard(reports: Sequence[Record]) -> str:
+    """The command line that records of streams are of, likewise."""
+    lines = set()
+    for report in reports:
+        ratios = [name.removesuffix(" dB") for name in report["conditions"]]
+        targets = [point["target"] for point in report["points"]]
+        given = ["--snr", *ratios] if ratios != [*SNRS] else []
+        given += ["--target", *(f"{t:g}" for t in targets)] if targets != [*TARGETS] else []
+        for name, usual in (("smoothing", None), ("seed", 0)):
+            given += [f"--{name}", str(report[name])] if report.get(name, usual) != usual else []
+        lines.add(" ".join([_command(_DET, report), *given]))
+    return _only(lines, "streams") or _DET
 
 
 def _command(program: str, record: Record) -> str:
-    """The command line that a record is of, with the models left out."""
+    """The program and the recordings that a record is of."""
     named = [x for name in _FOLDERS if record.get(name) for x in (f"--{name}", *record[name])]
     split = record.get("split", _SPLIT)
     named += ["--split", split] if split != _SPLIT else []
     return " ".join([program, *map(shlex.quote, named)])
+
+
+def _only(values: set[str], what: str) -> str:
+    """The one value of all records, empty where there are none.
+
+    Raises:
+        EarmarkError: there are several, which no table may mix.
+    """
+    if len(values) > 1:
+        some = "; ".join(sorted(values))
+        raise EarmarkError(f"records of other {what} than others ({some}): write a page for each")
+    return "".join(values)
 
 
 def _shell(lines: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...train.fit import train
-from ...train.metrics import spread
+from ...train.metrics import HEADLINES, spread
 from ...train.recipe import Recipe, load_recipe
 from ...train.teach import EVALUATION, teach
 from ..tables import markdown_table
@@ -29,7 +29,7 @@ from ..tables import markdown_table
 TABLE, REPORT = "table.jsonl", "table.md"
 _SEED = "seed"
 _MODEL = "model.onnx"
-_MEASURES = ("top1", "macro_f1")
+_MEASURES = HEADLINES | {"macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Row:
     settings: dict[str, Any]
     """The fields that the grid sets."""
     run: str
-    top1: float
     macro_f1: float
     parameters: int
     judged: str
     """``int8 streaming`` or ``whole clips``."""
+    top1: float | None = None
+    """Of exclusive classes."""
+    map: float | None = None
+    """Of a multi-label task."""
     recipe: str = ""
     """The recipe as it was named; empty in a table that does not say it."""
 
@@ -101,12 +104,14 @@ def markdown(rows: Sequence[Row]) -> str:
         rest = {name: value for name, value in row.settings.items() if name != _SEED}
         groups.setdefault(json.dumps(rest), []).append(row)
     names = [name for name in rows[0].settings if name != _SEED]
-    heads = [*names, "runs", "top-1, %", "macro F1, %", "parameters", "judged"]
+    measures = [name for name in _MEASURES if getattr(rows[0], name) is not None]
+    heads = [*names, "runs", *(f"{_MEASURES[name]}, %" for name in measures)]
+    heads += ["parameters", "judged"]
     lines = []
     for group in groups.values():
         first = group[0]
         cells = [*(str(first.settings[name]) for name in names), str(len(group))]
-        cells += [percent_spread([getattr(row, measure) for row in group]) for measure in _MEASURES]
+        cells += [percent_spread([getattr(row, name) for row in group]) for name in measures]
         cells += [f"{first.parameters:,}", first.judged]
         lines.append(cells)
     return markdown_table(heads, lines) + "\n"
@@ -141,8 +146,9 @@ def _run(recipe: Recipe, settings: dict[str, Any], path: Path, chunk_seconds: fl
             export(path, model, chunk_seconds)
         manifest = Engine(model).manifest
         measured = manifest.metrics["int8_streaming"]
-        parameters, judged = manifest.parameters, f"{manifest.precision} {STREAMING}"
-    return Row(settings, str(path), measured["top1"], measured["macro_f1"], parameters, judged)
+        parameters, judged = manifest.parameters, f"int8 {STREAMING}"
+    figures = {name: measured[name] for name in _MEASURES if name in measured}
+    return Row(settings, str(path), parameters=parameters, judged=judged, **figures)
 
 
 def _axis(text: str) -> tuple[str, list[Any]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...runtime.errors import EarmarkError
 from ...runtime.files import read_text
+from ...train.metrics import headline
 from ...train.teach import EVALUATION
 from ...train.teachers import registry
 from ...train.teachers.run import load_teacher
@@ -183,8 +184,9 @@ def _accuracy(path: Path) -> Accuracy | None:
     """What training measured on held-out clips, where it came to that."""
     try:
         measured: dict[str, Any] = json.loads(read_text(path))
-        return Accuracy("top1", measured["top1"], f"{measured['clips']:,} clips held out")
-    except (EarmarkError, ValueError, KeyError, TypeError):
+        figure = headline(measured)
+        return Accuracy(figure, measured[figure], f"{measured['clips']:,} clips held out")
+    except (EarmarkError, ValueError, KeyError, TypeError, StopIteration):
         return None
 
 

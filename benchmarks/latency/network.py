@@ -21,15 +21,16 @@ def front_end(path: Path) -> onnx.ModelProto | None:
     """The graph of a model file up to the log mel energies, its only output.
 
     Returns:
-        None where the graph has not one logarithm: another's, or one of another form.
+        None where the graph has not one logarithm, or a convolution before it: another's, or one
+        of another form.
     """
     model = onnx.load(path)
     logarithms = [node for node in model.graph.node if node.op_type == "Log"]
     if len(logarithms) != 1:
         return None
-    return Extractor(infer_shapes(model)).extract_model(
-        ["pcm", "cache"], list(logarithms[0].output)
-    )
+    outputs = list(logarithms[0].output)
+    cut = Extractor(infer_shapes(model)).extract_model(["pcm", "cache"], outputs)
+    return None if any("Conv" in node.op_type for node in cut.graph.node) else cut
 
 
 def network_works(engine: Engine, name: str) -> tuple[Work, Work] | None:

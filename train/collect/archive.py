@@ -4,6 +4,7 @@ The downloads of ``torchaudio.datasets`` start anew after every interruption and
 unpack, so both are done here.
 """
 
+import errno
 import os
 import shutil
 import tarfile
@@ -25,7 +26,7 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     """Fetch a tar archive and unpack it as ``folder``, which is there whole or not at all.
 
     What has been fetched is kept beside ``folder`` in a file that ends in ``.partial``; the next
-    call goes on from there. A folder that names ``source`` already is left as it is.
+    call goes on from there. A folder whose sources have the name of ``source`` is left as it is.
 
     Args:
         url: of the archive, http or https.
@@ -42,23 +43,30 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     """
     if not hasattr(tarfile, "data_filter"):
         raise EarmarkError("unpacking safely needs Python 3.11.4 or newer: upgrade Python")
-    folder = Path(folder)
-    if folder.exists():
-        if not folder.is_dir() or any(folder.iterdir()):
-            if (folder / SOURCES_FILE).is_file() and source in read_sources(folder):
-                return folder
-            raise EarmarkError(f"{folder}: exists already and is not {source.name}: name another")
-        folder.rmdir()
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        # By name alone: the spelling of its licence may be an earlier version's.
+        if (folder / SOURCES_FILE).is_file() and source.name in _names(folder):
+            return folder
+        raise EarmarkError(f"{folder}: exists already and is not {source.name}: name another")
     partial = folder.with_name(f"{folder.name}.partial")
     try:
+        if folder.exists():
+            folder.rmdir()
         folder.parent.mkdir(parents=True, exist_ok=True)
         fetch_file(url, partial, sha256)
         _unpack(partial, folder, source)
         partial.unlink()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise EarmarkError(f"{folder}: cannot be written ({reason}): free space") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way = "free space" if full else "name another folder"
+        raise EarmarkError(f"{folder}: cannot be written ({reason}): {way}") from error
     return folder
+
+
+def _names(folder: Path) -> set[str]:
+    return {source.name for source in read_sources(folder)}
 
 
 def _unpack(archive: Path, folder: Path, source: Source) -> None:

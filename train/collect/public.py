@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
 
 
@@ -47,10 +48,13 @@ def download_data_set(name: str, folder: str | os.PathLike[str]) -> Path:
     """Fetch a data set of :data:`DATA_SETS` into ``folder``.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.collect.archive.download_archive`.
+        EarmarkError: there is none of this name, or as
+            :func:`earmark.train.collect.archive.download_archive`.
     """
     # The names are for the command line, which is to answer without what training needs.
     from .archive import download_archive
 
+    if name not in DATA_SETS:
+        raise EarmarkError(f"data set {name!r}: choose from {', '.join(DATA_SETS)}")
     wanted = DATA_SETS[name]
     return download_archive(wanted.url, wanted.sha256, folder, wanted.source)
