@@ -22,8 +22,11 @@ from .evaluate import clip_seconds, score
 
 STREAMING, WHOLE = "streaming", "whole clips"
 ENSEMBLE = "ensemble"
-_PLACES = {"data": ("cache",), "train": ("threads", "devices", "nodes", "accelerator")}
-"""Fields of a recipe that change where it runs, not what it is."""
+_PLACES = {
+    "data": ("cache", "sources"),
+    "train": ("threads", "devices", "nodes", "accelerator"),
+}
+"""Fields of a recipe that change where it runs or what is said of it, not what it is."""
 
 _HEARD = ("teachers", "unlabelled")
 """Fields of a distillation that name folders."""

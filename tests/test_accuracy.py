@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import toy_model
 from earmark.benchmarks.accuracy.cli_page import accuracy as verb
-from earmark.benchmarks.accuracy.page import MISSING, group, page
+from earmark.benchmarks.accuracy.page import MISSING, Costs, group, page
 from earmark.benchmarks.latency import cold
 from earmark.benchmarks.latency.cli import bench
 from earmark.benchmarks.latency.cold import cold_starts
@@ -58,26 +58,28 @@ def rows(text: str, section: str) -> list[list[str]]:
 
 
 def test_seeds_are_one_row_with_their_cost() -> None:
-    text, pictures = page(group(RECORDS), {(60_000, "int8"): 1.25}, [], [])
+    text, pictures = page(
+        group(RECORDS), Costs(("earmark bench",), {(60_000, "int8"): 1.25}), [], []
+    )
     first, second, third = rows(text, "Accuracy, size and cost")
     assert first[:6] == ["words", "int8 streaming", "60,000", "90", "1.25", "2"]
     assert first[6] == "91.00 ± 1.41" and second[5] == "3" and second[0] == "words, taught by T"
     # A network that is not exported has no cost on a device.
     assert third[:2] == ["words (cnn2d)", "float32 whole clips"] and third[4] == "-"
     [both] = rows(
-        page(group([record(0, 0.9, "T + U + U")]), {}, [], [])[0], "Accuracy, size and cost"
+        page(group([record(0, 0.9, "T + U + U")]), Costs(), [], [])[0], "Accuracy, size and cost"
     )
     assert both[0] == "words, taught by T + 2 × U"
     assert list(pictures) == ["accuracy-snr.png"] and "(accuracy-snr.png)" in text
 
 
 def test_distillation_is_told_by_the_same_seeds_of_the_same_recipe() -> None:
-    clean, noisy = rows(page(group(RECORDS), {}, [], [])[0], "What distillation adds")
+    clean, noisy = rows(page(group(RECORDS), Costs(), [], [])[0], "What distillation adds")
     assert clean[2:4] == ["clean", "2"] and clean[6] == "2.50 ± 0.71"
     assert clean[7] == "+3.00, +2.00" and noisy[2:4] == ["0 dB", "1"] and noisy[7] == "+10.00"
     # Where more than distillation differs, there is no pair.
     other = [r | {"base": "other"} if r["teacher"] else r for r in RECORDS]
-    assert not rows(page(group(other), {}, [], [])[0], "What distillation adds")
+    assert not rows(page(group(other), Costs(), [], [])[0], "What distillation adds")
 
 
 def test_other_words_are_told_word_by_word_and_rare_ones_together() -> None:
@@ -91,7 +93,7 @@ def test_other_words_are_told_word_by_word_and_rare_ones_together() -> None:
         record(0, 0.9, snr=0.0),
         record(0, 0.8, kind="cnn2d", judged="float32 whole clips", model="runs/t", recipe="t"),
     ]
-    text = page(group(records), {}, [], [])[0]
+    text = page(group(records), Costs(), [], [])[0]
     [row] = rows(text, "Other words and background")
     assert row[2] == "60.00 ± 14.14" and row[3] == "70.00 ± 0.00" and row[4] == "90.00"
     assert "bed (30)" in text and "rarer words (20)" in text
@@ -131,7 +133,7 @@ def test_tables_stand_beside_the_commands_that_measured_them() -> None:
     settings = [{"seed": s, "train.precision": p} for s in (0, 1) for p in ("32", "bf16 mixed")]
     sweep = [line | {"settings": each} for each in settings]
     named = [each | {"recipe": "my.toml"} for each in sweep]
-    text, _ = page(group(records), {}, [], [("Old", sweep), ("New", named)])
+    text, _ = page(group(records), Costs(), [], [("Old", sweep), ("New", named)])
     evaluated = "--data sc --noise 'my noise' --snr clean -5 --seed 3 --json"
     assert f"clips:\n\n```sh\nearmark evaluate MODEL... {evaluated}\n```\n\n## " in text
     grid = """--set seed=0,1 --set 'train.precision="32","bf16 mixed"' -o DIR\n```\n\n| """
@@ -142,10 +144,10 @@ def test_tables_stand_beside_the_commands_that_measured_them() -> None:
 def test_records_of_other_clips_are_not_mixed() -> None:
     for other in ({"split": "test"}, {"data": ["sc"]}):
         with pytest.raises(EarmarkError, match=r"of other clips .*write a page for each"):
-            page(group([record(0, 0.9), record(1, 0.5, **other)]), {}, [], [])
+            page(group([record(0, 0.9), record(1, 0.5, **other)]), Costs(), [], [])
     noisy = [record(seed, 0.5, snr=0.0, noise_seed=seed) for seed in (0, 1)]
     with pytest.raises(EarmarkError, match="of other noise"):
-        page(group(noisy), {}, [], [])
+        page(group(noisy), Costs(), [], [])
 
 
 def test_a_model_that_was_measured_again_counts_once() -> None:
@@ -154,7 +156,7 @@ def test_a_model_that_was_measured_again_counts_once() -> None:
 
 
 def test_nothing_measured_is_said_everywhere() -> None:
-    text, pictures = page([], {}, [], [])
+    text, pictures = page([], Costs(), [], [])
     assert text.count(MISSING) == 6 and not pictures
 
 

@@ -3,6 +3,7 @@ what is counted on them."""
 
 import dataclasses
 import json
+import shlex
 import wave
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from earmark.benchmarks.accuracy.composed import (
     plan,
     write_streams,
 )
+from earmark.benchmarks.accuracy.page import Costs
 from earmark.benchmarks.accuracy.page import page as accuracy_page
 from earmark.export.det import THRESHOLDS
 from earmark.export.matching import Word
@@ -140,7 +142,7 @@ def test_points_are_what_the_curves_say(engine: Engine) -> None:
         assert point["missed_interval"][0] <= point["missed"] <= point["missed_interval"][1]
         assert point["shown"] == (point["per_hour_interval"][1] <= point["target"])
     assert not found["points"][1]["shown"] and "not shown" in det.cautions(found)[-1]
-    text, pictures = accuracy_page([], {}, [found | {"title": "toy"}], [])
+    text, pictures = accuracy_page([], Costs(), [found | {"title": "toy"}], [])
     assert "| toy | as shipped |" in text and pictures["accuracy-det.png"].axes
 
 
@@ -203,6 +205,12 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     own, asked = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["smoothing"] is None is own["smoothing"] and asked["smoothing"] == 0.5
     assert own["curves"] == asked["curves"] != first["curves"]
+    # The page of accuracy gives the command again, and mixes no streams.
+    heard = ["--data", str(corpus), "--other", str(tmp_path / "other")]
+    line = shlex.join(["earmark", "det", "MODEL...", *heard, "--snr", "10", "--smoothing", "0.5"])
+    assert f"```sh\n{line}\n```" in accuracy_page([], Costs(), [asked], [])[0]
+    with pytest.raises(EarmarkError, match="of other streams"):
+        accuracy_page([], Costs(), [own, asked], [])
     assert main([*command, "--smoothing", "61"]) != 0
     assert "--smoothing: give seconds" in capsys.readouterr().err
     # What a model was trained on is no speech that it never heard.

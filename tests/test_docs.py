@@ -166,6 +166,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "data" / "beats" / "BEATs_iter3.pt",
     )
     shutil.copytree(RECIPES, folder / "train" / "recipes")
+    shutil.copytree(ROOT / "docs" / "records", folder / "docs" / "records")
     return folder
 
 
@@ -307,6 +308,24 @@ def test_commands_and_programs_run(
     for block in blocks(page, "python"):
         program = f"import numpy\npcm = numpy.zeros(16000, 'int16')\n{block}"
         subprocess.run([sys.executable, "-c", program], cwd=user, check=True)
+
+
+@pytest.mark.parametrize("page", ["latency.md", "accuracy.md", "reliability.md"])
+def test_pages_say_what_their_records_say(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/benchmarks.md make the pages that are there, to the letter."""
+    docs, made = ROOT / "docs", tmp_path / "docs"
+    (command,) = (line for line in commands(docs / "benchmarks.md") if f"docs/{page}" in line)
+    pictures = {file.name for file in docs.glob(f"{Path(page).stem}-*.png")}
+    made.mkdir()
+    for file in docs.iterdir():
+        if file.name != page and file.name not in pictures:
+            (made / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
+    assert (made / page).read_text() == (docs / page).read_text()
+    assert {file.name for file in made.glob(f"{Path(page).stem}-*.png")} == pictures
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -3,8 +3,8 @@
 import shlex
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]
-MISSING = "Not measured."
+MISSING = "Not measured here."
+LOG = "accuracy-log.md"
 INTRODUCTION = """# Accuracy
 
-Every figure here was measured: those of clips by the commands below, the others by the one above
+Every figure here was measured: those of clips by the command below, the others by the one beside
 their table. `earmark accuracy` wrote the page. `±` is the standard deviation over seeds.
 *streaming* is the exported file on the path that a microphone takes, *whole clips* a network that
 is not exported, on the same clips."""
@@ -102,7 +103,14 @@ def run(arguments: Namespace) -> int:
     if any("top1" not in record and "map" in record for record in clips):
         raise EarmarkError("--clips: multi-label models have no table here: leave them out")
     try:
-        text, pictures = page(group(clips), costs(arguments.bench), streams, sweeps, output.stem)
+        text, pictures = page(
+            group(clips),
+            costs(arguments.bench),
+            streams,
+            sweeps,
+            output.stem,
+            log=output.with_name(LOG).is_file(),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         files = [*arguments.clips, *arguments.det, *(text for text in arguments.sweep)]
         raise EarmarkError(
@@ -143,31 +151,58 @@ def _told_apart(groups: Sequence[Group]) -> list[Group]:
             ", ".join(f"{name.replace('_', ' ')} {s[name]}" for name in differ if name in s)
             for s in taught
         ]
-        for one, note in zip(some, notes, strict=True):
+        models = [one.first["model"] for one in some]
+        files = [Path(model).name for model in models]
+        called = files if len({*files}) == len(files) else models
+        for one, note, model in zip(some, notes, called, strict=True):
             if notes.count(note) > 1:
-                note = ", ".join(filter(None, (note, one.first["model"])))
+                note = ", ".join(filter(None, (note, model)))
             found.append(replace(one, note=note))
     return found
 
 
-def costs(files: Sequence[str]) -> dict[tuple[int, str], float]:
-    """CPU milliseconds per second of audio of networks on a device, by parameters and precision."""
-    rows = [row for file in files for row in load(file).of("edge")]
-    return {
-        (row.parameters, row.precision): row.hot.cpu_ms_per_second.median
-        for row in rows
-        if row.parameters and row.mode == "onnxruntime"
-    }
+@dataclass(frozen=True)
+class Costs:
+    """What ``bench`` measured of networks on a device."""
+
+    commands: tuple[str, ...] = ()
+    """That measured it."""
+    cpu_ms: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    """CPU milliseconds per second of audio, by parameters and precision."""
+
+
+def costs(files: Sequence[str]) -> Costs:
+    """The cost in these reports of ``bench``."""
+    reports = [load(file) for file in files]
+    return Costs(
+        tuple(report.command for report in reports),
+        {
+            (row.parameters, row.precision): row.hot.cpu_ms_per_second.median
+            for report in reports
+            for row in report.of("edge")
+            if row.parameters and row.mode == "onnxruntime"
+        },
+    )
 
 
 def page(
     groups: Sequence[Group],
-    cost: dict[tuple[int, str], float],
+    cost: Costs,
     streams: Sequence[Record],
     sweeps: Sequence[tuple[str, Sequence[Record]]],
     stem: str = "accuracy",
+    *,
+    log: bool = False,
 ) -> tuple[str, dict[str, "Figure"]]:
     """The page as Markdown and its pictures by file name.
+
+    Args:
+        groups: what ``evaluate`` measured.
+        cost: what ``bench`` did.
+        streams: what ``det`` did.
+        sweeps: tables of ``sweep``, with their titles.
+        stem: how the names of the pictures begin.
+        log: whether there is a log of what was tried, to name.
 
     Raises:
         EarmarkError: records of clips, or of streams, are not of the same ones.
@@ -181,6 +216,7 @@ def page(
         pictures[f"{stem}-det.png"] = det_figure(streams)
     parts = [
         INTRODUCTION,
+        *([f"What else was tried is in [the log]({LOG})."] if log else []),
         "The tables of clips:",
         _shell([_evaluated([record for group in groups for record in group.records])]),
         *_section("Accuracy, size and cost", _clips(groups, cost)),
@@ -285,7 +321,7 @@ def _section(title: str, body: str, *commands: str) -> list[str]:
     return [f"## {title}", *commands, body or MISSING]
 
 
-def _clips(groups: Sequence[Group], cost: dict[tuple[int, str], float]) -> str:
+def _clips(groups: Sequence[Group], cost: Costs) -> str:
     rows = []
     for one in groups:
         top1 = one.at(None)
@@ -293,7 +329,7 @@ def _clips(groups: Sequence[Group], cost: dict[tuple[int, str], float]) -> str:
             continue
         found = one.first
         size, parameters = found["bytes"], found["parameters"]
-        spent = cost.get((parameters, found["precision"])) if one.streamed else None
+        spent = cost.cpu_ms.get((parameters, found["precision"])) if one.streamed else None
         rows.append(
             [
                 one.title,
@@ -313,9 +349,10 @@ def _clips(groups: Sequence[Group], cost: dict[tuple[int, str], float]) -> str:
         *("seeds", "top-1 %", "macro F1 %"),
     )
     about = groups[0].first
+    measured = f"by `{'`, `'.join(cost.commands)}`; `-` was not"
     return (
         f"{markdown_table(heads, rows)}\n\n{about['clips']} clips of {about['speakers']} speakers "
-        f"({about['split']} split). `-` in the cost: not measured."
+        f"({about['split']} split). The cost: {measured if cost.commands else 'not measured'}."
     )
 
 

@@ -24,6 +24,9 @@ WIDTHS = (32, 64, 96, 128)
 CHUNKS = (0.02, 0.04, 0.16, 0.32)
 KEYWORDS = (1, 35, 100)
 """What is tried beside the usual value, one at a time."""
+_NEVER = 0.999
+"""A threshold that random weights do not reach, as what is no keyword does not reach a trained
+model's: near a threshold a decision takes more work."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def write_students(shape: Shape, folder: Path) -> Iterator[Path]:
             name=shape.name,
             labels=labels,
             geometry=student.geometry(chunk),
-            decision=Decision(thresholds=dict.fromkeys(names, 0.5)),
+            decision=Decision(thresholds=dict.fromkeys(names, _NEVER)),
             precision=precision,
             features=dataclasses.asdict(features) | {"kind": "mfcc"},
             parameters=student.parameters_trained,
