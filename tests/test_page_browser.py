@@ -107,9 +107,9 @@ def test_the_microphone_is_heard_as_the_recording_that_it_plays(
     found = page.told("detection")
     assert [e["keyword"] for e in found] == [e["keyword"] for e in expected]
     # The device begins anywhere within the file's first moments and resamples, and chunks begin
-    # elsewhere: times differ by one offset, and by a few steps each.
+    # elsewhere: times differ by one offset, and by a few steps each (of 20 ms).
     late = np.array([e["time"] for e in found]) - [e["time"] for e in expected]
-    assert np.abs(late).max() < 0.5 and np.ptp(late) <= 0.1
+    assert np.abs(late).max() < 0.5 and np.ptp(late) <= 0.2
     pcm = page.array("pcm")
     assert likeness(pcm, read_audio(scene)) > 0.97
     # Of what it heard the page makes what Python makes of it.
