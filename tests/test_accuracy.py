@@ -145,6 +145,9 @@ def test_records_of_other_clips_are_not_mixed() -> None:
     for other in ({"split": "test"}, {"data": ["sc"]}):
         with pytest.raises(EarmarkError, match=r"of other clips .*write a page for each"):
             page(group([record(0, 0.9), record(1, 0.5, **other)]), Costs(), [], [])
+    # Nor does the later record of the same model take the place of the other.
+    with pytest.raises(EarmarkError, match="of other clips"):
+        page(group([record(0, 0.9), record(0, 0.5, split="test")]), Costs(), [], [])
     noisy = [record(seed, 0.5, snr=0.0, noise_seed=seed) for seed in (0, 1)]
     with pytest.raises(EarmarkError, match="of other noise"):
         page(group(noisy), Costs(), [], [])

@@ -33,8 +33,7 @@ _FINE_STEPS, _LARGE_STEPS = 6_000, 100_000
 """Of a pre-trained network, which soon knows a few thousand clips, and of one that starts from
 random numbers on many."""
 _LARGE_BATCH_SECONDS = 64.0
-"""Audio in a batch of a large network, which is what fills a GPU's memory."""
-
+"""Audio in a batch of a large network: long clips take fewer at a time."""
 
 Network = Literal["student", "beats", "convtransformer"]
 
@@ -46,6 +45,15 @@ class Choice:
     field: str
     value: Any
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """How long to train, and by how many clips at a time."""
+
+    batch: int
+    epochs: int
+    steps: int
 
 
 def find_folds(roots: Sequence[str]) -> tuple[Corpus, str]:
@@ -307,7 +315,7 @@ def _student(found: Survey, keywords: bool) -> Iterator[Choice]:
         yield Choice("student.window", min(_MAX_WINDOW, window), reason)
 
 
-def _teacher(network: Network, lesson: "_Lesson") -> Iterator[Choice]:
+def _teacher(network: Network, lesson: _Lesson) -> Iterator[Choice]:
     if network == "convtransformer":
         reason = "Convolutions, then a transformer, from random numbers."
         yield Choice("teacher.kind", network, reason)
@@ -352,7 +360,7 @@ def _augmentation(found: Survey, keywords: bool) -> Iterator[Choice]:
         yield Choice("augment.mixup", 0.3, reason)
 
 
-def _training(found: Survey, network: Network, lesson: "_Lesson") -> Iterator[Choice]:
+def _training(found: Survey, network: Network, lesson: _Lesson) -> Iterator[Choice]:
     yield Choice("train.epochs", lesson.epochs, f"About {lesson.steps} steps.")
     yield Choice("train.batch", lesson.batch)
     if network != "student":
@@ -363,15 +371,6 @@ def _training(found: Survey, network: Network, lesson: "_Lesson") -> Iterator[Ch
     if found.multilabel:
         reason = "Most labels of a clip are absent, and known to be: no smoothing."
         yield Choice("train.label_smoothing", 0.0, reason)
-
-
-@dataclass(frozen=True)
-class _Lesson:
-    """How long to train, and by how many clips at a time."""
-
-    batch: int
-    epochs: int
-    steps: int
 
 
 def _lesson(found: Survey, train: Counter[str], network: Network, keywords: bool) -> _Lesson:

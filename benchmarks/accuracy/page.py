@@ -1,9 +1,8 @@
 """The page of accuracy, from what ``evaluate``, ``det``, ``bench`` and ``sweep`` wrote."""
 
-import shlex
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from ...train.data.dataset import SPEECH
 from ...train.metrics import spread
 from ..latency.results import load
 from ..tables import POINT_HEADS, load_reports, markdown_table, point_cells
-from .cli_det import SNRS, TARGETS
+from .commands import det_command, evaluate_command, evaluated_on
 from .det import cautions, det_figure
 from .sweep import Row, command, markdown, percent_spread
 
@@ -36,13 +35,8 @@ Every figure here was measured: those of clips by the command below, the others 
 their table. `earmark accuracy` wrote the page. `±` is the standard deviation over seeds.
 *streaming* is the exported file on the path that a microphone takes, *whole clips* a network that
 is not exported, on the same clips."""
-_EVALUATE = "earmark evaluate MODEL..."
-_DET = "earmark det MODEL..."
 _FEW = 20
 """Clips below which a word is counted with others of its kind."""
-_FOLDERS = ("data", "noise", "speech", "other")
-_SPLIT = "validation"
-"""What ``evaluate`` and ``det`` take where none is named."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def run(arguments: Namespace) -> int:
             log=output.with_name(LOG).is_file(),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        files = [*arguments.clips, *arguments.det, *(text for text in arguments.sweep)]
+        files = [*arguments.clips, *arguments.det, *arguments.sweep]
         raise EarmarkError(
             f"{', '.join(files)}: one is not what its command prints ({error!r}): --clips is of "
             "earmark evaluate --json, --det of earmark det, --sweep a table.jsonl"
@@ -126,7 +120,7 @@ def run(arguments: Namespace) -> int:
 def group(records: Sequence[Record]) -> list[Group]:
     """Records of models that differ in their seed alone, together; of a model that was measured
     twice at a ratio, the last."""
-    unique = {(r["model"], r["judged"], r["snr"]): r for r in records}
+    unique = {(r["model"], r["judged"], r["snr"], evaluated_on(r)): r for r in records}
     found: dict[tuple[Any, ...], list[Record]] = {}
     for r in unique.values():
         key = (r["name"], r["kind"], r["judged"], r["parameters"], r["teacher"], r["recipe"])
@@ -218,21 +212,17 @@ def page(
         INTRODUCTION,
         *([f"What else was tried is in [the log]({LOG})."] if log else []),
         "The tables of clips:",
-        _shell([_evaluated([record for group in groups for record in group.records])]),
+        _shell(evaluate_command([record for group in groups for record in group.records])),
         *_section("Accuracy, size and cost", _clips(groups, cost)),
         *_section("What distillation adds", _gains(groups)),
         *_section("Robustness", _robustness(noisy, f"{stem}-snr.png")),
         *_section("Other words and background", _others(groups)),
-        *_section(
-            "Streams",
-            _streams(streams, f"{stem}-det.png"),
-            _shell([_heard(streams)]),
-        ),
+        *_section("Streams", _streams(streams, f"{stem}-det.png"), _shell(det_command(streams))),
         "## Sweeps and ablations",
     ]
     for title, records in sweeps:
         rows = [Row(**{k: v for k, v in r.items() if k != "type"}) for r in records]
-        parts += [f"### {title}", _shell([command(rows)]), markdown(rows).rstrip()]
+        parts += [f"### {title}", _shell(command(rows)), markdown(rows).rstrip()]
     return "\n\n".join(parts if sweeps else [*parts, MISSING]) + "\n", pictures
 
 
@@ -267,58 +257,12 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     return figure
 
 
-def _evaluated(records: Sequence[Record]) -> str:
-    """The command line that records of clips are of, with the models left out."""
-    line = _only({_command(_EVALUATE, record) for record in records}, "clips") or _EVALUATE
-    noises = {str(r["noise_seed"]) for r in records if r.get("noise_seed") is not None}
-    seed = _only(noises, "noise") or "0"
-    ratios = [*dict.fromkeys(snr_name(r["snr"]).removesuffix(" dB") for r in records)]
-    options = ["--neighbours"] if any(r["kind"] == r["name"] for r in records) else []
-    options += ["--snr", *ratios] if ratios not in ([], ["clean"]) else []
-    options += ["--seed", seed] if seed != "0" else []
-    return " ".join([line, *options, *(["--json"] if records else [])])
+def _shell(line: str) -> str:
+    return f"```sh\n{line}\n```"
 
 
-def _heard(reports: Sequence[Record]) -> str:
-    """The command line that records of streams are of, likewise."""
-    lines = set()
-    for report in reports:
-        ratios = [name.removesuffix(" dB") for name in report["conditions"]]
-        targets = [point["target"] for point in report["points"]]
-        given = ["--snr", *ratios] if ratios != [*SNRS] else []
-        given += ["--target", *(f"{t:g}" for t in targets)] if targets != [*TARGETS] else []
-        for name, usual in (("smoothing", None), ("seed", 0)):
-            given += [f"--{name}", str(report[name])] if report.get(name, usual) != usual else []
-        lines.add(" ".join([_command(_DET, report), *given]))
-    return _only(lines, "streams") or _DET
-
-
-def _command(program: str, record: Record) -> str:
-    """The program and the recordings that a record is of."""
-    named = [x for name in _FOLDERS if record.get(name) for x in (f"--{name}", *record[name])]
-    split = record.get("split", _SPLIT)
-    named += ["--split", split] if split != _SPLIT else []
-    return " ".join([program, *map(shlex.quote, named)])
-
-
-def _only(values: set[str], what: str) -> str:
-    """The one value of all records, empty where there are none.
-
-    Raises:
-        EarmarkError: there are several, which no table may mix.
-    """
-    if len(values) > 1:
-        some = "; ".join(sorted(values))
-        raise EarmarkError(f"records of other {what} than others ({some}): write a page for each")
-    return "".join(values)
-
-
-def _shell(lines: Iterable[str]) -> str:
-    return "\n".join(["```sh", *dict.fromkeys(lines), "```"])
-
-
-def _section(title: str, body: str, *commands: str) -> list[str]:
-    return [f"## {title}", *commands, body or MISSING]
+def _section(title: str, body: str, *block: str) -> list[str]:
+    return [f"## {title}", *block, body or MISSING]
 
 
 def _clips(groups: Sequence[Group], cost: Costs) -> str:
@@ -349,10 +293,10 @@ def _clips(groups: Sequence[Group], cost: Costs) -> str:
         *("seeds", "top-1 %", "macro F1 %"),
     )
     about = groups[0].first
-    measured = f"by `{'`, `'.join(cost.commands)}`; `-` was not"
+    by = ", ".join(f"`{line}`" for line in cost.commands)
     return (
         f"{markdown_table(heads, rows)}\n\n{about['clips']} clips of {about['speakers']} speakers "
-        f"({about['split']} split). The cost: {measured if cost.commands else 'not measured'}."
+        f"({about['split']} split). The cost: {f'by {by}; `-` was not' if by else 'not'} measured."
     )
 
 

@@ -44,9 +44,10 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
     if not hasattr(tarfile, "data_filter"):
         raise EarmarkError("unpacking safely needs Python 3.11.4 or newer: upgrade Python")
     folder = Path(folder).resolve()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         # By name alone: the spelling of its licence may be an earlier version's.
-        if (folder / SOURCES_FILE).is_file() and source.name in _names(folder):
+        known = read_sources(folder) if (folder / SOURCES_FILE).is_file() else []
+        if source.name in (one.name for one in known):
             return folder
         raise EarmarkError(f"{folder}: exists already and is not {source.name}: name another")
     partial = folder.with_name(f"{folder.name}.partial")
@@ -63,10 +64,6 @@ def download_archive(url: str, sha256: str, folder: str | os.PathLike[str], sour
         way = "free space" if full else "name another folder"
         raise EarmarkError(f"{folder}: cannot be written ({reason}): {way}") from error
     return folder
-
-
-def _names(folder: Path) -> set[str]:
-    return {source.name for source in read_sources(folder)}
 
 
 def _unpack(archive: Path, folder: Path, source: Source) -> None:
