@@ -1,4 +1,4 @@
-"""The verbs that make and look at data: ``synth``, ``download`` and ``corpus``."""
+"""The verbs that make and look at data: ``synth``, ``download``, ``transcribe`` and ``corpus``."""
 
 import json
 import sys
@@ -86,6 +86,23 @@ def _run_download(arguments: Namespace) -> int:
         source = public.DATA_SETS[arguments.name].source
         report |= {"folder": str(folder), "source": asdict(source)}
     print(json.dumps(report, ensure_ascii=False))
+    return 0
+
+
+def _configure_transcribe(parser: ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="free speech")
+    parser.add_argument("--workers", type=int, help="processes (default: one per processor)")
+
+
+def _run_transcribe(arguments: Namespace) -> int:
+    from .collect.transcribe import transcribe
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise EarmarkError(f"--workers {arguments.workers}: expected at least 1")
+    for folder in arguments.folders:
+        done = transcribe(folder, arguments.workers)
+        report = {"type": "transcribe", "folder": str(folder)} | asdict(done)
+        print(json.dumps(report), flush=True)
     return 0
 
 
@@ -187,6 +204,13 @@ download = Command(
         "earmark download librispeech -o data/librispeech",
         "earmark download beats --checkpoint BEATs_iter3_plus_AS2M",
     ),
+)
+transcribe = Command(
+    summary="write down the words of free speech, so that keywords in it are not taken for others",
+    configure=_configure_transcribe,
+    run=_run_transcribe,
+    extra="transcribe",
+    examples=("earmark transcribe data/libri-negatives",),
 )
 corpus = Command(
     summary="check recorded words and sum them up, or write them as WebDataset shards",

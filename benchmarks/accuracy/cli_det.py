@@ -34,14 +34,15 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="DIR",
         nargs="+",
         default=[],
-        help="free speech without keywords, of which the share is heard that training leaves out",
+        help="free speech, of which the share is heard that training leaves out, less the keywords "
+        "that its transcripts tell of",
     )
     parser.add_argument(
         "--other",
         metavar="DIR",
         nargs="+",
         default=[],
-        help="more speech without keywords, of which no model has heard anything: all of it",
+        help="more free speech, of which no model has heard anything: all of it",
     )
     parser.add_argument(
         "--snr",
@@ -91,6 +92,7 @@ def _run(arguments: Namespace) -> int:
     from ...runtime.files import write_bytes
     from ...train.data.corpus import read_sources, scan
     from ...train.data.dataset import load_split, noise_pool, speech_recordings
+    from ...train.data.transcripts import transcript_files
     from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
     from .det import cautions, det_figure, listen, measure, smoothed
@@ -125,8 +127,12 @@ def _run(arguments: Namespace) -> int:
         *([(arguments.other, "all")] if arguments.other else []),
     ]
     speech = [
-        item for roots, split in shares for item in speech_recordings(roots, split, arguments.cache)
+        item
+        for roots, split in shares
+        for item in speech_recordings(roots, split, manifest.keywords, arguments.cache)
     ]
+    folders = (*arguments.speech, *arguments.other)
+    untold = [folder for folder in folders if not transcript_files(Path(folder))]
     noise = noise_pool(corpus, arguments.split, arguments.noise, arguments.cache)
     materials = Materials(words, tuple(noise), tuple(speech))
     streams = compose_all(materials, snrs, arguments.seed)
@@ -157,6 +163,7 @@ def _run(arguments: Namespace) -> int:
             "other": arguments.other,
             "seed": arguments.seed,
             "smoothing": arguments.smoothing,
+            "untold": untold,
         }
         report = about | measure(judged, heard, arguments.target)
         print(json.dumps(report), flush=True)

@@ -33,6 +33,7 @@ from ..progress import progress
 from . import metadata, shards
 from .audio_files import AUDIO_SUFFIXES, audio_stem, is_audio
 from .shards import Member, Recording
+from .transcripts import transcript_files
 
 _LOG = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class _Found:
 
 
 def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
-    """The corpus' fingerprint, extended by the audio files of folders of any layout.
+    """The corpus' fingerprint, extended by the recordings and transcripts of folders of any layout.
 
     Args:
         corpus: what :func:`scan` found.
@@ -262,7 +263,7 @@ def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
         return corpus.fingerprint
     digest = hashlib.sha256(f"{corpus.fingerprint}\n".encode())
     for root in map(Path, folders):
-        for file in find_audio(root):
+        for file in (*find_audio(root), *transcript_files(root)):
             name = file.relative_to(root).as_posix()
             digest.update(f"{name}\0{_size(file)}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")

@@ -2,7 +2,7 @@
 
 Also what is cut from longer recordings: excerpts of noise for ``_silence_``, whose time is divided
 among the splits so that no stretch of a recording is in two of them, and pieces of free speech for
-``_unknown_``, whose recordings are each in one split.
+``_unknown_``, whose recordings are each in one split, less what their transcripts say is a keyword.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from ..progress import progress
 from .corpus import Clip, Corpus, find_audio, wanted_name
 from .shards import Member, Recording, read_recording
 from .share import WHOLE, Share
+from .transcripts import read_transcripts, recording_name, without_keywords
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ class Split:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """The part of a noise recording that belongs to one split."""
+    """A part of a recording: of noise that which belongs to one split, of free speech one without
+    keywords."""
 
     path: Path
     name: str
@@ -164,7 +166,7 @@ def load_split(
     recordings. None are added to ``split="all"`` of a corpus that has ``_silence_`` clips.
 
     Pieces of free speech are as many as keyword clips, at places uniform over the recordings of the
-    split (see :func:`speech_pool`).
+    split (see :func:`speech_pool`), less the stretches in which a keyword is said.
 
     Clips that cannot be read, or hold no audio, are reported, counted and left out.
 
@@ -176,7 +178,8 @@ def load_split(
         cache_dir: folder for decoded clips, so that a second run starts at once; None for none.
         noise_roots: more folders of noise recordings, any layout.
         multilabel: whether a clip may have any number of classes.
-        speech_roots: folders of free speech that holds no keyword, any layout.
+        speech_roots: folders of free speech, any layout, without keywords or with transcripts (see
+            :mod:`earmark.train.data.transcripts`).
         share: the process whose clips are wanted (see :func:`owners`), and whose excerpts and
             pieces: those are dealt out one by one.
 
@@ -218,7 +221,7 @@ def load_split(
     keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in all_names)
     speech = list(speech_roots)
     if speech:
-        stretches, _ = _speech(speech, split, cache_dir)
+        stretches, _ = _speech(speech, split, labels, cache_dir)
         count = keyword_clips if stretches else 0
         cuts.append((UNKNOWN, SPEECH, count, *_pieces(stretches, split, count, samples, share)))
     count = round(SILENCE_SHARE * keyword_clips) if SILENCE in index and not multilabel else 0
@@ -353,6 +356,7 @@ def noise_pool(
 def speech_pool(
     roots: Iterable[str | os.PathLike[str]],
     split: str,
+    keywords: Iterable[str] = (),
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> NDArray[np.int16]:
     """The free speech that belongs to a split, one recording after the other, int16 at 16 kHz.
@@ -362,24 +366,29 @@ def speech_pool(
     map: hours of speech take no memory until they are drawn.
 
     Args:
-        roots: folders of any layout, of speech that holds no keyword.
+        roots: folders of any layout.
         split: ``train``, ``validation``, ``test`` or ``all``.
+        keywords: stretches in which one is said are left out, as far as the folders' transcripts
+            tell (see :mod:`earmark.train.data.transcripts`).
+        cache_dir: as for :func:`load_split`.
 
     Raises:
-        EarmarkError: an unknown split, or a folder is missing or has no audio.
+        EarmarkError: an unknown split, a folder is missing or has no audio, or its transcripts
+            cannot be read.
     """
     if split not in (*SPLITS, "all"):
         raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
-    return _speech(roots, split, cache_dir)[1]
+    return _speech(roots, split, keywords, cache_dir)[1]
 
 
 def speech_recordings(
     roots: Iterable[str | os.PathLike[str]],
     split: str,
+    keywords: Iterable[str] = (),
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> list[tuple[str, NDArray[np.int16]]]:
-    """As :func:`speech_pool`, recording by recording, each with its name."""
-    return [(s.name, s.pcm) for s in _speech(roots, split, cache_dir)[0]]
+    """As :func:`speech_pool`, stretch by stretch, each with the name of its recording."""
+    return [(s.name, s.pcm) for s in _speech(roots, split, keywords, cache_dir)[0]]
 
 
 def pieces(
@@ -496,7 +505,8 @@ def _pieces(
         start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
         if number in mine:
             rows[mine[number]] = fit(stretch.pcm[start : start + samples], samples)
-            origins.append((stretch.name, f"{stretch.path}#t={start / SAMPLE_RATE:.3f}"))
+            seconds = (stretch.start + start) / SAMPLE_RATE
+            origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
     return rows, origins
 
 
@@ -529,23 +539,51 @@ def _noise_stretches(
 def _speech(
     roots: Iterable[str | os.PathLike[str]],
     split: str,
+    keywords: Iterable[str],
     cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[list[_Stretch], NDArray[np.int16]]:
-    """The recordings of a split, and all of them in one array."""
-    named = [
-        (path, name)
-        for path, name in _named(roots, "free speech")
-        if split in ("all", hashed_split(recording_origin(name)))
-    ]
-    paths = [path for path, _ in named]
-    flat, lengths = _cached(paths, "speech", _parallel(paths, "Decoding speech"), cache_dir)
+    """The stretches without keywords of the recordings of a split, and all of them in one array."""
+    keywords = [keyword for keyword in keywords if not keyword.startswith("_")]
+    cuts: list[tuple[Path, str, float, float]] = []
+    for root in map(Path, roots):
+        named, transcripts = _named([root], "free speech"), read_transcripts(root)
+        for path, name in named:
+            if split in ("all", hashed_split(recording_origin(name))):
+                said = transcripts.get(recording_name(path, root))
+                cuts += [(path, name, *times) for times in without_keywords(said, keywords)]
+    paths = [path for path, *_ in cuts]
+    times = [(start, end) for *_, start, end in cuts]
+    # Stretches are kept, not recordings: hours of them stay a memory map.
+    kind = "speech"
+    if any(start or end < float("inf") for start, end in times):
+        kind += "-" + hashlib.sha256(repr(times).encode()).hexdigest()[:16]
+    flat, lengths = _cached(paths, kind, _decoded_cuts(paths, times), cache_dir)
     parts = np.split(flat, np.cumsum(lengths)[:-1]) if paths else []
     stretches = [
-        _Stretch(path, name, 0, pcm)
-        for (path, name), pcm in zip(named, parts, strict=True)
+        _Stretch(path, name, round(start * SAMPLE_RATE), pcm)
+        for (path, name, start, _), pcm in zip(cuts, parts, strict=True)
         if len(pcm)
     ]
     return stretches, flat
+
+
+def _decoded_cuts(
+    paths: Sequence[Path], times: Sequence[tuple[float, float]]
+) -> Iterator[NDArray[np.int16] | str]:
+    """The stretches of recordings between these times, in seconds; those of one recording follow
+    one another, and it is decoded once."""
+    whole = _parallel(list(dict.fromkeys(paths)), "Decoding speech")
+    last, pcm = None, np.zeros(0, np.int16)
+    for path, (start, end) in zip(paths, times, strict=True):
+        if path != last:
+            last, decoded = path, next(whole)
+            if isinstance(decoded, str):
+                yield decoded
+                pcm = np.zeros(0, np.int16)
+                continue
+            pcm = decoded
+        stop = len(pcm) if end == float("inf") else round(end * SAMPLE_RATE)
+        yield pcm[round(start * SAMPLE_RATE) : stop]
 
 
 def _named(roots: Iterable[str | os.PathLike[str]], what: str) -> list[tuple[Path, str]]:

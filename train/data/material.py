@@ -185,7 +185,7 @@ def _free_speech(recipe: Recipe, cache: Path, clip: int) -> np.ndarray:
     folders = recipe.data.speech
     if not folders:
         return np.zeros(0, np.int16)
-    pool = speech_pool(folders, "train", cache)
+    pool = speech_pool(folders, "train", recipe.keywords, cache)
     if len(pool) <= clip:
         raise EarmarkError(
             f"{', '.join(folders)}: no free speech of more than a clip's length for training: a "
