@@ -49,8 +49,8 @@ class DataSettings:
     """Class folders whose training clips are left out, so that their validation clips are words
     that no clip taught; free speech and teachers may have them all the same."""
     speech: tuple[str, ...] = ()
-    """Folders of free speech, any layout: pieces of it are ``_unknown_``, less the keywords that its
-    transcripts tell of (see :mod:`earmark.train.data.transcripts`)."""
+    """Folders of free speech, any layout: pieces of it are ``_unknown_``, less the keywords that
+    its transcripts tell of (see :mod:`earmark.train.data.transcripts`)."""
     speech_share: Share = 0.5
     """Share of the other words in a training epoch that is pieces of free speech."""
     speech_around: Share = 0.3

@@ -253,8 +253,8 @@ def cautions(report: dict[str, Any]) -> list[str]:
     """What the figures of :func:`measure` do not show, one line each; ``untold`` beside them are
     folders of free speech without transcripts."""
     lines = [
-        f"{folder} has no transcripts: keywords that are said there count as false accepts (earmark "
-        "transcribe finds them)"
+        f"{folder} has no transcripts: keywords that are said there count as false accepts "
+        "(earmark transcribe finds them)"
         for folder in report.get("untold", ())
     ]
     for found in report["points"]:
