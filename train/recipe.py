@@ -73,6 +73,9 @@ class DataSettings:
     """Share of each training epoch that is other words, where ``balance`` is ``keywords``."""
     silence: Share = 0.1
     """Share of each training epoch that is background alone, likewise."""
+    unknown_balance: Share = 0.0
+    """How evenly the words of ``_unknown_`` are drawn, where ``balance`` is ``keywords``: 0 as
+    often as they have clips, 1 all equally often, 0.5 by the square roots of their clips."""
     at_least: Annotated[int, Field(ge=1)] = 4
     """Least clips of each class in the training split; fewer are refused."""
     sources: tuple[Source, ...] = ()

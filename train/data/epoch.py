@@ -116,15 +116,21 @@ def keyword_rows(
     each = -(-total // unknown)
     whole = wanted or total / rest
 
-    def mixed(pool: np.ndarray, count: int) -> np.ndarray:
+    def mixed(pool: np.ndarray, count: int, balance: float = 0.0) -> np.ndarray:
         """So many of a class, ``data.own_share`` of them from the folders of ``data.own``."""
+
+        def draw(some: np.ndarray, count: int) -> np.ndarray:
+            if not balance:
+                return _draw(some, count, random)
+            _, word, clips = np.unique(split.word[some], return_inverse=True, return_counts=True)
+            weight = clips[word] ** -balance
+            return random.choice(some, count, p=weight / weight.sum())
+
         own = np.zeros(len(pool), bool) if split.own is None else split.own[pool]
         if own.all() or not own.any():
-            return _draw(pool, count, random)
+            return draw(pool, count)
         few = round(data.own_share * count)
-        return np.concatenate(
-            [_draw(pool[own], few, random), _draw(pool[~own], count - few, random)]
-        )
+        return np.concatenate([draw(pool[own], few), draw(pool[~own], count - few)])
 
     others, spoken = (
         np.flatnonzero((split.label == unknown) & ((split.word == SPEECH) == speech))
@@ -140,7 +146,7 @@ def keyword_rows(
     else:
         chosen.append(len(clips) + random.integers(max(1, drawn_from), size=parts))
     if len(others):
-        chosen.append(mixed(others, count - parts))
+        chosen.append(mixed(others, count - parts, data.unknown_balance))
     real, drawn = background_clips(split, recipe, unknown, wanted)
     if real:
         chosen.append(random.choice(np.flatnonzero(split.label > unknown), real))
