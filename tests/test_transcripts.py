@@ -9,7 +9,7 @@ import soundfile
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
 from earmark.train.collect.espeak import synthesizer
-from earmark.train.data.corpus import data_fingerprint, scan
+from earmark.train.data.corpus import data_fingerprint, read_sources, scan
 from earmark.train.data.dataset import load_split, speech_pool, speech_recordings
 from earmark.train.data.transcripts import (
     LEAST,
@@ -141,6 +141,8 @@ def test_transcribe_finds_a_word_and_what_sounds_the_same(
     assert (report["recordings"], report["heard"]) == (1, 1)
     [word] = [said for said in read_transcripts(folder)["said"].said if "right" in said.words]
     assert "write" in word.words
+    named = {source.role: source.name for source in read_sources(folder)}
+    assert (named["free speech"], named["transcripts"][:12]) == ("talk", "PocketSphinx")
     assert 0.4 < word.start < word.end < len(pcm) / engine.rate - 0.3
     assert main(["transcribe", str(folder), "--workers", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["heard"] == 0

@@ -92,7 +92,7 @@ def _run(arguments: Namespace) -> int:
     from ...runtime.files import write_bytes
     from ...train.data.corpus import read_sources, scan
     from ...train.data.dataset import load_split, noise_pool, speech_recordings
-    from ...train.data.transcripts import transcript_files
+    from ...train.data.transcripts import TRANSCRIPTS, transcript_files
     from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
     from .det import cautions, det_figure, listen, measure, smoothed
@@ -112,7 +112,7 @@ def _run(arguments: Namespace) -> int:
     heard_before = {source.name: engine for engine in engines for source in engine.manifest.sources}
     for folder in arguments.other:
         for source in read_sources(Path(folder)):
-            if source.name in heard_before:
+            if source.name in heard_before and source.role != TRANSCRIPTS:
                 raise EarmarkError(
                     f"--other {folder}: {heard_before[source.name].path} was trained on "
                     f"{source.name}: name it in --speech"

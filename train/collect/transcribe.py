@@ -21,10 +21,26 @@ from numpy.typing import NDArray
 from ...runtime.audio import read_audio, to_int16
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
-from ..data.corpus import find_audio
-from ..data.transcripts import WORDS_FILE, Said, Transcript, ctm, read_transcripts, recording_name
+from ...runtime.manifest import Source
+from ..data.corpus import find_audio, read_sources, write_source
+from ..data.transcripts import (
+    TRANSCRIPTS,
+    WORDS_FILE,
+    Said,
+    Transcript,
+    ctm,
+    read_transcripts,
+    recording_name,
+)
 from ..progress import progress
 
+SOURCE = Source(
+    name="PocketSphinx, its English model and the CMU pronouncing dictionary",
+    licence="BSD-2-Clause",
+    role=TRANSCRIPTS,
+    url="https://github.com/cmusphinx/pocketsphinx",
+    attribution="Carnegie Mellon University",
+)
 _RATE = 16000
 _UTTERANCE = (10, 20)
 """Least and most seconds that are heard at once; longer recordings are cut at their quietest."""
@@ -44,7 +60,7 @@ class Transcribed:
 
 def transcribe(folder: Path, workers: int | None = None) -> Transcribed:
     """Write ``words.ctm`` of a folder: the words of its recordings with their times, each with all
-    words of the dictionary that are pronounced the same.
+    words of the dictionary that are pronounced the same. ``sources.json`` names the recogniser.
 
     Recordings that the file has already are not heard again.
 
@@ -58,6 +74,9 @@ def transcribe(folder: Path, workers: int | None = None) -> Transcribed:
     recordings = {recording_name(path, folder): path for path in find_audio(folder)}
     if not recordings:
         raise EarmarkError(f"{folder}: no audio files: name a folder of free speech")
+    # What it hears decides what a model learns from.
+    for source in (*read_sources(folder, "free speech"), SOURCE):
+        write_source(folder, source)
     table = folder / WORDS_FILE
     known = read_transcripts(folder) if table.is_file() else {}
     left = [name for name in recordings if name not in known]

@@ -15,6 +15,8 @@ from ...runtime.files import read_text
 from .audio_files import audio_stem
 
 WORDS_FILE = "words.ctm"
+TRANSCRIPTS = "transcripts"
+"""The role of a source that recordings were written down by."""
 MARGIN = 0.15
 """Seconds left out on either side of a keyword: a recogniser places a word to a few 10 ms."""
 LEAST = 1.0
