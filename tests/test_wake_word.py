@@ -138,6 +138,27 @@ def test_shares_of_own_recordings_and_of_free_speech(recipe: Recipe, corpus: Pat
     assert len(empty) and (empty == np.arange(len(empty))).all()
 
 
+def test_rare_words_are_drawn_more_often_the_more_balanced(recipe: Recipe, corpus: Path) -> None:
+    split = load_split(scan(corpus), LABELS, "train")
+    # One of two other words with a ninth of the other's clips.
+    few = np.flatnonzero(split.label == 2)[::10]
+    word = split.word.copy()
+    word[split.label == 2] = "many"
+    word[few] = "few"
+    split = dataclasses.replace(split, word=word)
+    clips = {name: int((word == name).sum()) for name in ("few", "many")}
+    long = dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, steps_per_epoch=300, batch=20)
+    )
+    for balance in (0.0, 0.5, 1.0):
+        asked = with_data(long, unknown=0.6, unknown_balance=balance)
+        rows = np.concatenate(epoch_batches(Clips(split, 3), asked, 0, 1, unknown=2))[:, 0]
+        drawn = word[rows[rows >= 0]]
+        wanted = (clips["few"] / clips["many"]) ** (1 - balance)
+        assert (drawn == "few").sum() / (drawn == "many").sum() == pytest.approx(wanted, rel=0.1)
+        assert (drawn == "few").sum() + (drawn == "many").sum() == 3600
+
+
 def test_numbered_views_are_of_the_pieces_that_the_split_has(
     recipe: Recipe, corpus: Path, speech: Path
 ) -> None:
