@@ -27,6 +27,8 @@ from earmark.export.matching import Word
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.train.collect.transcribe import SOURCE
+from earmark.train.data.corpus import write_source
 from earmark.train.data.dataset import Split
 from tiny_corpus import RATE, write_corpus
 
@@ -68,6 +70,17 @@ def test_every_keyword_is_said_once_in_each_condition_and_halves_share_nobody() 
     assert len([s for s in silent if s.name.startswith("speech")]) == 8
     # Other words, like speech, are heard once in the streams without keywords.
     assert sum(len(s.others) for s in silent if s.name.startswith("words")) == 12
+
+
+def test_what_is_left_of_a_recording_is_one_stream() -> None:
+    whole = materials()
+    talk = [(name, part) for name, pcm in whole.speech for part in (pcm[: 2 * RATE], pcm[-RATE:])]
+    parts = dataclasses.replace(whole, speech=tuple(talk))
+    streams = [s for s in compose_all(parts, (None,)) if s.name.startswith("speech")]
+    assert len(streams) == len(whole.speech)
+    assert {len(s.others) for s in streams} == {2}
+    # Two stretches, a pause after each and a second of noise at both ends.
+    assert all(3 + 2 + 0.2 <= s.seconds <= 3 + 2 + 1.2 + 0.2 for s in streams)
 
 
 def test_words_are_where_the_truth_says_and_noise_is_as_far_below() -> None:
@@ -196,6 +209,7 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     first, second = map(json.loads, shown.out.splitlines())
     assert (first["title"], second["title"]) == ("one", "two")
     assert first["points"] == second["points"] and first["conditions"] == ["10 dB"]
+    assert first["untold"] == [str(tmp_path / "other")] and "has no transcripts" in shown.err
     assert "as shipped" in shown.err and plot.stat().st_size > 1000 and any(kept.glob("*.wav"))
     # Another moving average is judged as that of a file with it.
     decision = dataclasses.replace(Engine(models[0]).manifest.decision, smoothing=0.5)
@@ -218,6 +232,15 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     taught = str(toy_model.save(tmp_path / "taught.onnx", sources=(_source(source),)))
     assert main(["det", taught, *command[3:]]) != 0
     assert "was trained on other" in capsys.readouterr().err
+
+    # Who wrote down what is said is no recording.
+    write_source(tmp_path / "other", dataclasses.replace(SOURCE, name="talk", role="free speech"))
+    write_source(tmp_path / "other", SOURCE)
+    (tmp_path / "other" / "words.ctm").write_text("a 1 1 1 low\n")
+    taught = str(toy_model.save(tmp_path / "taught.onnx", sources=(SOURCE,)))
+    assert main(["det", taught, *command[3:], "--snr", "10"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["untold"] == [] and "has no transcripts" not in told.err
 
 
 def _source(fields: dict[str, str]):

@@ -93,6 +93,48 @@ def test_librispeech_has_no_times(tmp_path: Path) -> None:
     assert len(pcm) == 3 * RATE
 
 
+def test_a_recording_without_a_word_is_known(tmp_path: Path) -> None:
+    (tmp_path / "words.ctm").write_text(ctm({"quiet": Transcript(())}))
+    assert read_transcripts(tmp_path) == {"quiet": Transcript(())}
+
+
+def test_a_table_goes_before_librispeech_recording_by_recording(tmp_path: Path) -> None:
+    (tmp_path / "84-1.trans.txt").write_text("84-1-0000 GO ON\n84-1-0001 GO ON\n")
+    (tmp_path / "words.ctm").write_text("84-1-0001.wav 1 0.5 0.2 go\n")
+    found = read_transcripts(tmp_path)
+    assert [found[f"84-1-000{n}"].timed for n in range(2)] == [False, True]
+
+
+def test_a_folder_may_be_named_twice_or_lie_in_another(tmp_path: Path) -> None:
+    for name in ("a/1", "b/1", "c"):
+        write_ramp(tmp_path, f"{name}.wav", 2)
+    folders = [tmp_path, tmp_path / "a", tmp_path / "a", tmp_path]
+    assert len(speech_recordings(folders, "all", ["no"])) == 3 + 1 + 1 + 3
+
+
+def test_recordings_without_a_transcript_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        write_ramp(tmp_path, f"{name}.wav", 2)
+    (tmp_path / "words.ctm").write_text("a 1 0.5 0.2 go\nc 1 0.5 0.2 go\n")
+    speech_pool([tmp_path], "all", ["no"])
+    assert "1 of 2 recordings have no transcript, 1 transcripts no recording" in caplog.text
+    caplog.clear()
+    (tmp_path / "words.ctm").unlink()
+    speech_pool([tmp_path], "all", ["no"])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keyword", "words"),
+    [("x-ray", "x ray"), ("x ray", "x-ray"), ("hey_robot", "hey robot"), ("Café", "cafe\u0301")],
+)
+def test_a_keyword_is_found_however_it_is_spelt(keyword: str, words: str) -> None:
+    places = [said(i + 3, i + 3.5, word) for i, word in enumerate(words.split())]
+    assert len(without_keywords(Transcript(tuple(places)), [keyword])) == 2
+
+
 def test_a_keyword_of_two_words_is_both_of_them_in_a_row() -> None:
     words = (said(1, 1.3, "hey"), said(3, 3.3, "hay", "hey"), said(3.4, 4, "computer"))
     found = without_keywords(Transcript(words), ["Hey Computer"])
@@ -118,7 +160,7 @@ def test_what_is_left_holds_no_keyword_and_all_else(words: list[tuple[float, flo
         assert inside or not far or moment < LEAST
 
 
-@pytest.mark.parametrize("line", ["a 1 0.5\n", "a 1 x 0.2 no\n"])
+@pytest.mark.parametrize("line", ["a 1 0.5\n", "a 1 x 0.2 no\n", "a 1 4 -1 no\n", "a 1 nan 1 no"])
 def test_a_damaged_table_is_told_with_its_line(tmp_path: Path, line: str) -> None:
     write_ramp(tmp_path, "a.wav", 2)
     (tmp_path / "words.ctm").write_text(";; by hand\na 1 0.5 0.2 no\n" + line)
@@ -127,7 +169,7 @@ def test_a_damaged_table_is_told_with_its_line(tmp_path: Path, line: str) -> Non
 
 
 def test_transcribe_finds_a_word_and_what_sounds_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("pocketsphinx")
     engine = synthesizer()
@@ -136,9 +178,14 @@ def test_transcribe_finds_a_word_and_what_sounds_the_same(
     folder = tmp_path / "talk"
     folder.mkdir()
     soundfile.write(folder / "said.wav", pcm, engine.rate)
-    assert main(["transcribe", str(folder), "--workers", "1"]) == 0
+    soundfile.write(folder / "silent.wav", np.zeros(engine.rate, np.int16), engine.rate)
+    (folder / "bad.wav").write_bytes(b"no audio")
+    assert main(["transcribe", str(folder), "--workers", "1"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert (report["recordings"], report["heard"]) == (1, 1)
+    assert [report[key] for key in ("recordings", "heard", "unreadable")] == [3, 2, 1]
+    assert "bad.wav" in caplog.text
+    # What is known is not heard again, a recording without a word among it.
+    (folder / "bad.wav").unlink()
     [word] = [said for said in read_transcripts(folder)["said"].said if "right" in said.words]
     assert "write" in word.words
     named = {source.role: source.name for source in read_sources(folder)}

@@ -99,11 +99,13 @@ def _run_transcribe(arguments: Namespace) -> int:
 
     if arguments.workers is not None and arguments.workers < 1:
         raise EarmarkError(f"--workers {arguments.workers}: expected at least 1")
+    unreadable = 0
     for folder in arguments.folders:
         done = transcribe(folder, arguments.workers)
+        unreadable += done.unreadable
         report = {"type": "transcribe", "folder": str(folder)} | asdict(done)
         print(json.dumps(report), flush=True)
-    return 0
+    return 1 if unreadable else 0
 
 
 def _configure_corpus(parser: ArgumentParser) -> None:
@@ -210,7 +212,7 @@ transcribe = Command(
     configure=_configure_transcribe,
     run=_run_transcribe,
     extra="transcribe",
-    examples=("earmark transcribe data/libri-negatives",),
+    examples=("earmark transcribe data/talk",),
 )
 corpus = Command(
     summary="check recorded words and sum them up, or write them as WebDataset shards",

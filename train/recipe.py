@@ -75,7 +75,8 @@ class DataSettings:
     """Share of each training epoch that is background alone, likewise."""
     unknown_balance: Share = 0.0
     """How evenly the words of ``_unknown_`` are drawn, where ``balance`` is ``keywords``: 0 as
-    often as they have clips, 1 all equally often, 0.5 by the square roots of their clips."""
+    often as they have clips, 1 all equally often, 0.5 by the square roots of their clips. What lies
+    in a folder ``_unknown_`` counts as one word."""
     at_least: Annotated[int, Field(ge=1)] = 4
     """Least clips of each class in the training split; fewer are refused."""
     sources: tuple[Source, ...] = ()
@@ -259,6 +260,11 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     words = data.balance == "keywords"
     yield "data.speech", "none where data.balance is not keywords", words or not data.speech
     yield "data.own", "none where data.balance is not keywords", words or not data.own
+    yield (
+        "data.unknown_balance",
+        "0 where data.balance is not keywords",
+        (words or not data.unknown_balance),
+    )
     yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
     yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
     yield (

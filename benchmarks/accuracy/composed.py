@@ -78,7 +78,7 @@ class Materials:
     noise: tuple[NDArray[np.int16], ...]
     """int16 recordings."""
     speech: tuple[tuple[str, NDArray[np.int16]], ...] = ()
-    """Free speech without keywords: names and int16 recordings."""
+    """Free speech without keywords: stretches, int16, each with the name of its recording."""
 
 
 def compose_all(
@@ -88,7 +88,7 @@ def compose_all(
 
     A stream of keywords has each keyword clip of its half once, with another word or a piece of
     free speech of the half before each and after the last, and pauses of 0.1 to 0.6 s. A stream
-    without keywords is a recording of free speech, or other words with such pauses. Words and
+    without keywords is a recording of free speech, or other words, with such pauses. Words and
     speech are at -26 dB of full scale over their loud part, noise ``snr`` below that.
 
     Args:
@@ -122,11 +122,14 @@ def plan(materials: Materials, seed: int) -> list[tuple[str, int, list[Item]]]:
         ours = [item for item in words if (item.speaker in chosen) == (half == 0)]
         keywords = [item for item in ours if item.keyword]
         others = [item for item in ours if not item.keyword]
-        speech = [
-            Item(pcm, SPEECH, False, origins[name])
-            for name, pcm in materials.speech
-            if (origins[name] in chosen) == (half == 0)
-        ]
+        # What is left of a recording without its keywords stays one stream.
+        recordings: dict[str, list[Item]] = {}
+        for name, pcm in materials.speech:
+            if (origins[name] in chosen) == (half == 0):
+                recordings.setdefault(name, []).append(Item(pcm, SPEECH, False, origins[name]))
+        speech = [item for said in recordings.values() for item in said]
+        least = PIECE_SECONDS[0] * SAMPLE_RATE
+        speech = [item for item in speech if len(item.pcm) >= least] or speech
         if not keywords or not (others or speech):
             raise EarmarkError(
                 "half of the speakers have no keyword, or nobody of them says anything else: name "
@@ -142,7 +145,8 @@ def plan(materials: Materials, seed: int) -> list[tuple[str, int, list[Item]]]:
             found.append((f"keywords-{half}-{number:03d}", half, items))
         for number, start in enumerate(range(0, len(others), WORDS)):
             rest.append((f"words-{half}-{number:03d}", half, others[start : start + WORDS]))
-        rest += [(f"speech-{half}-{i:03d}", half, [item]) for i, item in enumerate(speech)]
+        for number, said in enumerate(recordings.values()):
+            rest.append((f"speech-{half}-{number:03d}", half, said))
     return found + rest
 
 

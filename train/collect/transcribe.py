@@ -5,13 +5,15 @@ dictionary), and it learned nothing from what Earmark's models learn. It mishear
 more than others, so that what it finds is most of the keywords and not all of them.
 """
 
-import os
+import logging
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from ..data.transcripts import (
 )
 from ..progress import progress
 
+_LOG = logging.getLogger(__name__)
 SOURCE = Source(
     name="PocketSphinx, its English model and the CMU pronouncing dictionary",
     licence="BSD-2-Clause",
@@ -44,8 +47,8 @@ SOURCE = Source(
 _RATE = 16000
 _UTTERANCE = (10, 20)
 """Least and most seconds that are heard at once; longer recordings are cut at their quietest."""
-_SAVE_EVERY = 20
-"""Recordings after which the table is written, so that what is interrupted goes on from there."""
+_SAVE_SECONDS = 60
+"""Time after which the table is written, so that what is interrupted goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Transcribed:
     recordings: int
     heard: int
     """Those of them that this call listened to."""
+    unreadable: int
+    """Those that could not be read; each was reported."""
     words: int
 
 
@@ -62,40 +67,68 @@ def transcribe(folder: Path, workers: int | None = None) -> Transcribed:
     """Write ``words.ctm`` of a folder: the words of its recordings with their times, each with all
     words of the dictionary that are pronounced the same. ``sources.json`` names the recogniser.
 
-    Recordings that the file has already are not heard again.
+    Recordings that have a transcript already, LibriSpeech's own among them, are not heard again.
 
     Args:
         folder: recordings of English speech, any layout.
         workers: processes; one per processor where it is None.
 
     Raises:
-        EarmarkError: the folder has no audio, a recording cannot be read, or the file is damaged.
+        EarmarkError: the folder has no audio, two recordings that differ in their suffix alone or
+            a damaged transcript, or a process died.
+        ModuleNotFoundError: PocketSphinx is not installed.
     """
-    recordings = {recording_name(path, folder): path for path in find_audio(folder)}
+    # Told before anything is written, and here, not in a process of the pool.
+    import pocketsphinx  # noqa: F401
+
+    recordings: dict[str, Path] = {}
+    for path in find_audio(folder):
+        other = recordings.setdefault(recording_name(path, folder), path)
+        if other != path:
+            raise EarmarkError(f"{path}: goes by the same name as {other.name}: rename one of them")
     if not recordings:
         raise EarmarkError(f"{folder}: no audio files: name a folder of free speech")
-    # What it hears decides what a model learns from.
+    known = read_transcripts(folder)
+    left = [name for name in recordings if name not in known]
+    heard = unreadable = 0
+    saved = time.monotonic()
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare)
+    try:
+        with progress("Transcribing", len(left)) as advance:
+            tasks = {pool.submit(_transcript, recordings[name]): name for name in left}
+            for task in as_completed(tasks):
+                found = task.result()
+                if isinstance(found, str):
+                    _LOG.warning("skipped %s", found)
+                    unreadable += 1
+                else:
+                    known[tasks[task]] = found
+                    heard += 1
+                advance(1)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    _save(folder, known)
+                    saved = time.monotonic()
+    except BrokenProcessPool as error:
+        raise EarmarkError(
+            f"{folder}: a process of the recogniser died, most likely for want of memory: run it "
+            "again with fewer --workers"
+        ) from error
+    finally:
+        if heard:
+            _save(folder, known)
+        # Nobody waits for what is being heard: that may be an hour of speech.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(active_children()) - others:
+            process.terminate()
+    return Transcribed(len(recordings), heard, unreadable, sum(len(t.said) for t in known.values()))
+
+
+def _save(folder: Path, known: dict[str, Transcript]) -> None:
+    """Write the table, and who wrote it: what it hears decides what a model learns from."""
+    write_text(folder / WORDS_FILE, ctm({name: t for name, t in known.items() if t.timed}))
     for source in (*read_sources(folder, "free speech"), SOURCE):
         write_source(folder, source)
-    table = folder / WORDS_FILE
-    known = read_transcripts(folder) if table.is_file() else {}
-    left = [name for name in recordings if name not in known]
-    context = get_context("spawn")
-    with (
-        ProcessPoolExecutor(workers or os.cpu_count(), context, _prepare) as pool,
-        progress("Transcribing", len(left)) as advance,
-    ):
-        try:
-            tasks = {pool.submit(_transcript, recordings[name]): name for name in left}
-            for count, task in enumerate(as_completed(tasks), 1):
-                known[tasks[task]] = task.result()
-                advance(1)
-                if count % _SAVE_EVERY == 0:
-                    write_text(table, ctm(known))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            write_text(table, ctm(known))
-    return Transcribed(len(recordings), len(left), sum(len(t.said) for t in known.values()))
 
 
 _recogniser: tuple[Any, dict[str, frozenset[str]]] | None = None
@@ -124,11 +157,16 @@ def _word(entry: str) -> str:
     return entry.partition("(")[0]
 
 
-def _transcript(path: Path) -> Transcript:
+def _transcript(path: Path) -> Transcript | str:
+    """What is said in a recording, or why it cannot be read."""
     assert _recogniser is not None
     decoder, same = _recogniser
     said: list[Said] = []
-    for start, pcm in _utterances(to_int16(read_audio(path, _RATE))):
+    try:
+        audio = to_int16(read_audio(path, _RATE))
+    except EarmarkError as error:
+        return str(error)
+    for start, pcm in _utterances(audio):
         decoder.start_utt()
         decoder.process_raw(pcm.tobytes(), full_utt=True)
         decoder.end_utt()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -495,7 +496,9 @@ def _pieces(
     seed = "\n".join(["speech", split, *(s.name for s in stretches)])
     rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
     if not stretches:
-        _LOG.warning("no recordings of free speech fall into the %s split: add some", split)
+        _LOG.warning(
+            "no recordings of free speech without keywords fall into the %s split: add some", split
+        )
     lengths = np.array([len(s.pcm) for s in stretches], np.float64)
     mine = {int(number): row for row, number in enumerate(share.dealt(count))}
     rows = np.zeros((len(mine), samples), np.int16)
@@ -547,6 +550,13 @@ def _speech(
     cuts: list[tuple[Path, str, float, float]] = []
     for root in map(Path, roots):
         named, transcripts = _named([root], "free speech"), read_transcripts(root)
+        told = sum(recording_name(path, root) in transcripts for path, _ in named)
+        if transcripts and told < len(named):
+            _LOG.warning(
+                "%s: %d of %d recordings have no transcript, %d transcripts no recording: "
+                "keywords said there are taken for other words",
+                *(root, len(named) - told, len(named), len(transcripts) - told),
+            )
         for path, name in named:
             if split in ("all", hashed_split(recording_origin(name))):
                 said = transcripts.get(recording_name(path, root))
@@ -572,7 +582,7 @@ def _decoded_cuts(
 ) -> Iterator[NDArray[np.int16] | str]:
     """The stretches of recordings between these times, in seconds; those of one recording follow
     one another, and it is decoded once."""
-    whole = _parallel(list(dict.fromkeys(paths)), "Decoding speech")
+    whole = _parallel([path for path, _ in groupby(paths)], "Decoding speech")
     last, pcm = None, np.zeros(0, np.int16)
     for path, (start, end) in zip(paths, times, strict=True):
         if path != last:

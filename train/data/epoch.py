@@ -106,7 +106,8 @@ def keyword_rows(
     the recipe gives, by the numbers of :class:`Batch`.
 
     Within a class, the recordings of ``data.own`` have the share that the recipe gives them, and
-    within the other words the pieces of free speech. A class with too few clips repeats them.
+    within the other words the pieces of free speech. A class with too few clips repeats them; where
+    ``data.unknown_balance`` is set, each other word is drawn anew.
     ``wanted``: about how many rows; 0: as many as go once through the keywords' clips.
     """
     data, split = recipe.data, clips.split
@@ -122,8 +123,8 @@ def keyword_rows(
         def draw(some: np.ndarray, count: int) -> np.ndarray:
             if not balance:
                 return _draw(some, count, random)
-            _, word, clips = np.unique(split.word[some], return_inverse=True, return_counts=True)
-            weight = clips[word] ** -balance
+            _, word, number = np.unique(split.word[some], return_inverse=True, return_counts=True)
+            weight = number[word] ** -balance
             return random.choice(some, count, p=weight / weight.sum())
 
         own = np.zeros(len(pool), bool) if split.own is None else split.own[pool]

@@ -188,7 +188,7 @@ def _free_speech(recipe: Recipe, cache: Path, clip: int) -> np.ndarray:
     pool = speech_pool(folders, "train", recipe.keywords, cache)
     if len(pool) <= clip:
         raise EarmarkError(
-            f"{', '.join(folders)}: no free speech of more than a clip's length for training: a "
-            "recording is in one split only, so give some dozens of them"
+            f"{', '.join(folders)}: no free speech without keywords of more than a clip's length "
+            "for training: a recording is in one split only, so give some dozens of them"
         )
     return pool

@@ -1,26 +1,28 @@
 """What is said in free speech, so that stretches with a keyword are not taken for other words.
 
-A folder says it in ``words.ctm`` (times of words, the CTM format of NIST's scoring toolkit SCTK,
-which ``earmark transcribe`` writes) or in the transcripts of LibriSpeech, which have no times.
+A folder says it in ``words.ctm`` (times of words, as ``earmark transcribe`` writes them: lines of
+NIST's CTM, one channel, no alternatives) or in the transcripts of LibriSpeech, which have no times.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import quote, unquote
 
 from ...runtime.errors import EarmarkError
 from ...runtime.files import read_text
+from ...runtime.layout import folder_name
 from .audio_files import audio_stem
 
 WORDS_FILE = "words.ctm"
 TRANSCRIPTS = "transcripts"
 """The role of a source that recordings were written down by."""
+NOTHING = "<sil>"
 MARGIN = 0.15
 """Seconds left out on either side of a keyword: a recogniser places a word to a few 10 ms."""
 LEAST = 1.0
-"""Seconds that must lie between two keywords, so that what does is used."""
+"""Seconds that must lie before a keyword or between two, so that what does is used."""
 _MAX_BYTES = 1 << 28
 _LIBRISPEECH = re.compile(r"\d+-\d+\.trans\.txt")
 
@@ -48,12 +50,16 @@ class Transcript:
 
 def recording_name(path: Path, folder: Path) -> str:
     """What a recording goes by in the transcripts of its folder: its path there, no suffix."""
-    return (path.relative_to(folder).parent / audio_stem(path.name)).as_posix()
+    return _no_suffix(path.relative_to(folder))
+
+
+def _no_suffix(path: PurePath) -> str:
+    return path.with_name(audio_stem(path.name)).as_posix() if path.name else ""
 
 
 def read_transcripts(folder: Path) -> dict[str, Transcript]:
     """The transcripts of a folder of free speech by :func:`recording_name`; empty where it has
-    none.
+    none. What ``words.ctm`` says of a recording goes before LibriSpeech's words without times.
 
     Raises:
         EarmarkError: a file of them cannot be read or has a line that is none of its format.
@@ -68,22 +74,21 @@ def read_transcripts(folder: Path) -> dict[str, Transcript]:
 
 
 def transcript_files(folder: Path) -> list[Path]:
-    """The files that say what is said in a folder: ``words.ctm``, or all of LibriSpeech's."""
+    """The files that say what is said in a folder: LibriSpeech's, then its ``words.ctm``."""
+    found = sorted(p for p in folder.rglob("*.trans.txt") if _LIBRISPEECH.fullmatch(p.name))
     table = folder / WORDS_FILE
-    if table.is_file():
-        return [table]
-    return sorted(p for p in folder.rglob("*.trans.txt") if _LIBRISPEECH.fullmatch(p.name))
+    return [*found, table] if table.is_file() else found
 
 
 def ctm(transcripts: Mapping[str, Transcript]) -> str:
     """The lines of a ``words.ctm``: recording, channel, start, duration (seconds) and word. Words
-    that sound the same are lines with the same times."""
-    lines = [
-        f"{quote(name)} 1 {said.start:.2f} {said.end - said.start:.2f} {quote(word)}\n"
-        for name, transcript in sorted(transcripts.items())
-        for said in transcript.said
-        for word in sorted(said.words)
-    ]
+    that sound the same are lines with the same times; a recording without any has ``<sil>``."""
+    lines = []
+    for name, transcript in sorted(transcripts.items()):
+        recording = quote(name, errors="surrogateescape")
+        for said in transcript.said or (Said(0.0, 0.0, frozenset([NOTHING])),):
+            times = f"{said.start:.2f} {said.end - said.start:.2f}"
+            lines += [f"{recording} 1 {times} {quote(w, safe='<>')}\n" for w in sorted(said.words)]
     return "".join(lines)
 
 
@@ -110,29 +115,53 @@ def without_keywords(
 
 def _keywords(said: Sequence[Said], keywords: Iterable[str]) -> Iterator[tuple[float, float]]:
     """Where keywords are said, in seconds; one of several words where those follow one another."""
-    for keyword in keywords:
-        words = re.findall(r"[\w']+", keyword.casefold())
-        for at in range(len(said) - len(words) + 1):
-            place = said[at : at + len(words)]
-            if words and all(w in s.words for w, s in zip(words, place, strict=True)):
-                yield place[0].start, place[-1].end
+    wanted = [_plain(keyword) for keyword in keywords]
+    names = [set(map(_plain, place.words)) for place in said]
+
+    def end(rest: str, at: int) -> int | None:
+        """The last place of ``rest``, said from a place on."""
+        for name in names[at] if at < len(names) else ():
+            if rest == name:
+                return at
+            if name and rest.startswith(f"{name}_"):
+                last = end(rest[len(name) + 1 :], at + 1)
+                if last is not None:
+                    return last
+        return None
+
+    for at, place in enumerate(said):
+        for keyword in wanted:
+            last = end(keyword, at)
+            if last is not None:
+                yield place.start, said[last].end
+
+
+def _plain(words: str) -> str:
+    return folder_name(words).replace("-", "_")
 
 
 def _read_ctm(path: Path) -> Iterator[tuple[str, list[Said]]]:
-    """Recordings and what is said in them, in the order of the lines of each."""
+    """Recordings and what is said in them, in the order of their times."""
     places: dict[str, dict[tuple[float, float], set[str]]] = {}
-    for number, line in enumerate(read_text(path, _MAX_BYTES).splitlines(), 1):
+    text = read_text(path, _MAX_BYTES).removeprefix("\ufeff")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith(";;"):
             continue
         try:
             name, _, start, length, word = line.split()[:5]
             place = float(start), float(start) + float(length)
+            if not 0 <= place[0] <= place[1] < float("inf"):
+                raise ValueError
         except ValueError as error:
             raise EarmarkError(
-                f"{path}: line {number}: expected recording, channel, start, duration and word"
+                f"{path}: line {number}: expected recording, channel, start, duration and word: "
+                "mend it, or remove the file and run earmark transcribe"
             ) from error
-        said = places.setdefault(unquote(name), {})
-        said.setdefault(place, set()).add(unquote(word).casefold())
+        # Others name the file, suffix and all.
+        known = _no_suffix(PurePosixPath(unquote(name, errors="surrogateescape")))
+        said = places.setdefault(known, {})
+        if word != NOTHING:
+            said.setdefault(place, set()).add(unquote(word).casefold())
     for name, said in places.items():
         yield name, [Said(*place, frozenset(words)) for place, words in sorted(said.items())]
 
