@@ -15,7 +15,8 @@ from ..runtime.files import write_bytes
 from ..runtime.manifest import SILENCE, UNKNOWN
 from ..runtime.wav import wav_bytes
 from ..train.collect.speak import SPEECH_DB
-from ..train.data.dataset import SAMPLE_RATE, Split
+from ..train.data.dataset import Split
+from ..train.data.decoded import SAMPLE_RATE
 
 FADE = SAMPLE_RATE // 50
 

@@ -69,7 +69,8 @@ def _configure(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
     from ..train.data.corpus import scan
-    from ..train.data.dataset import load_split, noise_pool
+    from ..train.data.dataset import load_split
+    from ..train.data.stretches import noise_pool
     from ..train.metrics import measure
     from .drawing import PICTURES
     from .evaluate import write_predictions

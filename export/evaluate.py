@@ -13,7 +13,8 @@ from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path
 from ..runtime.manifest import Manifest
 from ..runtime.posteriors import activation
-from ..train.data.dataset import SAMPLE_RATE, Split
+from ..train.data.dataset import Split
+from ..train.data.decoded import SAMPLE_RATE
 from ..train.metrics import measure
 from ..train.progress import progress
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE
-from ..train.data.dataset import SAMPLE_RATE, Split
+from ..train.data.dataset import Split
+from ..train.data.decoded import SAMPLE_RATE
 from .matching import loud
 
 _TRIES = 20

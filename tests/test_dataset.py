@@ -9,7 +9,9 @@ import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.corpus import SPLITS, hashed_split, scan
-from earmark.train.data.dataset import fit, label_set, load_split, noise_pool, recording_origin
+from earmark.train.data.dataset import label_set, load_split
+from earmark.train.data.decoded import fit
+from earmark.train.data.stretches import noise_pool, recording_origin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -248,7 +250,7 @@ def test_cache_gives_the_same_and_notices_changes(root: Path, tmp_path: Path, mo
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("earmark.train.data.dataset.read_recording", no_decoding)
+        patch.setattr("earmark.train.data.decoded.read_recording", no_decoding)
         cached = load_split(scan(root), LABELS, "all", cache_dir=cache)
     assert np.array_equal(cached.pcm, fresh.pcm)
     assert np.array_equal(cached.path, fresh.path)
@@ -266,7 +268,7 @@ def test_an_interrupted_run_leaves_no_cache(root: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("earmark.train.data.dataset.read_recording", interrupted)
+        patch.setattr("earmark.train.data.decoded.read_recording", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_split(scan(root), LABELS, "train", cache_dir=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -354,7 +354,7 @@ def test_each_process_decodes_its_shards_only(
         read.append(recording.shard)
         return shards.read_recording(recording, rate)
 
-    monkeypatch.setattr("earmark.train.data.dataset.read_recording", noted)
+    monkeypatch.setattr("earmark.train.data.decoded.read_recording", noted)
     recipe = sharded(tars, tmp_path)
     whole = prepare(recipe, tmp_path)
     held: dict[str, list[str]] = {"train": [], "validation": []}

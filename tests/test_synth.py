@@ -16,7 +16,8 @@ import pytest
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
 from earmark.train.data.corpus import hashed_split, scan
-from earmark.train.data.dataset import label_set, load_split, noise_pool
+from earmark.train.data.dataset import label_set, load_split
+from earmark.train.data.stretches import noise_pool
 
 pytest.importorskip("espeakng_loader")
 

@@ -14,7 +14,7 @@ import tomli_w
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .data.corpus import Corpus, folder_name, scan
-from .data.dataset import SAMPLE_RATE
+from .data.decoded import SAMPLE_RATE
 from .data.survey import Survey
 from .recipe import DataSettings, Recipe, parse_recipe
 from .teachers.beats_checkpoints import DEFAULT as BEATS

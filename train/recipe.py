@@ -17,7 +17,8 @@ from ..runtime.files import read_text
 from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
-from .data.dataset import SAMPLE_RATE, label_set
+from .data.dataset import label_set
+from .data.decoded import SAMPLE_RATE
 from .mfcc import MfccSettings
 from .student import StudentSettings
 from .teachers.distill import DistillSettings

@@ -91,7 +91,8 @@ def _run(arguments: Namespace) -> int:
     from ...runtime.errors import EarmarkError
     from ...runtime.files import write_bytes
     from ...train.data.corpus import read_sources, scan
-    from ...train.data.dataset import load_split, noise_pool, speech_recordings
+    from ...train.data.dataset import load_split
+    from ...train.data.stretches import noise_pool, speech_recordings
     from ...train.data.transcripts import TRANSCRIPTS, transcript_files
     from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
@@ -109,10 +110,16 @@ def _run(arguments: Namespace) -> int:
     for engine in engines[1:]:
         if engine.manifest.labels != manifest.labels:
             raise EarmarkError(f"{engine.path}: has other labels than {engines[0].path}")
-    heard_before = {source.name: engine for engine in engines for source in engine.manifest.sources}
+    # Who wrote down what is said is named too, and has no recordings.
+    heard_before = {
+        source.name: engine
+        for engine in engines
+        for source in engine.manifest.sources
+        if source.role != TRANSCRIPTS
+    }
     for folder in arguments.other:
         for source in read_sources(Path(folder)):
-            if source.name in heard_before and source.role != TRANSCRIPTS:
+            if source.name in heard_before:
                 raise EarmarkError(
                     f"--other {folder}: {heard_before[source.name].path} was trained on "
                     f"{source.name}: name it in --speech"

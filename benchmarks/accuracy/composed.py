@@ -21,7 +21,9 @@ from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.collect.speak import SPEECH_DB
-from ...train.data.dataset import SAMPLE_RATE, SPEECH, Split, recording_origin
+from ...train.data.dataset import SPEECH, Split
+from ...train.data.decoded import SAMPLE_RATE
+from ...train.data.stretches import recording_origin
 from ..scene import FADE, bed, cut, write_wav
 
 PAUSES = (0.1, 0.6)

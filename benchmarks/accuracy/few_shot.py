@@ -46,8 +46,9 @@ from ...train.data.corpus import (
     read_sources,
     write_source,
 )
-from ...train.data.dataset import SAMPLE_RATE, recording_origin
+from ...train.data.decoded import SAMPLE_RATE
 from ...train.data.speech import word_bounds
+from ...train.data.stretches import recording_origin
 from ...train.fit import train
 from ...train.progress import progress
 from ...train.recipe import RECIPES, Recipe, load_recipe

@@ -21,7 +21,8 @@ from ...runtime.files import write_bytes, write_text
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.corpus import scan
-from ...train.data.dataset import label_set, load_split, noise_pool
+from ...train.data.dataset import label_set, load_split
+from ...train.data.stretches import noise_pool
 from ...train.fit import train
 from ...train.recipe import Recipe, parse_recipe, recipe_toml
 from ...train.run import load_run

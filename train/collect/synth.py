@@ -33,7 +33,8 @@ from ...runtime.manifest import Source
 from ...runtime.wav import wav_bytes
 from ..claim import claim
 from ..data.corpus import write_source
-from ..data.dataset import SAMPLE_RATE, label_set
+from ..data.dataset import label_set
+from ..data.decoded import SAMPLE_RATE
 from ..progress import progress
 from .common_words import COMMON_WORDS
 from .espeak import Synthesizer, synthesizer

@@ -119,19 +119,12 @@ def keyword_rows(
 
     def mixed(pool: np.ndarray, count: int, balance: float = 0.0) -> np.ndarray:
         """So many of a class, ``data.own_share`` of them from the folders of ``data.own``."""
-
-        def draw(some: np.ndarray, count: int) -> np.ndarray:
-            if not balance:
-                return _draw(some, count, random)
-            _, word, number = np.unique(split.word[some], return_inverse=True, return_counts=True)
-            weight = number[word] ** -balance
-            return random.choice(some, count, p=weight / weight.sum())
-
         own = np.zeros(len(pool), bool) if split.own is None else split.own[pool]
         if own.all() or not own.any():
-            return draw(pool, count)
+            return _draw_words(split, pool, count, balance, random)
         few = round(data.own_share * count)
-        return np.concatenate([draw(pool[own], few), draw(pool[~own], count - few)])
+        parts = ((pool[own], few), (pool[~own], count - few))
+        return np.concatenate([_draw_words(split, *part, balance, random) for part in parts])
 
     others, spoken = (
         np.flatnonzero((split.label == unknown) & ((split.word == SPEECH) == speech))
@@ -159,6 +152,17 @@ def _unlabelled_share(clips: Clips, recipe: Recipe) -> float:
     if recipe.distill is None or not len(clips.unlabelled):
         return 0.0
     return recipe.distill.unlabelled_share
+
+
+def _draw_words(
+    split: Split, pool: np.ndarray, count: int, balance: float, random: np.random.Generator
+) -> np.ndarray:
+    """``count`` of ``pool``, the words of the clips as evenly as ``data.unknown_balance`` says."""
+    if not balance:
+        return _draw(pool, count, random)
+    _, word, clips = np.unique(split.word[pool], return_inverse=True, return_counts=True)
+    weight = clips[word] ** -balance
+    return random.choice(pool, count, p=weight / weight.sum())
 
 
 def _draw(pool: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

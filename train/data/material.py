@@ -13,8 +13,9 @@ from ...runtime.layout import folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ..recipe import Recipe
 from .corpus import Clip, Corpus, scan, wanted_name
-from .dataset import Split, load_split, noise_pool, owners, pieces, speech_pool
+from .dataset import Split, load_split, owners
 from .share import BLOCK, WHOLE, Share
+from .stretches import noise_pool, pieces, speech_pool
 
 
 @dataclass(frozen=True)

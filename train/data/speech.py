@@ -6,7 +6,7 @@ A spotter that has only heard words in silence fires in running speech, and miss
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import SAMPLE_RATE
+from .decoded import SAMPLE_RATE
 
 _FRAME = SAMPLE_RATE // 100
 _QUIET_DB = -25.0
