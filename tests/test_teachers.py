@@ -27,6 +27,7 @@ SMALL = {
     "convtransformer": TeacherSettings(kind="convtransformer", width=32, depth=1),
     "bcresnet": TeacherSettings(kind="bcresnet", width=8),
     "beats": TeacherSettings(kind="beats", weights=str(BEATS)),
+    "speech_embedding": TeacherSettings(kind="speech_embedding", random=True),
 }
 
 

@@ -59,7 +59,9 @@ def _run_synth(arguments: Namespace) -> int:
 def _configure_download(parser: ArgumentParser) -> None:
     from .collect.public import DATA_SETS
 
-    parser.add_argument("name", choices=[*DATA_SETS, "beats"], help="what to fetch")
+    parser.add_argument(
+        "name", choices=[*DATA_SETS, "beats", "speech-embedding"], help="what to fetch"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder (default: data/ and the name)"
     )
@@ -77,11 +79,16 @@ def _run_download(arguments: Namespace) -> int:
         name = arguments.checkpoint or beats_checkpoints.DEFAULT
         file = beats_checkpoints.download_beats(output, name, arguments.url)
         report |= {"file": str(file), "source": asdict(beats_checkpoints.source(name))}
+    elif arguments.checkpoint is not None or arguments.url is not None:
+        raise EarmarkError("--checkpoint and --url go with beats: leave them out")
+    elif arguments.name == "speech-embedding":
+        from .teachers import speech_embedding_file
+
+        file = speech_embedding_file.download_speech_embedding(output)
+        report |= {"file": str(file), "source": asdict(speech_embedding_file.SOURCE)}
     else:
         from .collect import public
 
-        if arguments.checkpoint is not None or arguments.url is not None:
-            raise EarmarkError("--checkpoint and --url go with beats: leave them out")
         folder = public.download_data_set(arguments.name, output)
         source = public.DATA_SETS[arguments.name].source
         report |= {"folder": str(folder), "source": asdict(source)}
@@ -205,6 +212,7 @@ download = Command(
         "earmark download speech-commands -o data/speech-commands",
         "earmark download librispeech -o data/librispeech",
         "earmark download beats --checkpoint BEATs_iter3_plus_AS2M",
+        "earmark download speech-embedding",
     ),
 )
 transcribe = Command(

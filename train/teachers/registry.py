@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
 from ..mfcc import MfccSettings
-from . import beats, beats_checkpoints
+from . import beats, beats_checkpoints, speech_embedding
 from .bcresnet import BcResNet
 from .beats_file import BeatsConfig
 from .cnn2d import Cnn2d
 from .convtransformer import ConvTransformer
 from .settings import PRETRAINED, TeacherSettings
+from .speech_embedding import SpeechEmbedding
 from .teacher import Backbone, seeded
 
 _OWN: dict[str, type[Cnn2d] | type[ConvTransformer] | type[BcResNet]] = {
@@ -71,6 +73,9 @@ def load(name: str, weights: str = "", *, random: bool = False, seed: int = 0) -
         raise EarmarkError(f"teacher {name!r}: name its weights, or ask for random ones")
     if name == "beats":
         return (_random_beats(beats.RELEASED, seed) if random else _released_beats(weights)).eval()
+    if name == "speech_embedding":
+        made = SpeechEmbedding if random else partial(speech_embedding.load, weights)
+        return seeded(seed, made).eval()
     from . import hub
 
     if random:
@@ -98,6 +103,8 @@ def rebuild(config: dict[str, Any]) -> Backbone:
     kind = shape.pop("kind")
     if kind == "beats":
         return BeatsBackbone(beats.Beats(BeatsConfig(**shape["model"])), _BEATS)
+    if kind == "speech_embedding":
+        return SpeechEmbedding()
     if kind in PRETRAINED:
         from . import hub
 

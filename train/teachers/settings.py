@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-PRETRAINED = ("beats", "ast", "whisper", "wavlm")
+PRETRAINED = ("beats", "speech_embedding", "ast", "whisper", "wavlm")
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -13,11 +13,21 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class TeacherSettings:
     """Which network learns, where it starts from, and how its parts learn."""
 
-    kind: Literal["beats", "ast", "whisper", "wavlm", "cnn2d", "convtransformer", "bcresnet"]
-    """The first four start from ``weights``, the others from random numbers. ``bcresnet`` is the
+    kind: Literal[
+        "beats",
+        "speech_embedding",
+        "ast",
+        "whisper",
+        "wavlm",
+        "cnn2d",
+        "convtransformer",
+        "bcresnet",
+    ]
+    """The first five start from ``weights``, the others from random numbers. ``bcresnet`` is the
     reference student that figures are compared with."""
     weights: str = ""
-    """``beats``: an official checkpoint. ``ast``, ``whisper``, ``wavlm``: a folder that
+    """``beats``: an official checkpoint. ``speech_embedding``: openWakeWord's
+    ``embedding_model.onnx``. ``ast``, ``whisper``, ``wavlm``: a folder that
     transformers saved, or the name of a model on its hub."""
     random: bool = False
     """Start a pre-trained kind from random weights of the published shape all the same."""
