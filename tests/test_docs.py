@@ -42,7 +42,8 @@ from earmark.runtime.wyoming import server as wyoming_server
 from earmark.train.collect import public
 from earmark.train.data.corpus import hashed_split
 from earmark.train.recipe import parse_recipe
-from earmark.train.teachers import beats_checkpoints
+from earmark.train.teachers import beats_checkpoints, speech_embedding_file
+from test_speech_embedding import published
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "train" / "recipes"
@@ -169,6 +170,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ROOT / "tests" / "fixtures" / "beats" / "tiny_pretrained.pt",
         folder / "data" / "beats" / "BEATs_iter3.pt",
     )
+    embedding = folder / "data" / "speech-embedding" / speech_embedding_file.FILE
+    embedding.parent.mkdir()
+    published(embedding)
     shutil.copytree(RECIPES, folder / "train" / "recipes")
     shutil.copytree(ROOT / "docs" / "records", folder / "docs" / "records")
     return folder
@@ -220,6 +224,7 @@ def user(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(page_module, "onnxruntime_web", lambda _: dict.fromkeys(FILES, b""))
     monkeypatch.setattr(public, "download_data_set", lambda _, folder: Path(folder))
     monkeypatch.setattr(beats_checkpoints, "download_beats", lambda *_: Path())
+    monkeypatch.setattr(speech_embedding_file, "download_speech_embedding", lambda _: Path())
     # Nothing that was trained for a moment is worth a look at its accuracy.
     monkeypatch.setitem(export.__kwdefaults__, "limits", Limits(int8_labels=1.0))
     # Implementations in other languages are built and checked by the tests of the ports.
