@@ -498,5 +498,5 @@ def test_the_verb_fetches_a_checkpoint(server: Server, tmp_path, capsys, monkeyp
     assert beats.load(report["file"]).config.embed_dim == 32
     assert run("beats", "-o", tmp_path / "b", "--checkpoint", "BEATs_iter3") == 0
     assert (tmp_path / "b" / "BEATs_iter3.pt").exists()
-    with pytest.raises(EarmarkError, match="go with beats"):
+    with pytest.raises(EarmarkError, match="--url goes with weights of teachers"):
         run("speech-commands", "-o", tmp_path / "sc", "--url", server.url)

@@ -40,6 +40,7 @@ from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
 from earmark.runtime.wyoming import server as wyoming_server
 from earmark.train.collect import public
+from earmark.train.collect.fetch import file_sha256
 from earmark.train.data.corpus import hashed_split
 from earmark.train.recipe import parse_recipe
 from earmark.train.teachers import beats_checkpoints, speech_embedding_file
@@ -224,7 +225,10 @@ def user(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(page_module, "onnxruntime_web", lambda _: dict.fromkeys(FILES, b""))
     monkeypatch.setattr(public, "download_data_set", lambda _, folder: Path(folder))
     monkeypatch.setattr(beats_checkpoints, "download_beats", lambda *_: Path())
-    monkeypatch.setattr(speech_embedding_file, "download_speech_embedding", lambda _: Path())
+    monkeypatch.setattr(speech_embedding_file, "download_speech_embedding", lambda *_: Path())
+    # That of random weights stands for the released file.
+    embedding = tmp_path / "data" / "speech-embedding" / speech_embedding_file.FILE
+    monkeypatch.setattr(speech_embedding_file, "SHA256", file_sha256(embedding))
     # Nothing that was trained for a moment is worth a look at its accuracy.
     monkeypatch.setitem(export.__kwdefaults__, "limits", Limits(int8_labels=1.0))
     # Implementations in other languages are built and checked by the tests of the ports.

@@ -65,30 +65,36 @@ def _configure_download(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder (default: data/ and the name)"
     )
-    beats = parser.add_argument_group("beats", "Only third parties mirror the weights.")
-    beats.add_argument("--checkpoint", metavar="NAME", help="(default: BEATs_iter3)")
-    beats.add_argument("--url", help="address of the checkpoint, in place of the known mirrors")
+    weights = parser.add_argument_group(
+        "weights of teachers", "Only third parties mirror those of BEATs."
+    )
+    weights.add_argument(
+        "--checkpoint", metavar="NAME", help="which of beats (default: BEATs_iter3)"
+    )
+    weights.add_argument("--url", help="where to fetch them, in place of the known addresses")
 
 
 def _run_download(arguments: Namespace) -> int:
     output = arguments.output or Path("data", arguments.name)
     report: dict[str, object] = {"type": "download"}
+    if arguments.checkpoint is not None and arguments.name != "beats":
+        raise EarmarkError("--checkpoint goes with beats: leave it out")
     if arguments.name == "beats":
         from .teachers import beats_checkpoints
 
         name = arguments.checkpoint or beats_checkpoints.DEFAULT
         file = beats_checkpoints.download_beats(output, name, arguments.url)
         report |= {"file": str(file), "source": asdict(beats_checkpoints.source(name))}
-    elif arguments.checkpoint is not None or arguments.url is not None:
-        raise EarmarkError("--checkpoint and --url go with beats: leave them out")
     elif arguments.name == "speech-embedding":
         from .teachers import speech_embedding_file
 
-        file = speech_embedding_file.download_speech_embedding(output)
+        file = speech_embedding_file.download_speech_embedding(output, arguments.url)
         report |= {"file": str(file), "source": asdict(speech_embedding_file.SOURCE)}
     else:
         from .collect import public
 
+        if arguments.url is not None:
+            raise EarmarkError("--url goes with weights of teachers: leave it out")
         folder = public.download_data_set(arguments.name, output)
         source = public.DATA_SETS[arguments.name].source
         report |= {"folder": str(folder), "source": asdict(source)}

@@ -33,6 +33,20 @@ def fetch_file(url: str, partial: Path, sha256: str) -> None:
         raise EarmarkError(f"{url}: wrong checksum, the download was removed: run it again")
 
 
+def is_fetched(target: Path, sha256: str) -> bool:
+    """Whether the file is there already.
+
+    Raises:
+        EarmarkError: another one is.
+        OSError: it cannot be read.
+    """
+    if not target.exists():
+        return False
+    if file_sha256(target) != sha256:
+        raise EarmarkError(f"{target}: is not the released file: move it away")
+    return True
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

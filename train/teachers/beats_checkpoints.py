@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
-from ..collect.fetch import fetch_file, file_sha256
+from ..collect.fetch import fetch_file, is_fetched
 
 OFFICIAL = "https://github.com/microsoft/unilm/tree/master/beats"
 DEFAULT = "BEATs_iter3"
@@ -96,9 +96,7 @@ def download_beats(
     wanted = CHECKPOINTS[name]
     target = Path(folder, f"{name}.pt")
     try:
-        if target.exists():
-            if file_sha256(target) != wanted.sha256:
-                raise EarmarkError(f"{target}: is not the released file: move it away")
+        if is_fetched(target, wanted.sha256):
             return target
         urls = [f"{_HUB}/{mirror}/{target.name}" for mirror in wanted.mirrors]
         urls = urls if url is None else [url]

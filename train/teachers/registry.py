@@ -60,8 +60,8 @@ def load(name: str, weights: str = "", *, random: bool = False, seed: int = 0) -
         seed: of random weights.
 
     Raises:
-        EarmarkError: no such kind, weights that are missing or not asked for, or transformers is
-            not installed.
+        EarmarkError: no such kind, weights that are missing, not asked for or not those of the
+            kind, or what reads them is not installed (transformers, onnx).
     """
     if name not in KINDS:
         raise EarmarkError(f"teacher {name!r}: expected one of {', '.join(KINDS)}")
@@ -74,8 +74,8 @@ def load(name: str, weights: str = "", *, random: bool = False, seed: int = 0) -
     if name == "beats":
         return (_random_beats(beats.RELEASED, seed) if random else _released_beats(weights)).eval()
     if name == "speech_embedding":
-        made = SpeechEmbedding if random else partial(speech_embedding.load, weights)
-        return seeded(seed, made).eval()
+        fresh = partial(SpeechEmbedding, released=False)
+        return (seeded(seed, fresh) if random else speech_embedding.load(weights)).eval()
     from . import hub
 
     if random:
@@ -104,7 +104,7 @@ def rebuild(config: dict[str, Any]) -> Backbone:
     if kind == "beats":
         return BeatsBackbone(beats.Beats(BeatsConfig(**shape["model"])), _BEATS)
     if kind == "speech_embedding":
-        return SpeechEmbedding()
+        return SpeechEmbedding(**shape)
     if kind in PRETRAINED:
         from . import hub
 

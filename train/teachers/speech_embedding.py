@@ -1,49 +1,51 @@
 """Google's speech embedding: convolutions that learned to tell 5,000 keywords apart in 200 million
 clips of videos (Lin et al. 2020, "Training keyword spotters with limited and synthesized speech
-data").
+data", arXiv 2002.01322).
 
-It is small, and of the pre-trained networks the one whose weights every mirror of PyPI has. Its
-input is that of openWakeWord, whose file the weights come from: 32 mel energies in decibels, of
-frames of 25 ms every 10 ms, from 60 to 3,800 Hz. Of 76 frames it says 96 numbers, then of the 76
-that begin eight frames further, and so on; what a clip's embedding holds, which is set in silence,
-is the mean and the largest of each number.
+It is small enough to be fine-tuned on two cores, and a package on PyPI has its weights. The input
+is that of openWakeWord, whose file the weights come from: 32 mel energies in decibels, of frames of
+25 ms every 10 ms, from 60 to 3,800 Hz. Of 76 frames it says 96 numbers, then of the 76 that begin
+eight frames further, and so on; a clip's embedding is their mean and their maximum over time.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.errors import EarmarkError
 from ..torchaudio_import import torchaudio
 from . import speech_embedding_file
 from .teacher import SAMPLE_RATE, Backbone
 
-NUMBERS = 96
-"""Of each window."""
+WINDOW_WIDTH = 96
+"""Numbers in the embedding of a window."""
 _FFT, _WINDOW, _HOP = 512, 400, 160
 _MELS, _LOWEST_HZ, _HIGHEST_HZ = 32, 60.0, 3800.0
+_WINDOW_FRAMES = 76
 _SILENCE = 16 * _HOP
-"""On either side of a clip, so that windows are centred on its edges too."""
+"""On either side of a clip: a word at its edge is then in the midst of some window."""
 _RANGE_DB = 80.0
+# Of the published graph's activation.
 _SLOPE, _FLOOR = 0.2, -0.4
 _SCALE = 1 / 16
 """Published embeddings are about 13 in size, where a head of fresh weights wants 1."""
 
 
 class SpeechEmbedding(Backbone):
-    """The network, with fresh weights."""
+    """The network, to load weights into."""
 
-    source = speech_embedding_file.SOURCE
     mel_filters: Tensor
     window: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, released: bool = True) -> None:
+        """``released``: the weights are going to be Google's, and not fresh ones."""
         super().__init__()
-        self.config = {"kind": "speech_embedding"}
-        self.width = 2 * NUMBERS
-        # Channels last: half the time on a CPU.
+        self.config = {"kind": "speech_embedding", "released": released}
+        self.source = speech_embedding_file.SOURCE if released else None
+        self.width = 2 * WINDOW_WIDTH
+        # Channels last: less time on a CPU.
         self.network = _network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         filters = torchaudio.functional.melscale_fbanks(
             _FFT // 2 + 1,
@@ -58,8 +60,12 @@ class SpeechEmbedding(Backbone):
         self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
 
     def features(self, wav: Tensor) -> Tensor:
+        """Mel energies as openWakeWord scales them, in units of 10 dB above -20 dB, no more than
+        80 dB below the loudest of the clip; the silence beside it is part of them."""
+        missing = _FFT + (_WINDOW_FRAMES - 1) * _HOP - wav.shape[1]
+        side = max(_SILENCE, math.ceil(missing / 2))
         # The weights expect the energies of 16-bit samples.
-        wav = 32768 * F.pad(wav, (_SILENCE, _SILENCE))
+        wav = 32768 * F.pad(wav, (side, side))
         spectrum = torch.stft(
             wav, _FFT, _HOP, _WINDOW, self.window, center=False, return_complex=True
         )
@@ -87,22 +93,13 @@ def load(path: str) -> SpeechEmbedding:
     """The network with the published weights, of openWakeWord's ``embedding_model.onnx``.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.teachers.speech_embedding_file.read_convolutions`, or
-            another network.
+        EarmarkError: as :func:`earmark.train.teachers.speech_embedding_file.read_convolutions`.
     """
     model = SpeechEmbedding()
     layers = [layer for layer in model.network.modules() if isinstance(layer, nn.Conv2d)]
     stored = speech_embedding_file.read_convolutions(path)
-    shapes = [{name: tuple(v.shape) for name, v in layer.named_parameters()} for layer in layers]
-    if [{name: v.shape for name, v in one.items()} for one in stored] != shapes:
-        raise EarmarkError(
-            f"{path}: has other convolutions than the speech embedding: "
-            "earmark download speech-embedding"
-        )
-    with torch.no_grad():
-        for layer, one in zip(layers, stored, strict=True):
-            for name, parameter in layer.named_parameters():
-                parameter.copy_(torch.from_numpy(one[name].copy()))
+    for layer, one in zip(layers, stored, strict=True):
+        layer.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in one.items()})
     return model
 
 
@@ -141,5 +138,5 @@ def _network() -> nn.Sequential:
         nn.MaxPool2d((1, 2)),
         *_block(96, 96),
         nn.MaxPool2d((2, 2)),
-        nn.Conv2d(96, NUMBERS, (3, 1), bias=False),
+        nn.Conv2d(96, WINDOW_WIDTH, (3, 1), bias=False),
     )
