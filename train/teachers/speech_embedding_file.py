@@ -5,8 +5,8 @@ file with the same weights, which several packages on PyPI carry unchanged. The 
 fetched, and nothing of it is kept but that file.
 
 Google's module is under Apache-2.0. openWakeWord says so, and says of all the models in its package
-that they are under CC BY-NC-SA 4.0, for the data that some of them learned from; its issues 313 and
-338 ask which of the two this file is under, without an answer. So a manifest names both.
+that they are under CC BY-NC-SA 4.0, for the data that some of them learned from; its issues 313,
+338 and 348 ask which of the two this file is under, without an answer. So a manifest names both.
 """
 
 import hashlib
