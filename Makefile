@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/earmark demo -o demo
 
-# One process for each core, of one thread each.
+# One process for each core, up to four, of one thread each.
 test: $(INSTALLED) check
 	@$(BIN)/python .ci/system_packages.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
