@@ -170,11 +170,9 @@ def silence_excerpts(
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
     """Of ``count`` excerpts those of a process, int16 [held, samples], and for each the name of its
     recording and its place."""
-    seed = "\n".join(["silence", split, *(s.name for s in stretches)])
-    rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    rng = _generator("silence", split, stretches)
     if not stretches:
         _LOG.warning("no noise recordings for the %s split: _silence_ is digital silence", split)
-    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
     mine = {int(number): row for row, number in enumerate(share.dealt(count))}
     rows = np.zeros((len(mine), samples), np.int16)
     origins: list[tuple[str, str]] = []
@@ -185,13 +183,11 @@ def silence_excerpts(
                 origins.append(("digital", "digital silence"))
             continue
         # Drawn for all, so that an excerpt is the same whoever holds it.
-        stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
-        start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
+        part, origin = _part(stretches, samples, rng)
         gain = 10 ** (rng.uniform(-30, 0) / 20)
         if row is not None:
-            rows[row] = np.round(fit(stretch.pcm[start : start + samples], samples) * gain)
-            seconds = (stretch.start + start) / SAMPLE_RATE
-            origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
+            rows[row] = np.round(fit(part, samples) * gain)
+            origins.append(origin)
     return rows, origins
 
 
@@ -200,24 +196,39 @@ def speech_pieces(
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
     """Of ``count`` pieces those of a process, int16 [held, samples], and for each the name of its
     recording and its place."""
-    seed = "\n".join(["speech", split, *(s.name for s in stretches)])
-    rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    rng = _generator("speech", split, stretches)
     if not stretches:
         _LOG.warning(
             "no recordings of free speech without keywords fall into the %s split: add some", split
         )
-    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
     mine = {int(number): row for row, number in enumerate(share.dealt(count))}
     rows = np.zeros((len(mine), samples), np.int16)
     origins: list[tuple[str, str]] = []
     for number in range(count):
-        stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
-        start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
+        part, origin = _part(stretches, samples, rng)
         if number in mine:
-            rows[mine[number]] = fit(stretch.pcm[start : start + samples], samples)
-            seconds = (stretch.start + start) / SAMPLE_RATE
-            origins.append((stretch.name, f"{stretch.path}#t={seconds:.3f}"))
+            rows[mine[number]] = fit(part, samples)
+            origins.append(origin)
     return rows, origins
+
+
+def _generator(kind: str, split: str, stretches: list[Stretch]) -> np.random.Generator:
+    """What is drawn follows from the names of the recordings alone."""
+    seed = "\n".join([kind, split, *(s.name for s in stretches)])
+    return np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+
+
+def _part(
+    stretches: list[Stretch], samples: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int16], tuple[str, str]]:
+    """As many samples of a stretch, or all where it is shorter, the longer ones more often; and the
+    name of its recording and the place."""
+    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
+    stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
+    start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
+    seconds = (stretch.start + start) / SAMPLE_RATE
+    origin = (stretch.name, f"{stretch.path}#t={seconds:.3f}")
+    return stretch.pcm[start : start + samples], origin
 
 
 def pieces(

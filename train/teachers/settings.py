@@ -27,8 +27,8 @@ class TeacherSettings:
     reference student that figures are compared with."""
     weights: str = ""
     """``beats``: an official checkpoint. ``speech_embedding``: openWakeWord's
-    ``embedding_model.onnx``. ``ast``, ``whisper``, ``wavlm``: a folder that
-    transformers saved, or the name of a model on its hub."""
+    ``embedding_model.onnx``. ``ast``, ``whisper``, ``wavlm``: a folder that transformers saved, or
+    the name of a model on its hub."""
     random: bool = False
     """Start a pre-trained kind from random weights of the published shape all the same."""
     width: Annotated[int, Field(ge=0, le=4096)] = 0
