@@ -4,7 +4,6 @@ That of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suffix>``, lists 
 are held out beside the word folders, and recordings of noise in ``_background_noise_``.
 """
 
-import hashlib
 import unicodedata
 
 NOISE_FOLDER = "_background_noise_"
@@ -32,6 +31,9 @@ def hashed_split(speaker: str) -> str:
     Limited-Vocabulary Speech Recognition", 2018, arXiv 1804.03209, section 7): the SHA-1 of the
     name, reduced to a percentage, so that a speaker stays in a split while a corpus grows.
     """
+    # Only who divides speakers has it in memory: it brings a library of 4 MB with it.
+    import hashlib
+
     number = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
     percentage = number % (_HASH_RANGE + 1) * (100.0 / _HASH_RANGE)
     if percentage < 10:

@@ -5,7 +5,6 @@ iterator (:func:`spot`), a callback in a thread (:func:`spotting`) and an asynch
 (:func:`spot_async`).
 """
 
-import asyncio
 import math
 import threading
 import time
@@ -299,6 +298,9 @@ async def spot_async(
     audio and tells of the gap. When the iteration ends early or its task is cancelled, the thread
     ends as soon as the source gives its next piece.
     """
+    # Only who uses it has it in memory: it brings TLS with it, 6 MB.
+    import asyncio
+
     loop = asyncio.get_running_loop()
     stop = threading.Event()
     room = threading.Semaphore(PENDING_EVENTS)
