@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from ..runtime.backends.onnxruntime_import import onnxruntime
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..train.student import Student, whole_steps

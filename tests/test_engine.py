@@ -1,6 +1,9 @@
 """The engine's laws on a toy graph, and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -9,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import toy_model
 from earmark.runtime import Decision, Detection, EarmarkError, Engine, engine
+from earmark.runtime.backends.onnxruntime_import import onnxruntime
 from earmark.runtime.manifest import SCHEMA_VERSION, Geometry
 from earmark.runtime.posteriors import sigmoid, softmax
 from hypothesis import given, settings
@@ -33,6 +36,16 @@ def pieces(pcm: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
         found.append(pcm[start : start + cuts[turn % len(cuts)]])
         start, turn = start + len(found[-1]), turn + 1
     return found
+
+
+def test_what_runs_is_reported_to_nobody(toy: Engine, tmp_path: Path) -> None:
+    names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code = "import sys; from earmark.runtime import Engine; Engine(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(toy.path)]
+    subprocess.run(command, env=environment | {"HOME": str(tmp_path)}, check=True)
+    # onnxruntime would leave its identifier and the events to be sent.
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_detects_the_scene(toy: Engine) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import tiny_student
 import torch
@@ -25,6 +24,7 @@ from earmark.runtime.backends import backend
 from earmark.runtime.backends.numpy_backend import NumpyBackend
 from earmark.runtime.backends.numpy_ops import RULES
 from earmark.runtime.backends.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, Program
+from earmark.runtime.backends.onnxruntime_import import onnxruntime
 from earmark.runtime.cli import main
 from earmark.runtime.graph_check import _OPERATORS
 from earmark.runtime.manifest import Decision, Manifest
@@ -351,7 +351,7 @@ def test_the_environment_chooses_where_a_program_does_not(
 def test_onnxruntime_that_is_asked_for_must_be_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "earmark.runtime.backends.onnxruntime_import", None)
     with pytest.raises(EarmarkError, match="onnxruntime cannot be imported"):
         Engine(toy_model.save(tmp_path / "toy.onnx"), "onnxruntime")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
+from earmark.runtime.backends.onnxruntime_import import onnxruntime
 from earmark.runtime.errors import EarmarkError
 from earmark.train import cli_data
 from earmark.train.collect import fetch

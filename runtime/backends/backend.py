@@ -94,7 +94,7 @@ def _missing() -> bool:
 
 def _import() -> None:
     try:
-        import onnxruntime  # noqa: F401
+        from .onnxruntime_import import onnxruntime  # noqa: F401
     except ImportError as error:
         if was_interrupted(error):
             raise

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-import onnxruntime
-
 from ..errors import EarmarkError, first_line
 from ..manifest import Manifest
 from ..posteriors import with_posteriors
 from .backend import Arrays
+from .onnxruntime_import import onnxruntime
 
 
 class OnnxruntimeBackend:

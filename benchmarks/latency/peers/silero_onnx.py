@@ -14,7 +14,8 @@ _BLOCK, _CONTEXT = 512, 64
 
 def _load() -> Push:
     import numpy as np
-    import onnxruntime
+
+    from ....runtime.backends.onnxruntime_import import onnxruntime
 
     found = find_spec("silero_vad")
     if found is None or found.origin is None:
