@@ -109,7 +109,7 @@ def read_pcm(stream: BinaryIO, block_samples: int = 1600) -> Iterator[np.ndarray
         even = len(data) & ~1
         rest = data[even:]
         if even:
-            yield np.frombuffer(data, "<i2", even // 2)
+            yield np.frombuffer(data, "<i2", even // 2).astype(np.int16, copy=False)
 
 
 def as_pcm(pcm: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from contextlib import closing
 from typing import BinaryIO
 
 from .cli import INTERRUPTED
-from .engine import Engine
+from .engine import Engine, Stream
 from .errors import EarmarkError
 from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
-from .sinks.sink import FanOut, JsonLines, tell
+from .sinks.sink import FanOut, JsonLines, Sink, live_output, tell
 from .sources import FileSource, RawSource, Source
 from .spotter import spot
 from .stop import Stop
@@ -26,7 +26,8 @@ def run(arguments: Namespace) -> int:
 
     Ctrl-C and SIGTERM are a clean end: what was heard is decided and told, with a summary. The
     status is 0 then if standard input was heard, as live audio has no other end; a file is left
-    unfinished, which is :data:`earmark.runtime.cli.INTERRUPTED`.
+    unfinished, or what was heard in it undelivered, which is
+    :data:`earmark.runtime.cli.INTERRUPTED`.
     """
     engine = Engine(arguments.model)
     decision = chosen_decision(engine.manifest, arguments.operating_point, arguments.threshold)
@@ -34,33 +35,61 @@ def run(arguments: Namespace) -> int:
     files: Sequence[str] = arguments.files
     live = "-" in files
     others = open_sinks(arguments, engine.manifest.name, tell, live=live)
+    output = live_output() if live else JsonLines(sys.stdout.buffer)
+    with Stop() as stop, closing(FanOut([output, *others])) as sinks:
+        status = _hear(stream, files, sinks, stop, arguments.heartbeat, timed=live or bool(others))
+        # Audio that ended by itself has all its events delivered; a signal ends the waiting.
+        sinks.finish(lambda: stop.requested)
+        if stop.requested and not live:
+            status = INTERRUPTED
+    sinks.check()
+    if sinks.undelivered:
+        tell(f"{sinks.undelivered} events not delivered")
+    return status
+
+
+def _hear(
+    stream: Stream,
+    files: Sequence[str],
+    sinks: Sink,
+    stop: Stop,
+    heartbeat: float | None,
+    timed: bool,
+) -> int:
+    """Run all files through the stream and return the exit status.
+
+    ``timed``: events say when they were told.
+    """
+
+    def stopped() -> bool:
+        sinks.check()  # an output that takes nothing any more ends it also while nothing happens
+        return stop.requested
+
     failed = 0
-    with Stop() as stop, closing(FanOut([JsonLines(sys.stdout.buffer), *others])) as sinks:
-        for file in files:
-            found: Counter[str] = Counter()
-            try:
-                source = _source(file, engine.manifest.geometry.sample_rate)
-                for event in spot(
-                    stream,
-                    source,
-                    file,
-                    tail=TAIL_SECONDS,
-                    heartbeat=arguments.heartbeat,
-                    live=live or bool(others),
-                    undelivered=lambda: sinks.undelivered,
-                    stopped=lambda: stop.requested,
-                ):
-                    sinks.send(event)
-                    sinks.check()
-                    if isinstance(event, DetectionEvent):
-                        found[event.keyword] += 1
-                    elif isinstance(event, EndedEvent):
-                        tell(summary(event, found))
-                        return 0 if file == "-" else INTERRUPTED
-            except EarmarkError as error:
-                tell(str(error))
-                stream.reset()
-                failed += 1
+    for file in files:
+        found: Counter[str] = Counter()
+        try:
+            for event in spot(
+                stream,
+                _source(file, stream.rate),
+                file,
+                tail=TAIL_SECONDS,
+                heartbeat=heartbeat,
+                live=timed,
+                undelivered=lambda: sinks.undelivered,
+                stopped=stopped,
+            ):
+                sinks.send(event)
+                sinks.check()
+                if isinstance(event, DetectionEvent):
+                    found[event.keyword] += 1
+                elif isinstance(event, EndedEvent):
+                    tell(summary(event, found))
+                    return 0 if file == "-" else INTERRUPTED
+        except EarmarkError as error:
+            tell(str(error))
+            stream.reset()
+            failed += 1
     if failed and len(files) > 1:
         tell(f"{failed} of {len(files)} files could not be read")
     return 1 if failed else 0

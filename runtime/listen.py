@@ -5,7 +5,7 @@ import time
 from argparse import Namespace
 from collections import deque
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .handover import POLL_SECONDS, pieces_in_time
 from .manifest import Decision, Manifest
 from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_decision, chosen_device, open_sinks
-from .sinks.sink import FanOut, JsonLines, Queued, Sink, tell
+from .sinks.sink import FanOut, Sink, live_output, tell
 from .sources import Piece
 from .spotter import Spotter
 from .stop import Stop
@@ -101,13 +101,7 @@ def _sinks(arguments: Namespace, model: str, notes: "_Notes", visible: bool) -> 
     others = open_sinks(arguments, model, notes.tell, live=True, quiet=visible)
     if visible and sys.stdout.isatty():
         return FanOut(others)
-    return FanOut([Queued(JsonLines(_unbuffered_output()), live=True), *others])
-
-
-def _unbuffered_output() -> BinaryIO:
-    """Standard output without a buffer and its lock, which a thread that hangs in it would keep."""
-    sys.stdout.flush()
-    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+    return FanOut([live_output(), *others])
 
 
 class _Notes:

@@ -8,8 +8,8 @@ from typing import Self
 class Stop:
     """Within the block, the first Ctrl-C or SIGTERM sets ``requested``.
 
-    The second is taken for impatience and changes nothing; with the third, signals do again what
-    they do by default. For the main thread alone.
+    The second is taken for impatience and changes nothing; the third does what signals do by
+    default, and ends the process. For the main thread alone.
     """
 
     requested: bool = False
@@ -30,5 +30,6 @@ class Stop:
         if self._again:
             for known in self._before:
                 signal.signal(known, signal.SIG_DFL)
+            signal.raise_signal(number)
         self._again = self.requested
         self.requested = True

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +62,62 @@ class Broker:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+class SlowBroker:
+    """A context manager: takes one connection, and acknowledges QoS 1 once ``release`` is set."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        """Payloads outside of ``earmark/``, as they arrive."""
+        self.release = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._held: list[bytes] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            releaser = threading.Thread(target=self._acknowledge, args=[connection], daemon=True)
+            while head := stream.read(1):
+                size = shift = 0
+                while (byte := stream.read(1)[0]) & 0x80:
+                    size, shift = size | (byte & 0x7F) << shift, shift + 7
+                body = stream.read(size | byte << shift)
+                if head[0] >> 4 == 1:  # CONNECT
+                    connection.sendall(b"\x20\2\0\0")
+                    releaser.start()
+                elif head[0] >> 4 == 3:  # PUBLISH
+                    self._take(body, connection)
+
+    def _take(self, body: bytes, connection: socket.socket) -> None:
+        end = 2 + int.from_bytes(body[:2])
+        if not body[2:end].startswith(b"earmark/"):
+            self.got.append(body[end + 2 :].decode())
+        with self._lock:
+            self._held.append(b"\x40\2" + body[end : end + 2])
+            if self.release.is_set():
+                self._flush(connection)
+
+    def _acknowledge(self, connection: socket.socket) -> None:
+        self.release.wait()
+        with self._lock:
+            self._flush(connection)
+
+    def _flush(self, connection: socket.socket) -> None:
+        with suppress(OSError):  # the client has gone
+            connection.sendall(b"".join(self._held))
+        self._held.clear()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        self._listener.close()
 
 
 class Subscriber:

@@ -8,13 +8,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 from earmark.runtime import EarmarkError, read_audio, read_blocks
-from earmark.runtime.audio import read_pcm, to_int16
+from earmark.runtime.audio import as_pcm, read_pcm, to_int16
+from earmark.runtime.wyoming.converter import Converter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -198,6 +200,25 @@ def test_raw_samples_from_any_pipe(data: bytes, block: int, most: int) -> None:
     assert all(0 < len(piece) <= block for piece in blocks)
     joined = b"".join(piece.tobytes() for piece in blocks)
     assert joined == data[: len(data) & ~1]
+
+
+def test_raw_samples_are_taken_on_a_machine_of_the_other_byte_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There, an array of little-endian samples is not of the machine's own type."""
+    frombuffer = np.frombuffer
+
+    def foreign(*arguments: Any) -> np.ndarray:
+        pcm = frombuffer(*arguments)
+        return pcm.astype(pcm.dtype.newbyteorder())
+
+    pcm = np.arange(-5, 5, dtype=np.int16)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "frombuffer", foreign)
+        (block,) = read_pcm(io.BytesIO(pcm.tobytes()))
+        converted = Converter(16000, 2, 1, 16000).convert(pcm.tobytes())
+    for found in (block, converted):
+        np.testing.assert_array_equal(as_pcm(found), pcm)
 
 
 def test_a_wav_file_for_raw_samples_is_refused() -> None:

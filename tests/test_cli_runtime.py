@@ -17,12 +17,21 @@ from earmark.runtime.cli import main
 from earmark.runtime.command import Command
 from earmark.runtime.engine import Engine
 from earmark.runtime.manifest import Decision
+from waiting import wait_until
 
 COMMAND = [
     sys.executable,
     "-c",
     "import sys; from earmark.runtime.cli import main; sys.exit(main())",
 ]
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    "import sys; from earmark.runtime.cli import main; from earmark.runtime.sinks import sink\n"
+    "sink.CLOSE_SECONDS = 0.1\n"
+    "sys.exit(main())",
+]
+"""The same, that waits a moment only for sinks at its end."""
 EXPECTED = [("low", 1.16), ("high", 2.66), ("low", 4.16)]
 
 
@@ -291,6 +300,92 @@ def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:
         assert json.loads(process.stdout.read())["type"] == "ended"
         assert process.wait(timeout=60) == 130
     assert process.stderr.read().count(b"\n") == 1
+
+
+def test_a_reader_that_hangs_holds_up_neither_live_audio_nor_the_end(
+    model: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    options = ("--log", log, "--heartbeat", "0.1")
+    process = subprocess.Popen(
+        [*IMPATIENT, "detect", "--model", model, "-", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin and process.stderr and process.stdout
+    # Nobody reads. A pipe holds 64 KiB, which is fewer than 300 of these events.
+    process.stdin.write(bytes(2 * 16000 * 100))
+    process.stdin.flush()
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 400)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert b"events not delivered" in process.stderr.read().splitlines()[-1]
+    process.stdin.close()
+
+
+def test_the_end_of_live_audio_waits_for_commands(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.0)
+    audio, heard = tmp_path / "audio", tmp_path / "heard"
+    audio.write_bytes(toy_model.scene().tobytes())
+    command = f"sh -c 'sleep 0.3; echo $EARMARK_KEYWORD >> {heard}'"
+    with audio.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert main(["detect", "--model", model, "-", "--exec", command]) == 0
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 3 and err == ""
+    assert sorted(heard.read_text().split()) == ["high", "low", "low"]
+
+
+def test_what_was_not_delivered_is_told(
+    model: str, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["detect", "--model", model, str(scene), "--exec", "false"]) == 0
+    told, last = capsys.readouterr().err.splitlines()
+    assert "exit status 1" in told
+    assert last == "earmark: 3 events not delivered"
+
+
+def test_a_signal_ends_files_whose_commands_still_wait(
+    model: str, scene: Path, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    command = f"sh -c 'echo >> {started}; exec sleep 60'"
+    process = subprocess.Popen(
+        [*IMPATIENT, "detect", "--model", model, *[scene] * 4, "--exec", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stderr
+    for _ in range(12):
+        process.stdout.readline()
+    wait_until(lambda: started.exists() and started.read_text().count("\n") == 4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    assert started.read_text().count("\n") == 4
+    # With the summary, where the signal came before the last file was through.
+    last = process.stderr.read().splitlines()[-1]
+    assert last in (b"earmark: 12 events not delivered", b"earmark: 13 events not delivered")
+    process.stdout.close()
+
+
+def test_the_third_signal_ends_the_process() -> None:
+    code = (
+        "import signal\n"
+        "from earmark.runtime.stop import Stop\n"
+        "with Stop() as stop:\n"
+        "    for number in range(3):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print(number, stop.requested, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.stdout == b"0 True\n1 True\n"
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:

@@ -340,6 +340,7 @@ class Faults(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.deliver(self.spotter.finish(0.5))
         self.mqtt._backlog.clear()  # nobody will take it; closing would wait for that
+        self.sinks.finish(lambda: False)
         self.sinks.close()
         self.unused.close()
         self.device.close()

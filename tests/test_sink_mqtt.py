@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import toy_model
-from broker import PROGRAM, Broker, Subscriber, free_port
+from broker import PROGRAM, Broker, SlowBroker, Subscriber, free_port
 from earmark.runtime import (
     DetectionEvent,
     DeviceBackEvent,
@@ -26,6 +27,7 @@ from earmark.runtime import (
 from earmark.runtime.sinks import mqtt as sink_mqtt
 from earmark.runtime.sinks.mqtt import Broker as Address
 from earmark.runtime.sinks.mqtt import Mqtt, Template
+from earmark.runtime.sinks.sink import Queued
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
@@ -164,6 +166,47 @@ def test_without_a_broker_nothing_waits_and_losses_are_counted(
     sink.close()
     assert sink.undelivered == 130
     assert len(told) == 1
+
+
+def test_over_a_slow_link_files_wait_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_mqtt, "BACKLOG_EVENTS", 5)
+    monkeypatch.setattr(sink_mqtt, "CLOSE_SECONDS", 20.0)
+    with SlowBroker() as broker:
+        mqtt = Mqtt(Address("127.0.0.1", broker.port), payload="{time}", qos=1)
+        sink = Queued(mqtt, live=False, limit=3)
+        sink.send(detection(at=0))
+        wait_until(lambda: broker.got)  # it is connected
+        sender = threading.Thread(
+            target=lambda: [sink.send(detection(at=at)) for at in range(1, 40)], daemon=True
+        )
+        sender.start()
+        wait_until(lambda: len(broker.got) >= 4)
+        broker.release.set()
+        sender.join(20)
+        sink.finish(lambda: False)
+        assert broker.got == [f"{at:.4f}" for at in range(40)]
+        sink.close()
+    assert sink.undelivered == 0
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_never_acknowledged_is_not_delivered(
+    monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
+    monkeypatch.setattr(sink_mqtt, "CLOSE_SECONDS", 0.1)
+    with SlowBroker() as broker:
+        sink = Mqtt(Address("127.0.0.1", broker.port), payload="{time}", qos=qos)
+        for at in range(3):
+            sink.send(detection(at=at))
+        wait_until(lambda: len(broker.got) == 3)
+        assert sink.undelivered == 0
+        sink.finish(lambda: True)
+        sink.close()
+    assert sink.undelivered == 3
+
+
+def test_a_user_in_a_url_may_be_percent_encoded() -> None:
+    assert Address.from_options("mqtt://me%40home@host").username == "me@home"
 
 
 @needs_broker

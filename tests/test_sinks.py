@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -98,6 +99,41 @@ def test_an_error_of_a_sink_is_raised_where_the_program_looks() -> None:
     sinks.send(GAP)
     sinks.close()
     assert good.got == [GAP, GAP]
+
+
+def test_all_sinks_are_closed_whatever_one_raises() -> None:
+    class Closing(Sink):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            raise OSError("in the way")
+
+    sinks = [Closing(), Closing()]
+    with pytest.raises(OSError, match="in the way"):
+        FanOut(sinks).close()
+    assert [sink.closed for sink in sinks] == [True, True]
+
+
+def test_what_waits_is_delivered_unless_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.0)
+    first, second = Gate(), Gate()
+    sinks = [Queued(gate, live=True) for gate in (first, second)]
+    for sink in sinks:
+        for at in range(3):
+            sink.send(detection(at=at))
+    assert first.entered.acquire(timeout=10) and second.entered.acquire(timeout=10)
+
+    def opened() -> bool:
+        first.open.set()
+        return False
+
+    sinks[0].finish(opened)
+    sinks[1].finish(lambda: True)
+    FanOut(sinks).close()
+    second.open.set()
+    assert [event.time for event in first.got] == [0, 1, 2]
+    assert [sink.undelivered for sink in sinks] == [0, 2]
 
 
 def test_json_lines_survive_partial_writes(tmp_path: Path) -> None:
@@ -256,7 +292,36 @@ def test_commands_that_run_at_the_end_are_ended(
     wait_until(lambda: started.exists() and len(started.read_text().splitlines()) == 2)
     queued.close()
     wait_until(lambda: not any(_alive(int(pid)) for pid in started.read_text().split()))
-    wait_until(lambda: queued.undelivered == 5)
+    assert queued.undelivered == 5
+
+
+@posix
+def test_a_command_that_became_another_user_is_left_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    told: list[str] = []
+    pid = tmp_path / "pid"
+    line = f"sh -c 'echo $$ >> {pid}; exec sleep 60'"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refuse)
+        command = Exec(line, told.append, timeout=0.5)
+        command.send(detection())
+        assert "ran longer than 0.5 s and cannot be killed (Operation not permitted)" in told[0]
+        assert command.undelivered == 1
+        command = Exec(line, told.append, timeout=60)
+        sender = threading.Thread(target=command.send, args=[detection()])
+        sender.start()
+        wait_until(lambda: len(pid.read_text().split()) == 2)
+        command.close()
+        assert "still runs and cannot be killed (Operation not permitted)" in told[1]
+        assert command.undelivered == 1
+    for line in pid.read_text().split():
+        os.kill(int(line), signal.SIGKILL)
+    sender.join(20)
+    assert command.undelivered == 1
 
 
 def _alive(pid: int) -> bool:

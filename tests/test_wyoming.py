@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -15,6 +16,7 @@ import pytest
 import toy_model
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
 from earmark.runtime.wyoming import server as wyoming_server
@@ -342,6 +344,9 @@ def test_a_flood_takes_turns_with_others(
     converse(conversation())
 
 
+CHUNK = {"rate": 16000, "width": 2, "channels": 1}
+
+
 def wire(kind: str, data: dict[str, Any] | None = None, payload: bytes = b"") -> bytes:
     header = {"type": kind, "data": data or {}, "payload_length": len(payload)}
     return json.dumps(header).encode() + b"\n" + payload
@@ -382,15 +387,25 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
 
 
 @pytest.mark.parametrize(
-    "start", [b"", b'{"type": "descr', wire("audio-chunk", {"rate": 16000})[:-9], b'{"type": 1']
+    "start",
+    [
+        b"",
+        b"{",
+        b'{"type": "descr',
+        wire("audio-chunk", {"rate": 16000})[:-9],
+        b'{"type": "detect", "data_length": 9}\n{',
+        wire("audio-chunk", CHUNK, b"1234")[:-1],
+    ],
 )
 def test_a_client_that_says_no_more_is_dropped(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
+    """One that says nothing by the limit for that, one within a message by the shorter one."""
     monkeypatch.setattr(wyoming_server, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(wyoming_session, "MESSAGE_SECONDS", 0.1)
 
     async def conversation() -> None:
-        async with serving(path, engine, idle=0.1):
+        async with serving(path, engine, idle=600.0 if start else 0.1):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(start)
             assert await reader.read() == b""
@@ -399,7 +414,6 @@ def test_a_client_that_says_no_more_is_dropped(
     converse(conversation())
 
 
-CHUNK = {"rate": 16000, "width": 2, "channels": 1}
 GARBAGE = {
     "no JSON": (b"GET / HTTP/1.1\r\n\r\n", "not JSON"),
     "no object": (b"[1]\n", "no JSON object"),
@@ -567,6 +581,64 @@ def test_addresses_that_cannot_be(
     out, err = capsys.readouterr()
     assert out == ""
     assert reason in err and err.count("\n") == 1
+
+
+def test_an_ending_server_leaves_its_successors_socket(engine: Engine, path: Path) -> None:
+    async def conversation() -> None:
+        first, second = (Server(models(engine), 32, 600.0) for _ in range(2))
+        ending = asyncio.create_task(first.serve(f"unix://{path}"))
+        while not path.exists():
+            await asyncio.sleep(0)
+        path.rename(path.with_name("old"))  # so that nobody answers at it
+        succeeding = asyncio.create_task(second.serve(f"unix://{path}"))
+        while not path.exists():
+            await asyncio.sleep(0)
+        first.stop()
+        await ending
+        async with AsyncUnixClient(path) as client:
+            await client.write_event(Ping("on").event())
+            answer = await client.read_event()
+            assert answer and answer.data["text"] == "on"
+        second.stop()
+        await succeeding
+        assert not path.exists()
+
+    converse(conversation())
+
+
+def test_a_socket_that_somebody_answers_at_is_not_taken(engine: Engine, path: Path) -> None:
+    async def conversation() -> None:
+        async with serving(path, engine):
+            second = Server(models(engine), 32, 600.0)
+            with pytest.raises(EarmarkError, match="another program answers there: end it"):
+                await second.serve(f"unix://{path}")
+            async with AsyncUnixClient(path) as client:
+                await client.write_event(Ping("on").event())
+                assert await client.read_event()
+
+    converse(conversation())
+
+
+def test_a_socket_that_a_killed_server_left_is_taken(engine: Engine, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+    async def conversation() -> None:
+        server = Server(models(engine), 32, 600.0)
+        task = asyncio.create_task(server.serve(f"unix://{path}"))
+        while True:
+            try:
+                client = await asyncio.open_unix_connection(path)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0)
+                continue
+            client[1].close()
+            break
+        server.stop()
+        await task
+        assert not path.exists()
+
+    converse(conversation())
 
 
 def test_events_that_cannot_be_written_end_the_server(

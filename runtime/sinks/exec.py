@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 
 from ..errors import EarmarkError
 from ..events import DetectionEvent, Event, to_json
@@ -16,6 +15,8 @@ from .sink import MQTT_PASSWORD, Sink, Tell, tell
 MAX_PROCESSES = 4
 """Commands that run at the same time; further detections wait for their turn."""
 TIMEOUT_SECONDS = 10.0
+KILL_SECONDS = 1.0
+"""A command that was killed may take so long to end."""
 
 
 class Exec(Sink):
@@ -71,12 +72,15 @@ class Exec(Sink):
                 self._tell(f"--exec {self._words[0]}: {problem} (told once)")
 
     def close(self) -> None:
-        """Kill the commands that still run."""
+        """Kill the commands that still run; their events count as undelivered."""
         with self._lock:
             self._closed = True
-            running = list(self._running)
+            running, self._running = self._running, set()
+            self._undelivered += len(running)
         for process in running:
-            _kill(process)
+            problem = _kill(process)
+            if problem:
+                self._tell(f"--exec {self._words[0]}: still runs and cannot be killed ({problem})")
 
     def _run(self, event: DetectionEvent) -> str | None:
         """Run the command and say what went wrong, if anything."""
@@ -102,21 +106,36 @@ class Exec(Sink):
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             return f"cannot be run ({reason})"
+        problem = self._wait(process, event)
+        with self._lock:
+            if process not in self._running:
+                return None  # close() ended it and counted it
+            self._running.remove(process)
+        return problem
+
+    def _wait(self, process: subprocess.Popen[bytes], event: DetectionEvent) -> str | None:
         try:
             process.communicate(to_json(event).encode() + b"\n", timeout=self._timeout)
         except subprocess.TimeoutExpired:
-            _kill(process)
-            return f"ran longer than {self._timeout:g} s and was killed"
-        finally:
-            with self._lock:
-                self._running.discard(process)
+            problem = _kill(process)
+            end = f"cannot be killed ({problem})" if problem else "was killed"
+            return f"ran longer than {self._timeout:g} s and {end}"
         return f"exit status {process.returncode}" if process.returncode else None
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        with suppress(ProcessLookupError):
+def _kill(process: subprocess.Popen[bytes]) -> str | None:
+    """Kill a command and what it started, and say what is in the way, if anything."""
+    try:
+        if sys.platform == "win32":
+            process.kill()
+        else:
             os.killpg(process.pid, signal.SIGKILL)  # its own session, see start_new_session
-    process.wait()
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:  # it became another user, as with sudo
+        return error.strerror or str(error)
+    try:
+        process.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "it does not end"
+    return None

@@ -12,18 +12,19 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from ..errors import EarmarkError
 from ..events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
-from .sink import CLOSE_SECONDS, MQTT_PASSWORD, Sink, Tell, Trouble, tell
+from .sink import CLOSE_SECONDS, MQTT_PASSWORD, POLL_SECONDS, Sink, Tell, Trouble, tell
 
 TOPIC = "hermes/hotword/{keyword}/detected"
 # Hermes has a sensitivity, which a threshold is not: its default is sent.
@@ -94,7 +95,8 @@ class Broker:
                 raise EarmarkError(f"--mqtt-password-file {password_file}: {error}") from error
         if password is not None and not parts.username:
             raise EarmarkError(f"--mqtt {url}: there is a password but no user: give USER@HOST")
-        return cls(host, port or (8883 if tls else 1883), tls, parts.username, password, ca_file)
+        user = None if parts.username is None else unquote(parts.username)
+        return cls(host, port or (8883 if tls else 1883), tls, user, password, ca_file)
 
 
 class Template:
@@ -170,6 +172,10 @@ class Mqtt(Sink):
         self._connected = False
         # Detections with the time after which they are given up.
         self._backlog: deque[tuple[float, DetectionEvent]] = deque()
+        # With QoS 1 and 2, what the broker has not acknowledged yet.
+        self._sent: list[paho.MQTTMessageInfo] = []
+        self._closing = threading.Event()
+        self._given_up = False
         self._lock = threading.Lock()
         self._trouble = Trouble(f"MQTT broker {broker.host}:{broker.port}", tell)
         self._client = paho.Client(
@@ -193,17 +199,28 @@ class Mqtt(Sink):
                 self._backlog.popleft()
                 self._undelivered += 1
         self._publish()
+        # Over a slow link the queue in front of this sink waits; without a connection nothing does.
+        while self._backlog and self._connected and not self._closing.wait(POLL_SECONDS):
+            self._publish()
+
+    def finish(self, stopped: Callable[[], bool]) -> None:
+        end = time.monotonic() + CLOSE_SECONDS  # to connect, which may not have happened yet
+        while self._owed() and not stopped() and (self._connected or time.monotonic() < end):
+            time.sleep(POLL_SECONDS)
+        self._given_up = not self._connected and time.monotonic() >= end
 
     def close(self) -> None:
-        end = time.monotonic() + CLOSE_SECONDS
-        while self._backlog and time.monotonic() < end:
+        self._closing.set()
+        end = time.monotonic() + (0.0 if self._given_up else CLOSE_SECONDS)
+        while self._owed() and time.monotonic() < end:
             time.sleep(0.02)
-        self._undelivered += len(self._backlog)
+            self._publish()
         self._available = False
         last = self._announce()
         if last is not None:
             with suppress(ValueError, RuntimeError):  # the connection broke meanwhile
                 last.wait_for_publish(max(0.0, end - time.monotonic()))
+        self._undelivered += self._owed()
         self._client.disconnect()
         # The thread may be within an attempt to connect, which takes its time.
         stopper = threading.Thread(target=self._client.loop_stop, daemon=True)
@@ -215,6 +232,9 @@ class Mqtt(Sink):
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
+        if self._qos:
+            # An acknowledgement makes room for what waits.
+            client.on_publish = lambda *_: self._publish()
         client.max_queued_messages_set(BACKLOG_EVENTS)
         client.reconnect_delay_set(1, MAX_RETRY_SECONDS)
         client.will_set(self._availability, "offline", qos=1, retain=True)
@@ -260,12 +280,23 @@ class Mqtt(Sink):
                 continue
             payload = _clean(self._payload.payload(values))
             sent = self._client.publish(topic, payload, qos=self._qos)
-            if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                self._lose()
-            elif sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and self._qos == 0:
+            full = sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+            if full or (sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and self._qos == 0):
                 with self._lock:
                     self._backlog.appendleft((expiry, event))
                 return
+            if self._qos:
+                # Without a connection the client keeps the message and sends it later.
+                sent.rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+                with self._lock:
+                    self._sent.append(sent)
+                self._owed()
+
+    def _owed(self) -> int:
+        """Detections that are still to be sent, or to be acknowledged."""
+        with self._lock:
+            self._sent = [sent for sent in self._sent if not sent.is_published()]
+            return len(self._backlog) + len(self._sent)
 
     def _lose(self) -> None:
         with self._lock:

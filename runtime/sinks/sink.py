@@ -6,7 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ QUEUE_EVENTS = 1000
 """Events that a sink may be behind."""
 CLOSE_SECONDS = 2.0
 """How long a sink is waited for at the end."""
+POLL_SECONDS = 0.05
 MQTT_PASSWORD = "EARMARK_MQTT_PASSWORD"
 """Environment variable that the MQTT sink reads and that no command is given."""
 
@@ -46,6 +48,11 @@ class Sink:
 
     def check(self) -> None:
         """Raise what made the sink unusable, if anything did."""
+
+    def finish(self, stopped: Callable[[], bool]) -> None:
+        """Deliver what waits, however long that takes, unless ``stopped``, which is asked now and
+        then. Nothing but ``close`` may follow.
+        """
 
     def close(self) -> None:
         """Deliver what can be delivered within about :data:`CLOSE_SECONDS` and end."""
@@ -81,8 +88,8 @@ class Queued(Sink):
         """
         Args:
             sink: its ``send`` is called from the threads.
-            live: a full queue drops its oldest event, so that ``send`` never waits, and ``close``
-                waits for a moment only; without it, both wait until the sink has done its work.
+            live: a full queue drops its oldest event, so that ``send`` never waits; without it,
+                ``send`` waits for room.
             threads: events that are delivered at the same time.
             limit: most events that wait.
         """
@@ -122,17 +129,27 @@ class Queued(Sink):
             raise self._error
         self._sink.check()
 
+    def finish(self, stopped: Callable[[], bool]) -> None:
+        self._take_no_more()
+        for thread in self._threads:
+            while thread.is_alive() and not stopped():
+                thread.join(POLL_SECONDS)
+        self._sink.finish(stopped)
+
     def close(self) -> None:
         end = time.monotonic() + CLOSE_SECONDS
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._take_no_more()
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()) if self._live else None)
+            thread.join(max(0.0, end - time.monotonic()))
         with self._changed:
             self._dropped += len(self._waiting)
             self._waiting.clear()
         self._sink.close()
+
+    def _take_no_more(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
@@ -170,9 +187,14 @@ class FanOut(Sink):
         for sink in self._sinks:
             sink.check()
 
-    def close(self) -> None:
+    def finish(self, stopped: Callable[[], bool]) -> None:
         for sink in self._sinks:
-            sink.close()
+            sink.finish(stopped)
+
+    def close(self) -> None:
+        with ExitStack() as stack:  # closes all, whatever one of them raises
+            for sink in reversed(self._sinks):
+                stack.callback(sink.close)
 
 
 class JsonLines(Sink):
@@ -189,6 +211,13 @@ class JsonLines(Sink):
         while line:  # an unbuffered file may take a part
             line = line[self._file.write(line) or 0 :]
         self._file.flush()
+
+
+def live_output() -> Queued:
+    """JSON lines on standard output, whose reader may hang while the audio goes on."""
+    sys.stdout.flush()
+    # Without a buffer and its lock, which a thread that hangs in it would keep.
+    return Queued(JsonLines(FileIO(sys.stdout.fileno(), "w", closefd=False)), live=True)
 
 
 class LogFile(Sink):

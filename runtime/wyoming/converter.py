@@ -55,7 +55,7 @@ class Converter:
             than what they were made of, and a few at the start not at all yet.
         """
         if self._plain and self._resampler is None:
-            return np.frombuffer(data, "<i2")
+            return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
         samples = decode_samples(data, PCM, self._bits)
         if self._channels > 1:
             samples = samples.reshape(-1, self._channels).mean(axis=1, dtype=np.float32)

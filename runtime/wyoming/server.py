@@ -8,6 +8,7 @@ delays the others by a turn at a time, and one that does not read what it is sen
 
 import asyncio
 import signal
+import socket
 import sys
 from argparse import Namespace
 from collections.abc import Coroutine, Sequence
@@ -66,6 +67,7 @@ class Server:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._silent = False
+        self._socket: tuple[int, int] | None = None
 
     async def serve(self, uri: str) -> None:
         """Serve until :meth:`stop`, SIGINT or SIGTERM.
@@ -88,15 +90,13 @@ class Server:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if listener is not None:
+                self._remove_socket(uri)
                 listener.close()
             clients = [*self._clients]
             for task in (*clients, *tasks):
                 task.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            address = urlsplit(uri)
-            if address.scheme == "unix":
-                Path(address.path).unlink(missing_ok=True)
         for outcome in (self._failure, *ended):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -134,9 +134,14 @@ class Server:
                         self._accept, address.hostname, port, limit=MAX_LINE
                     )
                 case "unix" if address.path:
+                    if _answers(address.path):
+                        raise EarmarkError(
+                            f"--uri {uri}: another program answers there: end it or choose another"
+                        )
                     listener = await asyncio.start_unix_server(
                         self._accept, address.path, limit=MAX_LINE
                     )
+                    self._socket = _identity(address.path)
                 case _:
                     raise EarmarkError(
                         f"--uri {uri}: give tcp://HOST:PORT, unix:///PATH or stdio://"
@@ -150,8 +155,8 @@ class Server:
             raise EarmarkError(
                 f"--uri {uri}: cannot be listened at ({reason}): choose another"
             ) from error
-        for socket in listener.sockets:
-            name = socket.getsockname()
+        for place in listener.sockets:
+            name = place.getsockname()
             if address.scheme == "unix":
                 self.tell("listening", uri=uri)
                 continue
@@ -165,6 +170,15 @@ class Server:
                     file=sys.stderr,
                 )
         return listener
+
+    def _remove_socket(self, uri: str) -> None:
+        """Remove the file of a Unix socket, unless a successor has put its own there.
+
+        To be called while it is listened at: nobody else's file can have its number then.
+        """
+        path = urlsplit(uri).path
+        if self._socket is not None and _identity(path) == self._socket:
+            Path(path).unlink(missing_ok=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
@@ -209,3 +223,25 @@ class Server:
             for client in self._clients.values():
                 if loop.time() > client.deadline:
                     client.drop()
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # there are too many who wait for it already
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and number of a file; None where there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

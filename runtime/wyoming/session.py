@@ -140,7 +140,7 @@ class Client:
         try:
             while True:
                 self._wait(self._server.idle_seconds)
-                message = await read_message(self._reader)
+                message = await read_message(self._reader, lambda: self._wait(MESSAGE_SECONDS))
                 self._wait(None)
                 if message is None:
                     return self._dropped or "closed"

@@ -6,6 +6,7 @@ are trusted. Here a payload is left on the wire, for the caller to take in piece
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,22 +29,28 @@ class Message:
     """Bytes that follow and must be read before the next message."""
 
 
-async def read_message(reader: asyncio.StreamReader) -> Message | None:
+async def read_message(
+    reader: asyncio.StreamReader, begun: Callable[[], None] = lambda: None
+) -> Message | None:
     """Read up to the payload; None where the peer has closed the connection between messages.
 
     Args:
         reader: with ``MAX_LINE`` as its limit.
+        begun: called once the first byte is there.
 
     Raises:
         EarmarkError: this is no message, or it is larger than anything that is meant here.
         asyncio.IncompleteReadError: the peer has gone within a message.
     """
-    try:
-        line = await reader.readline()
-    except ValueError as error:
-        raise EarmarkError(f"a header of more than {MAX_LINE} bytes") from error
+    line = await reader.read(1)
     if not line:
         return None
+    begun()
+    try:
+        if line != b"\n":
+            line += await reader.readline()
+    except ValueError as error:
+        raise EarmarkError(f"a header of more than {MAX_LINE} bytes") from error
     if not line.endswith(b"\n"):
         raise asyncio.IncompleteReadError(line, None)
     header = _object(line, "header")
