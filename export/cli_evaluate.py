@@ -38,7 +38,12 @@ def _configure(parser: ArgumentParser) -> None:
         "--noise", metavar="DIR", nargs="+", default=[], help="more noise for _silence_ clips"
     )
     parser.add_argument(
-        "--speech", metavar="DIR", nargs="+", default=[], help="free speech for _unknown_ clips"
+        "--speech",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="free speech for _unknown_ clips, in folders named as in training: their split "
+        "follows from it",
     )
     parser.add_argument(
         "--snr",
@@ -68,12 +73,12 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
-    from ..train.data.corpus import scan
     from ..train.data.dataset import load_split
     from ..train.data.stretches import noise_pool
     from ..train.metrics import measure
     from .drawing import PICTURES
     from .evaluate import write_predictions
+    from .held_out import measured_corpus
     from .judge import check_alike, neighbours, open_judge
     from .noisy import in_noise, parse_snrs
 
@@ -91,7 +96,7 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
-    corpus = scan(*arguments.data)
+    corpus = measured_corpus(arguments.data, first.fold)
 
     def load(name: str) -> "Split":
         return load_split(

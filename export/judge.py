@@ -19,6 +19,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..train.data.dataset import Split
 from .evaluate import clip_seconds, score
+from .held_out import held_out_fold
 
 STREAMING, WHOLE = "streaming", "whole clips"
 ENSEMBLE = "ensemble"
@@ -40,6 +41,9 @@ class Judge:
     clip: float
     """Length of the clips that it was trained on, seconds."""
     multilabel: bool
+    fold: tuple[str, int]
+    """Of the data, the fold that its training held out: see
+    :func:`earmark.export.held_out.held_out_fold`."""
     about: dict[str, Any]
     """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
     ``ensemble``, or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``,
@@ -80,6 +84,7 @@ def neighbours(train: Split, clip: float) -> list[Judge]:
             train.labels,
             clip,
             train.several is not None,
+            ("", 0),
             _about(name, name, kind=name, judged=WHOLE, precision="float32", recipe={}),
             partial(posteriors, name),
         )
@@ -101,8 +106,14 @@ def _file(path: Path) -> Judge:
         teacher=manifest.teacher,
         recipe=manifest.training.get("recipe"),
     )
-    multilabel = manifest.activation == "sigmoid"
-    return Judge(manifest.labels, clip_seconds(manifest), multilabel, about, partial(score, engine))
+    return Judge(
+        manifest.labels,
+        clip_seconds(manifest),
+        manifest.activation == "sigmoid",
+        held_out_fold(manifest.training.get("recipe")),
+        about,
+        partial(score, engine),
+    )
 
 
 def _run(path: Path) -> Judge:
@@ -122,6 +133,7 @@ def _run(path: Path) -> Judge:
         run, kind = load_teacher(path), settings.kind
         parameters = sum(p.numel() for p in run.teacher.parameters())
         posteriors = partial(teacher_posteriors, run.teacher)
+    recipe = asdict(run.recipe)
     about = _about(
         str(path),
         run.recipe.name,
@@ -130,9 +142,10 @@ def _run(path: Path) -> Judge:
         precision="float32",
         parameters=parameters,
         teacher=run.info.teacher,
-        recipe=asdict(run.recipe),
+        recipe=recipe,
     )
-    return Judge(run.info.labels, run.recipe.data.clip, run.recipe.multilabel, about, posteriors)
+    fold, clip = held_out_fold(recipe), run.recipe.data.clip
+    return Judge(run.info.labels, clip, run.recipe.multilabel, fold, about, posteriors)
 
 
 def _ensemble(name: str) -> Judge:
@@ -164,11 +177,11 @@ def _ensemble(name: str) -> Judge:
         teacher=joined("teacher"),
         recipe={"members": [a["recipe"] for a in abouts]},
     ) | {"seed": ", ".join(str(a["seed"]) for a in abouts)}
-    return Judge(first.labels, first.clip, first.multilabel, about, posteriors)
+    return Judge(first.labels, first.clip, first.multilabel, first.fold, about, posteriors)
 
 
 def check_alike(first: Judge, other: Judge) -> None:
-    """Refuse to compare models of other labels or clips.
+    """Refuse to compare models of other labels, clips or folds.
 
     Raises:
         EarmarkError: they have.
@@ -181,6 +194,11 @@ def check_alike(first: Judge, other: Judge) -> None:
         raise EarmarkError(
             f"{other.about['model']}: has other labels or clips than {first.about['model']}: "
             "measure it by itself"
+        )
+    if other.fold != first.fold:
+        raise EarmarkError(
+            f"{other.about['model']}: its training held out another fold than that of "
+            f"{first.about['model']}: measure it by itself"
         )
 
 

@@ -80,8 +80,8 @@ def trial(
     The clip keeps its level. Before it lies at least as much audio as one decision depends on, and
     up to one chunk more, so that its place among the chunks is random; after it 2 s more than
     ``late``. This audio is an excerpt cut open at a random place, repeated if it is too short; it
-    fades over 20 ms towards the clip. Without excerpts it is digital silence. The end of the word
-    is estimated from the clip's level and matters to the delay and to ``late``.
+    fades over 20 ms towards the clip. Without excerpts it is digital silence. Where the
+    word is in the clip is estimated from its level: a detection before it is none of it.
 
     Args:
         engine: the model.
@@ -110,8 +110,8 @@ def trial(
     fade = np.linspace(1, 0, round(FADE_SECONDS * rate))
     around[before - len(fade) : before] = around[before - len(fade) : before] * fade
     around[before : before + len(fade)] = around[before : before + len(fade)] * fade[::-1]
-    end = before + loud(pcm, rate)[1]
-    word = Word(clip.word, before / rate, end / rate)
+    start, end = (before + place for place in loud(pcm, rate))
+    word = Word(clip.word, start / rate, end / rate)
     whole = np.concatenate([around[:before], pcm, around[before:]])
     (heard,) = trace(engine, [whole], truth=[word], group=clip.speaker)
     return heard

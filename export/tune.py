@@ -16,9 +16,10 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import MAX_OPERATING_POINTS, Decision, Manifest
 from ..runtime.sources import Piece, Source
-from ..train.data.corpus import Clip, folder_name, scan, word_clips
+from ..train.data.corpus import Clip, folder_name, word_clips
 from ..train.progress import progress
 from .det import THRESHOLDS, Curve, Trace, sweep, trace
+from .held_out import held_out_fold, measured_corpus
 from .intervals import hours_to_measure, poisson_interval, wilson_interval
 from .matching import LATE, percentile
 from .points import Frontier, frontier
@@ -114,9 +115,10 @@ def keyword_clips(
             )
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}
+    fold = held_out_fold(manifest.training.get("recipe"))
     clips = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
-        for clip in scan(folder).clips
+        for clip in measured_corpus([folder], fold).clips
         if folder_name(clip.word) in names and split in ("all", clip.split)
     ]
     if not clips:

@@ -10,6 +10,7 @@ import soundfile
 import toy_model
 from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.evaluate import clip_seconds, evaluate, score
+from earmark.export.held_out import held_out_fold, measured_corpus
 from earmark.runtime import command
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
@@ -99,6 +100,22 @@ def record(root: Path, word: str, speaker: str, hertz: float) -> str:
     (root / word).mkdir(parents=True, exist_ok=True)
     soundfile.write(root / name, ends_with(hertz, 0.2), RATE)
     return name
+
+
+def test_the_fold_that_training_held_out_is_the_validation_split(tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    for number in range(6):
+        name = root / "low" / f"{number % 3 + 1}-{number}.wav"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(name, ends_with(440, 0.2), RATE)
+    recipe = {"data": {"folds": r"(\d)-", "fold": 2}}
+    fold = held_out_fold(recipe)
+    held = {clip.path.name for clip in measured_corpus([root], fold).clips if clip.split != "train"}
+    assert held == {"2-1.wav", "2-4.wav"}
+    # Other data than those of its training keep their own split.
+    (root / "low" / "ann.wav").write_bytes((root / "low" / "2-1.wav").read_bytes())
+    assert measured_corpus([root], fold).clips == scan(root).clips
+    assert held_out_fold({"data": {"folds": "x", "fold": 0}}) == held_out_fold(None) == ("", 0)
 
 
 @pytest.fixture

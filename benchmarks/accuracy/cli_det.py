@@ -34,8 +34,8 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="DIR",
         nargs="+",
         default=[],
-        help="free speech, of which the share is heard that training leaves out, less the keywords "
-        "that its transcripts tell of",
+        help="free speech, of which the share is heard that training leaves out (the folder named "
+        "as there), less the keywords that its transcripts tell of",
     )
     parser.add_argument(
         "--other",
@@ -86,11 +86,12 @@ def _configure(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     from ...export.drawing import PICTURES, picture
     from ...export.evaluate import clip_seconds
+    from ...export.held_out import held_out_fold, measured_corpus
     from ...export.noisy import parse_snrs
     from ...runtime.engine import Engine
     from ...runtime.errors import EarmarkError
     from ...runtime.files import write_bytes
-    from ...train.data.corpus import read_sources, scan
+    from ...train.data.corpus import read_sources
     from ...train.data.dataset import load_split
     from ...train.data.stretches import noise_pool, speech_recordings
     from ...train.data.transcripts import TRANSCRIPTS, transcript_files
@@ -124,7 +125,8 @@ def _run(arguments: Namespace) -> int:
                     f"--other {folder}: {heard_before[source.name].path} was trained on "
                     f"{source.name}: name it in --speech"
                 )
-    corpus = scan(*arguments.data)
+    fold = held_out_fold(manifest.training.get("recipe"))
+    corpus = measured_corpus(arguments.data, fold)
     words = load_split(
         corpus, manifest.labels, arguments.split, clip_seconds(manifest), arguments.cache
     )
