@@ -1,6 +1,8 @@
 """Fetching an archive over HTTP: resumption, checksum, safe unpacking. Loopback only."""
 
+import errno
 import hashlib
+import http.client
 import io
 import tarfile
 import threading
@@ -115,6 +117,33 @@ def test_dropped_connections_are_resumed(server: Server, tmp_path: Path) -> None
     server.drops = 3
     download(server, tmp_path / "sc")
     assert server.seen == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
+
+
+@pytest.mark.parametrize("where", ["begin", "read"])
+def test_a_network_that_is_away_is_tried_again_and_never_called_a_disk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whole = getattr(http.client.HTTPResponse, where)
+    away = [OSError(errno.EHOSTUNREACH, "No route to host")] * 2
+
+    def answer(response: http.client.HTTPResponse, *arguments: int) -> object:
+        if away:
+            raise away.pop()
+        return whole(response, *arguments)
+
+    monkeypatch.setattr(http.client.HTTPResponse, where, answer)
+    download(server, tmp_path / "sc")
+    assert len(server.seen) == 3
+    away += [OSError(errno.EHOSTUNREACH, "No route to host")] * 9
+    found = error_of(server, tmp_path / "other")
+    assert "download failed" in found and "No route to host" in found
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+def test_a_full_disk_is_not_taken_for_the_network(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sc.partial").symlink_to("/dev/full")
+    assert error_of(server, tmp_path / "sc").endswith("free space")
+    assert len(server.seen) == 1
 
 
 def test_a_later_run_goes_on_from_the_partial_file(server: Server, tmp_path: Path) -> None:

@@ -89,3 +89,21 @@ def test_corpus_with_an_unreadable_clip_fails(tmp_path: Path, capsys) -> None:
     assert run(cli_data.corpus, tmp_path) == 0
     assert run(cli_data.corpus, tmp_path, "--decode", "--json") == 1
     assert json.loads(capsys.readouterr().out)["unreadable"] == 1
+
+
+def test_corpus_counts_and_decodes_every_class_of_a_clip(tmp_path: Path, capsys) -> None:
+    for name in ("a", "b", "c"):
+        clip(tmp_path / f"{name}.wav")
+    table = tmp_path / "clips.csv"
+    table.write_text(
+        "filename,labels,split\na.wav,dog;rain,train\nb.wav,dog,train\nc.wav,dog;rain,test\n"
+    )
+    assert run(cli_data.corpus, table, "--decode", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["words"] == {
+        "dog": {"train": 2, "validation": 0, "test": 1},
+        "rain": {"train": 1, "validation": 0, "test": 1},
+    }
+    assert report["unreadable"] == 0
+    (tmp_path / "b.wav").write_text("no audio")
+    assert run(cli_data.corpus, table, "--decode", "--json") == 1

@@ -1,7 +1,9 @@
 """Cross-validation and its baseline: every clip is judged once, by a model that did not hear it."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from earmark.runtime.errors import EarmarkError
 from earmark.train.crossval import crossval
 from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import load_split
+from earmark.train.fit import train
 from earmark.train.knn import knn_figures, knn_posteriors, pooled_mfcc
 from earmark.train.mfcc import Mfcc, MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
+from earmark.train.teachers.distill import DistillSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
@@ -110,6 +114,39 @@ def test_other_settings_and_none(
     other = ["crossval", str(recipe_file), "-o", str(tmp_path / "x"), "--against", "seed=1"]
     assert main(other) == 1
     assert "holds a run of another recipe" in capsys.readouterr().err
+
+
+def test_what_heard_the_held_out_fold_is_refused(sounds: Path, tmp_path: Path) -> None:
+    plain = recipe_for(sounds)
+    first = train(_with(plain, "data", fold=3), tmp_path / "first")
+    heard = (
+        r"first: learned from clips that are held out here: it has data\.fold = 3, this recipe 1"
+    )
+    with pytest.raises(EarmarkError, match=heard):
+        crossval({"recipe": _with(plain, "train", init=str(first))}, tmp_path / "init")
+    taught = dataclasses.replace(
+        _with(plain, "augment", views=1), distill=DistillSettings(teachers=(str(first),))
+    )
+    with pytest.raises(EarmarkError, match=heard):
+        crossval({"recipe": taught}, tmp_path / "distill")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"keywords": ["high", "low", "chirp"]}, "keywords"), ({"clip": 0.5}, r"data\.clip")],
+)
+def test_only_like_is_compared_with_like(
+    sounds: Path, tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    plain = recipe_for(sounds)
+    other = _with(plain, "data", **changes) if "clip" in changes else recipe_for(sounds, **changes)
+    with pytest.raises(EarmarkError, match=f"--against: fields? {field}"):
+        crossval({"recipe": plain, "against": other}, tmp_path)
+
+
+def _with(recipe: Recipe, section: str, **changes: Any) -> Recipe:
+    settings = dataclasses.replace(getattr(recipe, section), **changes)
+    return dataclasses.replace(recipe, **{section: settings})
 
 
 def test_data_without_folds_are_refused(sounds: Path, tmp_path: Path) -> None:

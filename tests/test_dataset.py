@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
+from earmark.train.data import decoded
 from earmark.train.data.corpus import SPLITS, hashed_split, scan
 from earmark.train.data.dataset import label_set, load_split
 from earmark.train.data.decoded import fit
@@ -246,8 +247,11 @@ def test_cache_gives_the_same_and_notices_changes(root: Path, tmp_path: Path, mo
     fresh = load_split(scan(root), LABELS, "all")
     load_split(scan(root), LABELS, "all", cache_dir=cache)
 
-    def no_decoding(*_args: object, **_kwargs: object) -> None:
-        raise AssertionError("decoded again")
+    real = decoded.read_recording
+
+    def no_decoding(recording: Path, rate: int) -> np.ndarray:
+        assert recording.name == "bad_nohash_0.wav", "decoded again"
+        return real(recording, rate)
 
     with monkeypatch.context() as patch:
         patch.setattr("earmark.train.data.decoded.read_recording", no_decoding)
@@ -261,6 +265,30 @@ def test_cache_gives_the_same_and_notices_changes(root: Path, tmp_path: Path, mo
     os.utime(changed, ns=(1, 1))
     after = load_split(scan(root), LABELS, "all", cache_dir=cache)
     assert after.pcm[after.path == str(changed)][0, 0] == 9100
+
+
+def test_what_could_not_be_read_is_tried_again(
+    root: Path, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    add_noise(root)
+    fresh, cache = load_split(scan(root), LABELS, "train"), tmp_path / "cache"
+    first = str(fresh.path[0])
+    real = decoded.read_recording
+
+    def failing(recording: Path, rate: int) -> np.ndarray:
+        if str(recording) == first:
+            raise EarmarkError(f"{recording}: cannot be read (Input/output error)")
+        return real(recording, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("earmark.train.data.decoded.read_recording", failing)
+        for _ in range(2):
+            caplog.clear()
+            assert load_split(scan(root), LABELS, "train", cache_dir=cache).skipped == 1
+            # Said again, though nothing else is decoded again.
+            assert f"skipped {first}" in caplog.text
+    healed = load_split(scan(root), LABELS, "train", cache_dir=cache)
+    assert healed.skipped == 0 and np.array_equal(healed.pcm, fresh.pcm)
 
 
 def test_an_interrupted_run_leaves_no_cache(root: Path, tmp_path: Path, monkeypatch) -> None:

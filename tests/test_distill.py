@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,6 +287,20 @@ def test_two_processes_see_what_one_sees(
         torch.testing.assert_close(value, b[key], rtol=1e-3, atol=1e-3)
 
 
+def test_a_teacher_that_was_replaced_is_noticed(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(teachers[0], teacher)
+    student = distilled(recipe, (str(teacher),))
+    train(student, tmp_path / "run")
+    train(student, tmp_path / "run")
+    shutil.rmtree(teacher)
+    shutil.copytree(teachers[1], teacher)
+    with pytest.raises(EarmarkError, match="its teachers have changed since the run began"):
+        train(student, tmp_path / "run")
+
+
 def test_teachers_of_other_words_are_refused(
     recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -390,6 +405,16 @@ def test_components_keep_what_varies_most() -> None:
     assert reduced is not None and reduced.shape == (100, 1)
     correlation = torch.corrcoef(torch.cat([reduced, signal], 1).T)[0, 1]
     assert correlation.abs() > 0.999
+
+
+def test_more_components_than_can_be_found_are_refused() -> None:
+    field = r"distill\.feature_components: 4 are more than the 3"
+    settings = DistillSettings(teachers=("x",), feature_weight=1.0, feature_components=4)
+    with pytest.raises(EarmarkError, match=f"{field} numbers in .*: set it to at most 3, or to 0"):
+        Distillation(settings, 3, 3)
+    loss = Distillation(settings, 3, 5)
+    with pytest.raises(EarmarkError, match=f"{field} clips to find them in"):
+        loss.reduce(torch.eye(3, 5))
 
 
 def test_the_cache_answers_as_the_teacher_does(

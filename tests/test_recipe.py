@@ -52,6 +52,13 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         ('name = "a"', [], "field keywords: .*required"),
         ("name = ", [], "recipe.toml: not a TOML file"),
         (GOOD, ["keywords=[]"], "field keywords"),
+        (GOOD, ["seed=-1"], "field seed: .*greater than or equal to 0"),
+        (GOOD, ["seed=4294967296"], "field seed: .*less than 4294967296"),
+        (
+            GOOD,
+            ["task=multilabel", "data.balance=natural"],
+            "field keywords: expected at least two classes in a multi-label task: name another",
+        ),
         (GOOD, ["features.sample_rate=8000"], "field features.sample_rate: expected 16000"),
         (GOOD, ["features.hop=0"], "field features.hop"),
         (GOOD, ["features.window=160"], "field features.window: expected even, longer"),

@@ -4,10 +4,12 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,19 @@ def test_the_same_corpus_gives_the_same_bytes_and_what_is_there_is_kept(
     assert gone.exists() and kept.stat().st_mtime_ns == 1
     with pytest.raises(EarmarkError, match="was made with"):
         write_shards(scan(folder), tmp_path / "out", 2.0)
+
+
+@pytest.mark.parametrize("changed", [{"speaker": "corrected"}, {"fold": 2}])
+def test_shards_are_not_kept_when_what_they_tell_has_changed(
+    folder: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    corpus = scan(folder)
+    write_shards(corpus, tmp_path / "out")
+    first = dataclasses.replace(corpus.clips[0], **changed)
+    corrected = dataclasses.replace(corpus, clips=(first, *corpus.clips[1:]))
+    assert corrected.fingerprint == corpus.fingerprint
+    with pytest.raises(EarmarkError, match="was made with"):
+        write_shards(corrected, tmp_path / "out")
 
 
 def test_how_clips_are_divided_does_not_change_the_fingerprint(
@@ -341,6 +356,16 @@ def test_one_process_learns_from_shards_what_it_learns_from_the_folder(
     for key, value in a.student.state_dict().items():
         assert torch.equal(value, b.student.state_dict()[key])
     assert a.info.clips == b.info.clips and b.info.sources == (SOURCE,)
+
+
+def test_a_class_that_cannot_be_read_is_refused_of_shards_too(folder: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "tones"
+    shutil.copytree(folder, corpus)
+    for file in (corpus / "low").iterdir():
+        file.write_bytes(b"no audio")
+    write_shards(scan(corpus), tmp_path / "out", 1.0)
+    with pytest.raises(EarmarkError, match="0 readable clips of 'low' in the train split"):
+        train(sharded(tmp_path / "out", tmp_path / "cache"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

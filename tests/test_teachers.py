@@ -140,6 +140,24 @@ def test_whats_asked_for_wrongly_is_named(tmp_path: Path, hub_folders: dict[str,
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "fits", "unfit", "expected"),
+    [
+        ("ast", 20_879, 20_880, r"1\.305 s are too long for AST: set data\.clip to at most 1\.3$"),
+        ("whisper", 479_680, 480_000, r"30 s .* Whisper: set data\.clip to at most 29\.98$"),
+        ("beats", 2800, 2799, r"short for BEATs: set data\.clip to at least 0\.175$"),
+    ],
+)
+def test_clips_of_a_length_that_a_teacher_does_not_hear_are_refused(
+    kind: str, fits: int, unfit: int, expected: str, hub_folders: dict[str, str]
+) -> None:
+    backbone = small(kind, hub_folders).eval()
+    assert backbone(noise(1, fits)).isfinite().all()
+    with pytest.raises(EarmarkError, match=expected):
+        backbone(noise(1, unfit))
+
+
+@torch.no_grad()
 def test_inputs_of_ast_equal_those_of_its_extractor(hub_folders: dict[str, str]) -> None:
     import transformers
 

@@ -167,8 +167,10 @@ def _run_corpus(arguments: Namespace) -> int:
     if arguments.decode:
         from .data.dataset import label_set, load_split
 
-        skipped = load_split(corpus, label_set(["none"]), "all").skipped
-    counts = Counter((clip.word, clip.split) for clip in corpus.clips)
+        several = any(len(clip.words) != 1 for clip in corpus.clips)
+        labels = label_set(["none"], ()) if several else label_set(["none"])
+        skipped = load_split(corpus, labels, "all", multilabel=several).skipped
+    counts = Counter((word, clip.split) for clip in corpus.clips for word in clip.words)
     speakers = {s: len({c.speaker for c in corpus.clips if c.split == s}) for s in SPLITS}
     if arguments.json:
         report = {

@@ -54,11 +54,13 @@ def crossval(recipes: Mapping[str, Recipe], folder: Path, command: str = "") -> 
         fold, mean and standard deviation.
 
     Raises:
-        EarmarkError: the data have fewer than two folds, or as :func:`earmark.train.fit.train`.
+        EarmarkError: the data have fewer than two folds, the recipes differ in their data, labels
+            or task, or as :func:`earmark.train.fit.train`, of a teacher that heard the fold.
     """
     folder = Path(folder)
     shared = {name: _with_cache(recipe, folder / "cache") for name, recipe in recipes.items()}
     first = next(iter(shared.values()))
+    _check_alike(*shared.values())
     folds = _folds(first)
     held_out: list[Split] = []
     scores: dict[str, list[Posteriors]] = {}
@@ -102,6 +104,16 @@ def _with_cache(recipe: Recipe, cache: Path) -> Recipe:
     return dataclasses.replace(recipe, data=data)
 
 
+def _check_alike(first: Recipe, *others: Recipe) -> None:
+    """Refuse recipes that are not measured on the same clips."""
+    for other in others:
+        for name in ("roots", "own", "folds", "clip", "noise", "speech"):
+            if getattr(other.data, name) != getattr(first.data, name):
+                raise EarmarkError(f"--against: field data.{name}: both must have the same")
+        if (other.labels, other.task) != (first.labels, first.task):
+            raise EarmarkError("--against: fields keywords and task: both must have the same")
+
+
 def _of_fold(recipe: Recipe, fold: int) -> Recipe:
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, fold=fold))
 
@@ -129,6 +141,7 @@ def _load(recipe: Recipe, fold: int, split: str) -> Split:
         data.cache,
         noise_roots=data.noise,
         multilabel=recipe.multilabel,
+        speech_roots=data.speech,
     )
 
 

@@ -54,8 +54,9 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         ``run_dir``.
 
     Raises:
-        EarmarkError: the corpus is missing or too small, the directory holds another run, or the
-            loss is no number.
+        EarmarkError: the corpus is missing or too small, the directory holds another run, a run to
+            start from or to be taught by has learned from the fold held out, or the loss is no
+            number.
     """
     run_dir = Path(run_dir)
     if recipe.teacher is not None:
@@ -63,10 +64,14 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     trainer = make_trainer(recipe.train, run_dir, progress)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     first = runs.load_run(recipe.train.init) if recipe.train.init else None
+    if first:
+        _check_held_out(recipe, first.path, first.recipe)
     info = run_info(material, recipe, run_dir, command, first)
     ensemble = None
     if recipe.distill is not None:
         ensemble = Ensemble.load(recipe.distill.teachers, material.labels, recipe.task)
+        for teacher in ensemble.runs:
+            _check_held_out(recipe, teacher.path, teacher.recipe)
         info = ensemble.credit(info, recipe.distill.unlabelled)
     if trainer.is_global_zero:
         runs.start(run_dir, recipe, info)
@@ -118,6 +123,17 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
         collate_fn=as_it_is,
     )
+
+
+def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
+    """Refuse a run that has learned from the clips on which this one is judged."""
+    folders = [{Path(root).resolve() for root in one.data.roots} for one in (recipe, other)]
+    folds = [(one.data.folds, one.data.fold) for one in (recipe, other)]
+    if folders[0] & folders[1] and folds[0] != folds[1]:
+        raise EarmarkError(
+            f"{path}: learned from clips that are held out here: it has data.fold = "
+            f"{other.data.fold}, this recipe {recipe.data.fold}: train it on the same fold"
+        )
 
 
 def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> None:

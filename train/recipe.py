@@ -135,7 +135,7 @@ class Recipe:
     ``keywords``, ``_unknown_`` (all other folders) and ``_silence_`` may be among them, last."""
     task: Literal["exclusive", "multilabel"] = "exclusive"
     """Whether a clip has one class (cross-entropy) or any number of them (binary cross-entropy)."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataSettings = DataSettings()
     features: MfccSettings = MfccSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -250,8 +250,13 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     )
     yield (
         "keywords",
-        "at least two classes, or data.balance = keywords, or a multi-label task",
-        (data.balance == "keywords" or recipe.multilabel or len(recipe.keywords) > 1),
+        "at least two classes in a multi-label task: name another, or leave task out",
+        not recipe.multilabel or len(recipe.keywords) > 1,
+    )
+    yield (
+        "keywords",
+        "at least two classes, or data.balance = keywords",
+        (data.balance == "keywords" or len(recipe.keywords) > 1),
     )
     yield (
         "data.leave_out",

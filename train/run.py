@@ -63,6 +63,8 @@ class RunInfo:
     """SHA-256 of the weights that training started from; empty: random ones."""
     teacher: str | None = None
     """Who taught a distilled student."""
+    teachers_sha256: tuple[str, ...] = ()
+    """Of each teacher, of all that its answers follow from besides the audio."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Validation top-1, or mean average precision, of what needs no training (see
     :mod:`earmark.train.knn`)."""
@@ -117,16 +119,24 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
     """Write the recipe and the facts of a run, or check that they are those of the run there.
 
     Raises:
-        EarmarkError: the directory holds a run of another recipe or of other data.
+        EarmarkError: the directory holds a run of another recipe, of other data or other teachers.
     """
     text = recipe_toml(recipe)
     if (path / RECIPE).exists():
         if load_recipe(path / RECIPE) != recipe:
             raise EarmarkError(f"{path}: holds a run of another recipe: choose another directory")
-        if (path / INFO).exists() and _read_info(path).fingerprint != info.fingerprint:
-            raise EarmarkError(
-                f"{path}: its data has changed since the run began: choose another directory"
-            )
+        before = _read_info(path) if (path / INFO).exists() else info
+        changed = {
+            "data has": before.fingerprint != info.fingerprint,
+            "first weights (train.init) have": before.init_sha256 != info.init_sha256,
+            # Runs of an earlier version did not note them.
+            "teachers have": before.teachers_sha256 not in ((), info.teachers_sha256),
+        }
+        for what, it_is in changed.items():
+            if it_is:
+                raise EarmarkError(
+                    f"{path}: its {what} changed since the run began: choose another directory"
+                )
         return
     write_text(path / INFO, json.dumps(asdict(info), indent=1))
     write_text(path / RECIPE, text)

@@ -27,6 +27,7 @@ def run_info(
     first: runs.Run | None = None,
 ) -> runs.RunInfo:
     """What a run notes before it begins; ``first``: the run whose weights it starts from."""
+    unlabelled = recipe.distill.unlabelled if recipe.distill else ()
     labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
         name: dict(zip(labels, split.counts.tolist(), strict=True))
@@ -43,7 +44,7 @@ def run_info(
     return runs.RunInfo(
         labels=labels,
         sources=_sources(corpus, recipe, first),
-        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
+        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech, *unlabelled),
         init_sha256=first.weights_sha256 if first else "",
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),

@@ -6,6 +6,8 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...runtime.errors import EarmarkError
@@ -86,7 +88,8 @@ def _fetch_once(url: str, partial: Path) -> None:
     headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        with _connection():
+            response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
             # The file is complete, or not the server's; the checksum will tell.
@@ -110,7 +113,7 @@ def _fetch_once(url: str, partial: Path) -> None:
         ):
             advance(start)
             received = 0
-            while block := response.read(_BLOCK):
+            while block := _read(response):
                 received += len(block)
                 if start + received > _MAX_BYTES:
                     raise EarmarkError(f"{url}: is larger than {_MAX_BYTES} bytes")
@@ -118,6 +121,23 @@ def _fetch_once(url: str, partial: Path) -> None:
                 advance(len(block))
         if received < length:
             raise http.client.IncompleteRead(b"", length - received)
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    with _connection():
+        return response.read(_BLOCK)
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """What the system says of the network, such as that no route leads there, as a ConnectionError:
+    it is an OSError like those of the disk, which no other attempt mends."""
+    try:
+        yield
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _size(path: Path) -> int:

@@ -221,7 +221,8 @@ def load_split(
             np.concatenate(number),
             np.concatenate([_shard_index(listed)[number[0]], np.full(len(pcm) - len(kept), -1)]),
             total,
-            _counts(listed, index, multilabel, extra),
+            # A process does not know what others could read.
+            _counts(kept if share == WHOLE else listed, index, multilabel, extra),
         )
     return Split(
         tuple(labels),

@@ -24,6 +24,8 @@ _CLIPPED_SHARE = 0.01
 _REPORTS = 20
 _BLOCK = 256
 _CACHE_VERSION = 1
+_UNREADABLE = -1
+"""In place of a length in the index of a cache."""
 
 
 def cached(
@@ -32,21 +34,25 @@ def cached(
     decoded: Iterator[NDArray[np.int16] | str],
     cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """All decoded recordings in one flat array, and the length of each, 0 for an unreadable one."""
+    """All decoded recordings in one flat array, and the length of each, 0 for an unreadable one.
+
+    The cache is made anew when one that could not be read can be.
+    """
     if cache_dir is None:
-        found = [np.zeros(0, np.int16), *_reported(decoded)]
+        found = [np.zeros(0, np.int16), *map(_audio, _reported(decoded))]
         return np.concatenate(found), np.array([len(pcm) for pcm in found[1:]], np.int64)
     target = Path(cache_dir) / f"{kind}-{_cache_key(recordings, kind)}.s16"
     index = target.with_suffix(".json")
-    if not (target.is_file() and index.is_file()):
+    if not (target.is_file() and index.is_file() and _still_unreadable(index, recordings)):
         lengths = []
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             for pcm in _reported(decoded):
-                lengths.append(len(pcm))
-                file.write(pcm.tobytes())
+                lengths.append(_UNREADABLE if isinstance(pcm, str) else len(pcm))
+                file.write(_audio(pcm).tobytes())
         write_text(index, json.dumps(lengths))
     try:
         counts = np.array(json.loads(index.read_text(encoding="utf-8")), np.int64)
+        counts = np.maximum(counts, 0)
         # An empty file cannot be mapped.
         empty = target.stat().st_size == 0
         flat = np.zeros(0, np.int16) if empty else np.memmap(target, np.int16, "r")
@@ -118,15 +124,36 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
-def _reported(decoded: Iterable[NDArray[np.int16] | str]) -> Iterator[NDArray[np.int16]]:
-    """The recordings, an empty one for each that cannot be read, with a word about bad ones."""
+def _still_unreadable(index: Path, recordings: Sequence[Recording]) -> bool:
+    """Whether what could not be read still cannot be, about which a word is said again."""
+    try:
+        lengths = json.loads(index.read_text(encoding="utf-8"))
+        again = [r for r, n in zip(recordings, lengths, strict=True) if n == _UNREADABLE]
+    except (OSError, ValueError, TypeError):
+        return True  # the caller tells what is wrong with it
+    tried = [_decode(recording) for recording in again]
+    if not all(isinstance(one, str) for one in tried):
+        return False
+    for _ in _reported(tried):
+        pass
+    return True
+
+
+def _audio(decoded: NDArray[np.int16] | str) -> NDArray[np.int16]:
+    return np.zeros(0, np.int16) if isinstance(decoded, str) else decoded
+
+
+def _reported(
+    decoded: Iterable[NDArray[np.int16] | str],
+) -> Iterator[NDArray[np.int16] | str]:
+    """The recordings as they are, with a word about those that cannot be read or are clipped."""
     clipped = bad = 0
     for pcm in decoded:
         if isinstance(pcm, str):
             bad += 1
             if bad <= _REPORTS:
                 _LOG.warning("skipped %s", pcm)
-            yield np.zeros(0, np.int16)
+            yield pcm
             continue
         # The mean of a mask is slow on 13,000 clips, and few of them ever reach full scale.
         peaks = len(pcm) and (pcm.max() == 32767 or pcm.min() == -32768)

@@ -63,12 +63,15 @@ def write_shards(corpus: Corpus, folder: Path, shard_mb: float = SHARD_MB) -> di
     groups["noise"] = [_item(corpus, sound, None) for sound in corpus.noise]
     _check_names([item for items in groups.values() for item in items])
     sources = json.dumps([asdict(s) for s in corpus.sources], indent=1, ensure_ascii=False)
+    # The fingerprint knows nothing of speakers and folds.
+    told = [(item.name, item.about) for items in groups.values() for item in items]
     made_of = {
         "format": _FORMAT,
         "fingerprint": corpus.fingerprint,
         "shard_mb": shard_mb,
         # They stand in every shard.
         "sources": hashlib.sha256(sources.encode()).hexdigest(),
+        "told": hashlib.sha256(json.dumps(told).encode()).hexdigest(),
     }
     claim(folder, _NOTE, made_of)
     written: dict[str, int] = {}

@@ -312,7 +312,11 @@ def _decode_noise(
 
 
 def _named(roots: Iterable[str | os.PathLike[str]], what: str) -> list[tuple[Path, str]]:
-    """The audio files of folders, each with a name that does not tell where its folder lies."""
+    """The audio files of folders, each with a name that does not tell where its folder lies.
+
+    The folder's own name is part of it, and so of the split: under another name recordings that a
+    model was trained on may be among those that measure it.
+    """
     named = []
     for root in map(Path, roots):
         found = find_audio(root)

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from ...runtime.errors import EarmarkError
 from ..augment import Mixture
 from ..posteriors import posteriors
 from .teacher import Outputs
@@ -82,6 +83,9 @@ class Distillation(nn.Module):
             student_width: of the student's embedding.
             teacher_width: of the teachers' embeddings, one after the other.
             multilabel: whether a clip may have several classes.
+
+        Raises:
+            EarmarkError: more components are wanted than the teachers' embeddings have numbers.
         """
         super().__init__()
         self.settings = settings
@@ -90,6 +94,8 @@ class Distillation(nn.Module):
         self.register_buffer("mean", torch.zeros(teacher_width), persistent=False)
         self.register_buffer("components", torch.eye(teacher_width), persistent=False)
         self.projection: nn.Linear | None = None
+        if self.matches:
+            self._check_components(teacher_width, "numbers in the teachers' embeddings")
         if self.matches and settings.features == "cosine":
             width = settings.feature_components or teacher_width
             # Apart from the generator that makes the student, which is then the same without it.
@@ -105,14 +111,26 @@ class Distillation(nn.Module):
         """Find the principal components of the teachers' embeddings, [clips, width].
 
         Their signs and scale do not matter to either likeness.
+
+        Raises:
+            EarmarkError: more components are wanted than there are clips.
         """
         count = self.settings.feature_components
+        self._check_components(len(embeddings), "clips to find them in")
         centred = embeddings.float()
         mean = centred.mean(0)
         self.mean.copy_(mean)
         if count:
             _, _, basis = torch.linalg.svd(centred - mean, full_matrices=False)
             self.components = basis[:count].T.contiguous().to(self.components.device)
+
+    def _check_components(self, most: int, what: str) -> None:
+        count = self.settings.feature_components
+        if count > most:
+            raise EarmarkError(
+                f"field distill.feature_components: {count} are more than the {most} {what}: set "
+                f"it to at most {most}, or to 0"
+            )
 
     def targets(self, outputs: Sequence[Outputs]) -> Targets:
         """The targets of a batch from what each teacher says of it."""

@@ -84,6 +84,7 @@ class Ensemble:
         return dataclasses.replace(
             info,
             teacher=" + ".join(run.title for run in self.runs),
+            teachers_sha256=tuple(run.digest for run in self.runs),
             sources=tuple(dict.fromkeys(sources)),
         )
 

@@ -18,7 +18,7 @@ from ...runtime.manifest import Source
 # Before transformers, which imports torchaudio by itself.
 from ..torchaudio_import import torchaudio as _torchaudio  # noqa: F401
 from . import kaldi
-from .teacher import Backbone
+from .teacher import SAMPLE_RATE, Backbone
 
 try:
     import transformers
@@ -49,6 +49,8 @@ class Ast(Backbone):
         self.width = model.config.hidden_size
 
     def features(self, wav: Tensor) -> Tensor:
+        # What is left over after the last hop makes no frame.
+        _check_length("AST", wav, kaldi.WINDOW + self.model.config.max_length * kaldi.HOP - 1)
         return (kaldi.log_mel(wav, "hanning") - self._MEAN) / (2 * self._DEVIATION)
 
     def encode(self, features: Tensor) -> Tensor:
@@ -87,7 +89,10 @@ class Whisper(Backbone):
 
     def features(self, wav: Tensor) -> Tensor:
         # Silence after the clip reaches into the last of its frames.
-        frames = math.ceil(wav.shape[1] / self._HOP) + self._FFT // (2 * self._HOP) + 1
+        after = self._FFT // (2 * self._HOP) + 1
+        length = 2 * self.model.config.max_source_positions
+        _check_length("Whisper", wav, (length - after) * self._HOP)
+        frames = math.ceil(wav.shape[1] / self._HOP) + after
         padded = F.pad(wav, (0, frames * self._HOP - wav.shape[1]))
         spectrum = torch.stft(padded, self._FFT, self._HOP, window=self.window, return_complex=True)
         power = spectrum[..., :frames].abs().square().transpose(1, 2)
@@ -145,6 +150,16 @@ class WavLm(Backbone):
         yield self.model.feature_extractor
         yield self.model.feature_projection
         yield from _layers(self.model)
+
+
+def _check_length(name: str, wav: Tensor, most: int) -> None:
+    """Refuse clips of more than ``most`` samples, whose ends the model could not hear."""
+    if wav.shape[1] > most:
+        hundredths = math.floor(100 * most / SAMPLE_RATE)
+        raise EarmarkError(
+            f"clips of {wav.shape[1] / SAMPLE_RATE:g} s are too long for {name}: "
+            f"set data.clip to at most {hundredths / 100:g}"
+        )
 
 
 def _layers(model: nn.Module) -> nn.ModuleList:

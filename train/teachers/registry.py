@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ...runtime.errors import EarmarkError
 from ...runtime.manifest import Source
 from ..mfcc import MfccSettings
-from . import beats, beats_checkpoints, speech_embedding
+from . import beats, beats_checkpoints, kaldi, speech_embedding
 from .bcresnet import BcResNet
 from .beats_file import BeatsConfig
 from .cnn2d import Cnn2d
 from .convtransformer import ConvTransformer
 from .settings import PRETRAINED, TeacherSettings
 from .speech_embedding import SpeechEmbedding
-from .teacher import Backbone, seeded
+from .teacher import SAMPLE_RATE, Backbone, seeded
 
 _OWN: dict[str, type[Cnn2d] | type[ConvTransformer] | type[BcResNet]] = {
     "cnn2d": Cnn2d,
@@ -39,6 +39,12 @@ class BeatsBackbone(Backbone):
         self.width = model.config.encoder_embed_dim
 
     def features(self, wav: Tensor) -> Tensor:
+        least = kaldi.WINDOW + (self.model.config.input_patch_size - 1) * kaldi.HOP
+        if wav.shape[1] < least:
+            raise EarmarkError(
+                f"clips of {wav.shape[1] / SAMPLE_RATE:g} s are too short for BEATs: set data.clip "
+                f"to at least {least / SAMPLE_RATE:g}"
+            )
         return beats.fbank(wav)
 
     def encode(self, features: Tensor) -> Tensor:
