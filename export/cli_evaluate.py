@@ -96,7 +96,12 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
-    corpus = measured_corpus(arguments.data, first.fold)
+    folds = sorted({fold for judge in judges for fold in judge.folds})
+    corpus, *others = (measured_corpus(arguments.data, fold) for fold in folds)
+    if any(other.clips != corpus.clips for other in others):
+        raise EarmarkError(
+            "the models' trainings held out other folds of --data: measure each by itself"
+        )
 
     def load(name: str) -> "Split":
         return load_split(

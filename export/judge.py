@@ -41,8 +41,8 @@ class Judge:
     clip: float
     """Length of the clips that it was trained on, seconds."""
     multilabel: bool
-    fold: tuple[str, int]
-    """Of the data, the fold that its training held out: see
+    folds: frozenset[tuple[str, int]]
+    """Of the data, the folds that its training held out, one for each model: see
     :func:`earmark.export.held_out.held_out_fold`."""
     about: dict[str, Any]
     """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
@@ -84,7 +84,7 @@ def neighbours(train: Split, clip: float) -> list[Judge]:
             train.labels,
             clip,
             train.several is not None,
-            ("", 0),
+            frozenset(),
             _about(name, name, kind=name, judged=WHOLE, precision="float32", recipe={}),
             partial(posteriors, name),
         )
@@ -110,7 +110,7 @@ def _file(path: Path) -> Judge:
         manifest.labels,
         clip_seconds(manifest),
         manifest.activation == "sigmoid",
-        held_out_fold(manifest.training.get("recipe")),
+        frozenset([held_out_fold(manifest.training.get("recipe"))]),
         about,
         partial(score, engine),
     )
@@ -144,8 +144,8 @@ def _run(path: Path) -> Judge:
         teacher=run.info.teacher,
         recipe=recipe,
     )
-    fold, clip = held_out_fold(recipe), run.recipe.data.clip
-    return Judge(run.info.labels, clip, run.recipe.multilabel, fold, about, posteriors)
+    folds, clip = frozenset([held_out_fold(recipe)]), run.recipe.data.clip
+    return Judge(run.info.labels, clip, run.recipe.multilabel, folds, about, posteriors)
 
 
 def _ensemble(name: str) -> Judge:
@@ -177,11 +177,12 @@ def _ensemble(name: str) -> Judge:
         teacher=joined("teacher"),
         recipe={"members": [a["recipe"] for a in abouts]},
     ) | {"seed": ", ".join(str(a["seed"]) for a in abouts)}
-    return Judge(first.labels, first.clip, first.multilabel, first.fold, about, posteriors)
+    folds = frozenset[tuple[str, int]]().union(*(member.folds for member in members))
+    return Judge(first.labels, first.clip, first.multilabel, folds, about, posteriors)
 
 
 def check_alike(first: Judge, other: Judge) -> None:
-    """Refuse to compare models of other labels, clips or folds.
+    """Refuse to compare models of other labels or clips.
 
     Raises:
         EarmarkError: they have.
@@ -194,11 +195,6 @@ def check_alike(first: Judge, other: Judge) -> None:
         raise EarmarkError(
             f"{other.about['model']}: has other labels or clips than {first.about['model']}: "
             "measure it by itself"
-        )
-    if other.fold != first.fold:
-        raise EarmarkError(
-            f"{other.about['model']}: its training held out another fold than that of "
-            f"{first.about['model']}: measure it by itself"
         )
 
 

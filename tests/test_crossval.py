@@ -131,6 +131,14 @@ def test_what_heard_the_held_out_fold_is_refused(sounds: Path, tmp_path: Path) -
         crossval({"recipe": taught}, tmp_path / "distill")
 
 
+def test_how_folds_are_told_does_not_matter_where_none_is_held_out(
+    sounds: Path, tmp_path: Path
+) -> None:
+    plain = recipe_for(sounds)
+    first = train(plain, tmp_path / "first")
+    train(_with(_with(plain, "data", folds=""), "train", init=str(first)), tmp_path / "second")
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [({"keywords": ["high", "low", "chirp"]}, "keywords"), ({"clip": 0.5}, r"data\.clip")],

@@ -118,6 +118,25 @@ def test_the_fold_that_training_held_out_is_the_validation_split(tmp_path: Path)
     assert held_out_fold({"data": {"folds": "x", "fold": 0}}) == held_out_fold(None) == ("", 0)
 
 
+def test_models_of_other_folds_are_compared_on_other_data_alone(
+    tmp_path: Path, verbs: None, capsys
+) -> None:
+    models = []
+    for fold in (1, 2):
+        training = {"recipe": {"data": {"folds": r"(\d)-", "fold": fold}}}
+        path = toy_model.save(tmp_path / f"{fold}.onnx", training=training)
+        models.append(str(path))
+    folds, other = tmp_path / "folds", tmp_path / "other"
+    for root, name in ((folds, "{}-a.wav"), (other, "ann_nohash_{}.wav")):
+        (root / "low").mkdir(parents=True)
+        for number in (1, 2):
+            soundfile.write(root / "low" / name.format(number), ends_with(440, 0.2), RATE)
+    assert main(["evaluate", *models, "--data", str(other), "--split", "all"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", *models, "--data", str(folds), "--split", "all"]) == 1
+    assert "held out other folds of --data" in capsys.readouterr().err
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     return str(toy_model.save(tmp_path / "toy.onnx"))

@@ -128,8 +128,7 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
 def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
     """Refuse a run that has learned from the clips on which this one is judged."""
     folders = [{Path(root).resolve() for root in one.data.roots} for one in (recipe, other)]
-    folds = [(one.data.folds, one.data.fold) for one in (recipe, other)]
-    if folders[0] & folders[1] and folds[0] != folds[1]:
+    if folders[0] & folders[1] and other.data.fold != recipe.data.fold:
         raise EarmarkError(
             f"{path}: learned from clips that are held out here: it has data.fold = "
             f"{other.data.fold}, this recipe {recipe.data.fold}: train it on the same fold"

@@ -63,6 +63,8 @@ class RunInfo:
     """SHA-256 of the weights that training started from; empty: random ones."""
     teacher: str | None = None
     """Who taught a distilled student."""
+    unlabelled_sha256: str = ""
+    """As ``fingerprint``, over the files of the audio without labels; empty: there is none."""
     teachers_sha256: tuple[str, ...] = ()
     """Of each teacher, of all that its answers follow from besides the audio."""
     baselines: dict[str, float] = field(default_factory=dict)
@@ -129,7 +131,8 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
         changed = {
             "data has": before.fingerprint != info.fingerprint,
             "first weights (train.init) have": before.init_sha256 != info.init_sha256,
-            # Runs of an earlier version did not note them.
+            # Runs of an earlier version noted neither.
+            "unlabelled audio has": before.unlabelled_sha256 not in ("", info.unlabelled_sha256),
             "teachers have": before.teachers_sha256 not in ((), info.teachers_sha256),
         }
         for what, it_is in changed.items():

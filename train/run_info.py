@@ -44,7 +44,8 @@ def run_info(
     return runs.RunInfo(
         labels=labels,
         sources=_sources(corpus, recipe, first),
-        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech, *unlabelled),
+        fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
+        unlabelled_sha256=data_fingerprint(corpus, *unlabelled) if unlabelled else "",
         init_sha256=first.weights_sha256 if first else "",
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),

@@ -204,9 +204,11 @@ class Mqtt(Sink):
             self._publish()
 
     def finish(self, stopped: Callable[[], bool]) -> None:
-        end = time.monotonic() + CLOSE_SECONDS  # to connect, which may not have happened yet
-        while self._owed() and not stopped() and (self._connected or time.monotonic() < end):
+        end = time.monotonic() + CLOSE_SECONDS  # to connect, for the first time or again
+        while self._owed() and not stopped() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
+            if self._connected:
+                end = time.monotonic() + CLOSE_SECONDS
         self._given_up = not self._connected and time.monotonic() >= end
 
     def close(self) -> None:
