@@ -96,12 +96,7 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
-    folds = sorted({fold for judge in judges for fold in judge.folds})
-    corpus, *others = (measured_corpus(arguments.data, fold) for fold in folds)
-    if any(other.clips != corpus.clips for other in others):
-        raise EarmarkError(
-            "the models' trainings held out other folds of --data: measure each by itself"
-        )
+    corpus = measured_corpus(arguments.data, {fold for judge in judges for fold in judge.folds})
 
     def load(name: str) -> "Split":
         return load_split(

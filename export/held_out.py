@@ -1,9 +1,10 @@
 """The clips that a model is measured on, in the splits that its training had."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.errors import EarmarkError
 from ..train.data.corpus import Corpus, scan
 
 
@@ -19,18 +20,27 @@ def held_out_fold(recipe: Any) -> tuple[str, int]:
     return (folds, fold) if isinstance(folds, str) and isinstance(fold, int) and fold else ("", 0)
 
 
-def measured_corpus(roots: Sequence[str | Path], fold: tuple[str, int]) -> Corpus:
+def measured_corpus(roots: Sequence[str | Path], folds: Iterable[tuple[str, int]]) -> Corpus:
     """The clips of some data, the fold that training held out being the validation split.
 
     Args:
         roots: as of :func:`earmark.train.data.corpus.scan`.
-        fold: as of :func:`held_out_fold`. Data that have other folds, or none, keep their split:
-            they are not what the model was trained on.
+        folds: of each model, as of :func:`held_out_fold`. Data that have other folds, or none, keep
+            their split: they are not what the model was trained on.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.data.corpus.scan`.
+        EarmarkError: the models held out other clips of these data; or as
+            :func:`earmark.train.data.corpus.scan`.
     """
-    pattern, number = fold
+    corpus, *others = (_split_by(roots, *fold) for fold in sorted(set(folds)))
+    if any(other.clips != corpus.clips for other in others):
+        raise EarmarkError(
+            "the models' trainings held out other folds of --data: measure each by itself"
+        )
+    return corpus
+
+
+def _split_by(roots: Sequence[str | Path], pattern: str, number: int) -> Corpus:
     corpus = scan(*roots)
     if not number:
         return corpus

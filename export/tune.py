@@ -118,7 +118,7 @@ def keyword_clips(
     fold = held_out_fold(manifest.training.get("recipe"))
     clips = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
-        for clip in measured_corpus([folder], fold).clips
+        for clip in measured_corpus([folder], [fold]).clips
         if folder_name(clip.word) in names and split in ("all", clip.split)
     ]
     if not clips:

@@ -110,11 +110,13 @@ def test_the_fold_that_training_held_out_is_the_validation_split(tmp_path: Path)
         soundfile.write(name, ends_with(440, 0.2), RATE)
     recipe = {"data": {"folds": r"(\d)-", "fold": 2}}
     fold = held_out_fold(recipe)
-    held = {clip.path.name for clip in measured_corpus([root], fold).clips if clip.split != "train"}
+    held = {
+        clip.path.name for clip in measured_corpus([root], [fold]).clips if clip.split != "train"
+    }
     assert held == {"2-1.wav", "2-4.wav"}
     # Other data than those of its training keep their own split.
     (root / "low" / "ann.wav").write_bytes((root / "low" / "2-1.wav").read_bytes())
-    assert measured_corpus([root], fold).clips == scan(root).clips
+    assert measured_corpus([root], [fold]).clips == scan(root).clips
     assert held_out_fold({"data": {"folds": "x", "fold": 0}}) == held_out_fold(None) == ("", 0)
 
 

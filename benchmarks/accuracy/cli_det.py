@@ -125,8 +125,8 @@ def _run(arguments: Namespace) -> int:
                     f"--other {folder}: {heard_before[source.name].path} was trained on "
                     f"{source.name}: name it in --speech"
                 )
-    fold = held_out_fold(manifest.training.get("recipe"))
-    corpus = measured_corpus(arguments.data, fold)
+    folds = {held_out_fold(engine.manifest.training.get("recipe")) for engine in engines}
+    corpus = measured_corpus(arguments.data, folds)
     words = load_split(
         corpus, manifest.labels, arguments.split, clip_seconds(manifest), arguments.cache
     )
