@@ -11,6 +11,7 @@ from .audio import MAX_AMPLITUDE, as_pcm, copy_pcm
 from .backends import backend as backends
 from .decision import Decider
 from .errors import EarmarkError, first_line
+from .files import read_bounded
 from .gate import Gate
 from .graph_check import check_graph
 from .manifest import METADATA_KEY, Decision, Manifest
@@ -361,7 +362,7 @@ def _read(path: Path) -> bytes:
                 f"{path}: has {size} bytes, more than the {MAX_MODEL_BYTES} of the largest model"
             )
         with path.open("rb") as file:
-            data = file.read(MAX_MODEL_BYTES + 1)
+            data = read_bounded(file, MAX_MODEL_BYTES)
     except FileNotFoundError as error:
         if path == DEFAULT_MODEL:
             raise EarmarkError(

@@ -2,15 +2,16 @@
 text is read up to a limit."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import EarmarkError
 
 MAX_TEXT_BYTES = 64 << 20
 """Largest text that is read: a list of a million clips."""
+_PIECE = 1 << 18
 
 
 @contextmanager
@@ -24,6 +25,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         EarmarkError: ``target`` is a folder or device, its folder cannot be made or written, or the
             disk is full.
     """
+    # What only listens writes no files, and does without the memory of what this imports.
+    import tempfile
+
     # A link stays one: what it points to is replaced.
     final = Path(os.path.realpath(target))
     if final.exists() and not final.is_file():
@@ -51,6 +55,19 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_bounded(file: BinaryIO, limit: int) -> bytes:
+    """What is left of a file, to its end or one byte beyond ``limit``, whichever comes first.
+
+    In pieces: ``file.read(limit + 1)`` asks the system for the memory of the limit at once, which
+    a small device may not have to give.
+    """
+    pieces, left = [], limit + 1
+    while left and (piece := file.read(min(left, _PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
 def read_text(path: str | os.PathLike[str], limit: int = MAX_TEXT_BYTES) -> str:
     """Read a file as UTF-8, if it is no larger than ``limit`` bytes.
 
@@ -59,7 +76,7 @@ def read_text(path: str | os.PathLike[str], limit: int = MAX_TEXT_BYTES) -> str:
     """
     try:
         with Path(path).open("rb") as file:
-            data = file.read(limit + 1)
+            data = read_bounded(file, limit)
         if len(data) > limit:
             raise EarmarkError(f"{path}: cannot be read (larger than {limit} bytes)")
         return str(data, "utf-8")

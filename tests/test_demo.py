@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_left_alone(
     assert main(["demo", "-o", str(tmp_path)]) == 1
     assert main(["demo", "-o", str(tmp_path / "letter.txt")]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"earmark: {tmp_path}: holds other files: name another folder with -o",
+        f"earmark: {tmp_path}: holds other files: name another folder",
         f"earmark: {tmp_path / 'letter.txt'}: not a folder that can be used (Not a directory)",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -311,6 +312,17 @@ def test_bad_models_are_refused_on_one_line(
         Engine(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_model_asks_for_little_memory(tmp_path: Path) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx")
+    tracemalloc.start()
+    try:
+        Engine(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:

@@ -193,6 +193,14 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
         synthesize(KEYWORDS, folder, seed=5)
 
 
+def test_a_word_of_an_earlier_call_that_sounds_like_a_keyword_is_refused(tmp_path: Path) -> None:
+    synthesize(["yes"], tmp_path, other=["write", "no"], clips=1, workers=1)
+    synthesize(["stop"], tmp_path, other=["no"], clips=1, workers=1)
+    with pytest.raises(EarmarkError, match=f"^{tmp_path / 'write'}: sounds like a keyword"):
+        synthesize(["right"], tmp_path, other=["no"], clips=1, workers=1)
+    synthesize(["write"], tmp_path, other=["no"], clips=1, workers=1)
+
+
 def test_missing_voice_data_is_one_line(tmp_path: Path) -> None:
     code = f"""
 import espeakng_loader

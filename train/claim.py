@@ -29,7 +29,7 @@ def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
         if found != wanted:
             raise EarmarkError(
                 f"{folder}: was made with {json.dumps(found)}: use the same settings, remove it, "
-                "or name another folder with -o"
+                "or name another folder"
             )
         return
     try:
@@ -37,5 +37,5 @@ def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
     except OSError as error:
         raise EarmarkError(f"{folder}: not a folder that can be used ({error.strerror})") from error
     if taken:
-        raise EarmarkError(f"{folder}: holds other files: name another folder with -o")
+        raise EarmarkError(f"{folder}: holds other files: name another folder")
     write_text(note, json.dumps(wanted) + "\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...runtime.errors import EarmarkError
-from ...runtime.files import write_bytes
+from ...runtime.files import read_bounded, write_bytes
 
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
@@ -107,7 +107,7 @@ def _unpacked(tarball: Path) -> dict[str, bytes]:
     """The files in a tarball, read by name and size, so that nothing else is ever unpacked."""
     try:
         with tarball.open("rb") as file:
-            data = file.read(MAX_TARBALL_BYTES + 1)
+            data = read_bounded(file, MAX_TARBALL_BYTES)
     except OSError as error:
         raise EarmarkError(f"{tarball}: cannot be read ({error.strerror or error})") from error
     integrity = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()

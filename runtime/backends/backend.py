@@ -1,6 +1,5 @@
 """What runs the graph of a model file: onnxruntime, or numpy where there is no onnxruntime."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,8 +14,6 @@ from ..onnx_file import OnnxFile
 VARIABLE = "EARMARK_BACKEND"
 """The environment variable that chooses a backend where a program does not."""
 BACKENDS = ("onnxruntime", "numpy")
-
-_LOG = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, float32 [rows, ...], C order."""
@@ -87,7 +84,12 @@ def _missing() -> bool:
     try:
         _import()
     except EarmarkError as error:
-        _LOG.warning("earmark: %s: numpy runs the model, which takes more of the processor", error)
+        # Half a megabyte, for what most devices never say.
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "earmark: %s: numpy runs the model, which takes more of the processor", error
+        )
         return True
     return False
 

@@ -112,8 +112,8 @@ def synthesize(
         workers: processes; None for one per processor.
 
     Raises:
-        EarmarkError: unusable words, language or numbers, a folder made with other settings, a
-            full disk, or eSpeak NG does not load.
+        EarmarkError: unusable words, language or numbers, a folder made with other settings or
+            with a word that sounds like a keyword, a full disk, or eSpeak NG does not load.
     """
     label_set(keywords)
     if not 1 <= clips <= 100_000:
@@ -127,6 +127,7 @@ def synthesize(
     claim(
         folder, _SETTINGS_FILE, {"seed": seed, "language": language, "clip_seconds": clip_seconds}
     )
+    _check_earlier_words(folder, [*keywords, *others], keywords, engine, voices)
     write_source(folder, SOURCE)
 
     plan = _plan(folder, keywords, others, clips, seed, voices, engine.variants)
@@ -214,6 +215,23 @@ def _other_words(
             raise EarmarkError(f"other word {word!r}: sounds like a keyword: leave it out")
     label_set(other or ["none"])
     return tuple(other)
+
+
+def _check_earlier_words(
+    folder: Path,
+    words: Sequence[str],
+    keywords: Sequence[str],
+    engine: Synthesizer,
+    voices: Sequence[str],
+) -> None:
+    """Raises EarmarkError: another word of an earlier call sounds like one of the keywords now."""
+    spoken = {folder_name(word) for word in words}
+    earlier = [p.name.replace("_", " ") for p in folder.glob("[!_]*/") if p.name not in spoken]
+    for word in sorted(_homophones(earlier, keywords, engine, voices)):
+        raise EarmarkError(
+            f"{folder / folder_name(word)}: sounds like a keyword, but stands for another word: "
+            "remove it, or name another folder"
+        )
 
 
 def _homophones(
