@@ -16,6 +16,7 @@ from earmark.train.run import read_history
 from earmark.train.teach import teach, warm_cosine
 from earmark.train.teachers import registry
 from earmark.train.teachers.bcresnet import BcResNet
+from earmark.train.teachers.credits import credit
 from earmark.train.teachers.run import load_teacher
 from earmark.train.teachers.settings import TeacherSettings
 from earmark.train.teachers.teacher import Backbone, Teacher, parameter_groups
@@ -194,7 +195,6 @@ def test_beats_is_the_mean_of_its_tokens() -> None:
     wav = noise(2, 16000)
     expected = backbone.model.extract_features(wav).mean(1)  # pyright: ignore
     torch.testing.assert_close(backbone(wav), expected)
-    assert backbone.source is not None and backbone.source.role == "teacher"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,30 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "licence"),
+    [
+        (TeacherSettings(kind="beats", weights="x/BEATs_iter3.pt"), "the weights have none"),
+        (TeacherSettings(kind="beats", weights="mine.pt"), "the weights have none"),
+        (TeacherSettings(kind="speech_embedding", weights="x.onnx"), "CC BY-NC-SA 4.0"),
+        (TeacherSettings(kind="ast", weights="x"), "BSD-3-Clause"),
+        (TeacherSettings(kind="whisper", weights="x"), "Apache-2.0"),
+        (TeacherSettings(kind="wavlm", weights="x"), "the weights have none"),
+        (TeacherSettings(kind="beats", random=True), None),
+        (TeacherSettings(kind="wavlm", random=True), None),
+        (TeacherSettings(kind="cnn2d"), None),
+    ],
+)
+def test_released_weights_are_credited_to_their_makers(
+    settings: TeacherSettings, licence: str | None
+) -> None:
+    source = credit(settings)
+    if licence is None:
+        assert source is None
+    else:
+        assert source and source.role == "teacher" and licence in source.licence
+
+
 @pytest.mark.parametrize("kind", SMALL)
 def test_teachers_learn(recipe: Recipe, tmp_path: Path, kind: str) -> None:
     settings = SMALL[kind]
@@ -229,7 +253,9 @@ def test_teachers_learn(recipe: Recipe, tmp_path: Path, kind: str) -> None:
     assert history[-1]["loss"] < history[0]["loss"]
     loaded = load_teacher(run)
     assert loaded.title == f"tones ({kind})" and loaded.info.command == "command"
-    assert [s.role for s in loaded.sources] == ["teacher", "training data"]
+    made, data = loaded.sources
+    assert (made.role, data.role) == ("teacher", "training data")
+    assert made.name == ("BEATs" if kind == "beats" else loaded.title)
     measured = json.loads((run / "evaluation.json").read_text())
     assert measured["top1"] == pytest.approx(history[-1]["accuracy"], abs=1e-4)
     assert measured["parameters"] == sum(p.numel() for p in loaded.teacher.parameters())

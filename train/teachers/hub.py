@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.errors import EarmarkError
-from ...runtime.manifest import Source
 
 # Before transformers, which imports torchaudio by itself.
 from ..torchaudio_import import torchaudio as _torchaudio  # noqa: F401
@@ -36,9 +35,6 @@ class Ast(Backbone):
     for that of Speech Commands: shorter clips cost as much.
     """
 
-    source = Source(
-        "AST", "BSD-3-Clause", "teacher", "https://github.com/YuanGongND/ast", "Yuan Gong et al."
-    )
     # Mean and standard deviation of AudioSet's log mel energies, which every released model uses.
     _MEAN, _DEVIATION = -4.2677393, 4.5689974
 
@@ -70,9 +66,6 @@ class Whisper(Backbone):
     Input is padded to 30 s, as the model was trained: shorter clips cost as much.
     """
 
-    source = Source(
-        "Whisper", "Apache-2.0", "teacher", "https://github.com/openai/whisper", "OpenAI"
-    )
     _FFT, _HOP = 400, 160
     mel_filters: Tensor
     window: Tensor
@@ -117,14 +110,6 @@ class Whisper(Backbone):
 
 class WavLm(Backbone):
     """WavLM (Chen et al. 2022) on raw audio, averaged over tokens."""
-
-    source = Source(
-        "WavLM",
-        "MIT (the repository's; the weights have none of their own)",
-        "teacher",
-        "https://github.com/microsoft/unilm/tree/master/wavlm",
-        "Microsoft",
-    )
 
     def __init__(self, model: Any, normalise: bool) -> None:
         """``normalise``: give every clip a mean of 0 and a deviation of 1, as the large model was

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...runtime.errors import EarmarkError
-from ...runtime.manifest import Source
 from ..mfcc import MfccSettings
-from . import beats, beats_checkpoints, kaldi, speech_embedding
+from . import beats, kaldi, speech_embedding
 from .bcresnet import BcResNet
 from .beats_file import BeatsConfig
 from .cnn2d import Cnn2d
@@ -31,10 +28,9 @@ KINDS = (*PRETRAINED, *_OWN)
 class BeatsBackbone(Backbone):
     """BEATs, averaged over its tokens."""
 
-    def __init__(self, model: beats.Beats, source: Source) -> None:
+    def __init__(self, model: beats.Beats) -> None:
         super().__init__()
         self.model = model
-        self.source = source
         self.config = {"kind": "beats", "model": asdict(model.config)}
         self.width = model.config.encoder_embed_dim
 
@@ -78,10 +74,10 @@ def load(name: str, weights: str = "", *, random: bool = False, seed: int = 0) -
     if random == bool(weights):
         raise EarmarkError(f"teacher {name!r}: name its weights, or ask for random ones")
     if name == "beats":
-        return (_random_beats(beats.RELEASED, seed) if random else _released_beats(weights)).eval()
+        model = beats.random(beats.RELEASED, seed) if random else beats.load(weights)
+        return BeatsBackbone(model).eval()
     if name == "speech_embedding":
-        fresh = partial(SpeechEmbedding, released=False)
-        return (seeded(seed, fresh) if random else speech_embedding.load(weights)).eval()
+        return (seeded(seed, SpeechEmbedding) if random else speech_embedding.load(weights)).eval()
     from . import hub
 
     if random:
@@ -108,24 +104,11 @@ def rebuild(config: dict[str, Any]) -> Backbone:
     shape = dict(config)
     kind = shape.pop("kind")
     if kind == "beats":
-        return BeatsBackbone(beats.Beats(BeatsConfig(**shape["model"])), _BEATS)
+        return BeatsBackbone(beats.Beats(BeatsConfig(**shape["model"])))
     if kind == "speech_embedding":
-        return SpeechEmbedding(**shape)
+        return SpeechEmbedding()
     if kind in PRETRAINED:
         from . import hub
 
         return hub.from_config(kind, shape)
     return _OWN[kind](MfccSettings(**shape.pop("features")), **shape)
-
-
-_BEATS = Source("BEATs", "MIT", "teacher", beats_checkpoints.OFFICIAL, "Microsoft")
-
-
-def _random_beats(config: BeatsConfig, seed: int) -> Backbone:
-    return BeatsBackbone(beats.random(config, seed), _BEATS)
-
-
-def _released_beats(path: str) -> Backbone:
-    name = Path(path).stem
-    known = name in beats_checkpoints.CHECKPOINTS
-    return BeatsBackbone(beats.load(path), beats_checkpoints.source(name) if known else _BEATS)

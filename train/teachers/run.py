@@ -22,6 +22,7 @@ from ..posteriors import posteriors
 from ..progress import progress
 from ..recipe import Recipe, load_recipe
 from . import registry
+from .credits import credit
 from .student import student_teacher
 from .teacher import Teacher
 
@@ -51,9 +52,8 @@ class TeacherRun:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The teacher itself, and what it learned from."""
-        made = self.teacher.backbone.source or Source(
-            self.title, "none of its own: that of its training data", "teacher"
-        )
+        made = credit(self.recipe.teacher) if self.recipe.teacher else None
+        made = made or Source(self.title, "none of its own: that of its training data", "teacher")
         return (made, *self.info.sources)
 
 

@@ -39,11 +39,9 @@ class SpeechEmbedding(Backbone):
     mel_filters: Tensor
     window: Tensor
 
-    def __init__(self, released: bool = True) -> None:
-        """``released``: the weights are going to be Google's, and not fresh ones."""
+    def __init__(self) -> None:
         super().__init__()
-        self.config = {"kind": "speech_embedding", "released": released}
-        self.source = speech_embedding_file.SOURCE if released else None
+        self.config = {"kind": "speech_embedding"}
         self.width = 2 * WINDOW_WIDTH
         # Channels last: less time on a CPU.
         self.network = _network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

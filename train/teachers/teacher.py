@@ -6,8 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ...runtime.manifest import Source
-
 SAMPLE_RATE = 16_000
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,8 +26,6 @@ class Backbone(nn.Module):
     """Numbers in an embedding."""
     config: dict[str, Any]
     """Plain values that :func:`earmark.train.teachers.registry.rebuild` makes the same shape of."""
-    source: Source | None = None
-    """Who made its weights, and their licence; None where it starts from random numbers."""
 
     def features(self, wav: Tensor) -> Tensor:
         """Of clips [batch, samples] at 16 kHz in [-1, 1): [batch, frames, bands] in float32, or
