@@ -139,6 +139,16 @@ def test_several_labels_and_none(tmp_path: Path) -> None:
         load_split(corpus, ["dog bark", "rain"], "train", 0.1)
 
 
+def test_two_tables_of_a_folder_have_its_noise_once(tmp_path: Path) -> None:
+    clip(tmp_path / "_background_noise_" / "hum.wav")
+    tables = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for table in tables:
+        name = f"{table.stem}.wav"
+        clip(tmp_path / name)
+        write_table(table, ["filename", "label"], [[name, "dog"]])
+    assert scan(*tables).noise == (tmp_path / "_background_noise_" / "hum.wav",)
+
+
 def test_labels_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     clip(tmp_path / "a.wav")
     head = ["filename", "category"]

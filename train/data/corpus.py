@@ -217,7 +217,12 @@ def scan(
         raise EarmarkError(f"{paths[0]}: no clip in fold {fold} (there are folds {known})")
     _check_speakers(clips)
     return Corpus(
-        tuple(places), tuple(clips), tuple(noise), tuple(dict.fromkeys(sources)), digest.hexdigest()
+        tuple(places),
+        tuple(clips),
+        # Two tables of one folder have the same noise beside them.
+        tuple(dict.fromkeys(noise)),
+        tuple(dict.fromkeys(sources)),
+        digest.hexdigest(),
     )
 
 
