@@ -1,6 +1,7 @@
 """Whole files or none: output is written under a temporary name and renamed when complete, and
 text is read up to a limit."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         EarmarkError: ``target`` is a folder or device, its folder cannot be made or written, or the
             disk is full.
     """
-    # What only listens writes no files, and does without the memory of what this imports.
+    # A program that imports the engine alone writes no files, and does without 0.6 MB.
     import tempfile
 
     # A link stays one: what it points to is replaced.
@@ -61,11 +62,11 @@ def read_bounded(file: BinaryIO, limit: int) -> bytes:
     In pieces: ``file.read(limit + 1)`` asks the system for the memory of the limit at once, which
     a small device may not have to give.
     """
-    pieces, left = [], limit + 1
+    found, left = io.BytesIO(), limit + 1
     while left and (piece := file.read(min(left, _PIECE))):
-        pieces.append(piece)
+        found.write(piece)
         left -= len(piece)
-    return b"".join(pieces)
+    return found.getvalue()
 
 
 def read_text(path: str | os.PathLike[str], limit: int = MAX_TEXT_BYTES) -> str:

@@ -1,11 +1,12 @@
 """Output files: whole or not at all."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.files import atomic_path, read_text, write_bytes, write_text
+from earmark.runtime.files import atomic_path, read_bounded, read_text, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -83,6 +84,24 @@ def test_text_is_read_up_to_a_limit(tmp_path: Path) -> None:
         read_text(path)
     with pytest.raises(EarmarkError, match="cannot be read"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, 99_999, 100_000, 100_001, 1 << 30])
+def test_a_pipe_is_read_in_pieces_to_its_end_or_a_byte_beyond_the_limit(limit: int) -> None:
+    content = bytes(range(250)) * 400
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=write_all, args=(writing, content))
+    writer.start()
+    with os.fdopen(reading, "rb") as file:
+        assert read_bounded(file, limit) == content[: limit + 1]
+        file.read()
+    writer.join()
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        for start in range(0, len(content), 30_000):
+            file.write(content[start : start + 30_000])
 
 
 def test_a_message_is_one_printable_line() -> None:

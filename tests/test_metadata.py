@@ -4,12 +4,14 @@ import csv
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import load_split
 from earmark.train.data.metadata import read_rows
+from earmark.train.data.stretches import noise_pool
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,13 +142,17 @@ def test_several_labels_and_none(tmp_path: Path) -> None:
 
 
 def test_two_tables_of_a_folder_have_its_noise_once(tmp_path: Path) -> None:
-    clip(tmp_path / "_background_noise_" / "hum.wav")
+    hum = tmp_path / "_background_noise_" / "hum.wav"
+    hum.parent.mkdir()
+    soundfile.write(hum, np.full(30 * 16000, 0.1), 16000)
     tables = [tmp_path / "one.csv", tmp_path / "two.csv"]
     for table in tables:
         name = f"{table.stem}.wav"
         clip(tmp_path / name)
         write_table(table, ["filename", "label"], [[name, "dog"]])
-    assert scan(*tables).noise == (tmp_path / "_background_noise_" / "hum.wav",)
+    corpus = scan(*tables)
+    assert corpus.noise == (hum,)
+    assert len(noise_pool(corpus, "train")) == len(noise_pool(scan(tables[0]), "train")) == 1
 
 
 def test_labels_are_part_of_the_fingerprint(tmp_path: Path) -> None:

@@ -201,6 +201,15 @@ def test_a_word_of_an_earlier_call_that_sounds_like_a_keyword_is_refused(tmp_pat
     synthesize(["write"], tmp_path, other=["no"], clips=1, workers=1)
 
 
+def test_other_folders_beside_those_of_earlier_calls_are_left_alone(tmp_path: Path) -> None:
+    synthesize(["yes"], tmp_path, other=["no"], clips=1, workers=1)
+    for name in ("Yes", "Write", "write (2)"):
+        shutil.copytree(tmp_path / "no", tmp_path / name)
+    (tmp_path / "write").mkdir()
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    synthesize(["yes", "right"], tmp_path, other=["no"], clips=1, workers=1)
+
+
 def test_missing_voice_data_is_one_line(tmp_path: Path) -> None:
     code = f"""
 import espeakng_loader

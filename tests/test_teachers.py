@@ -14,7 +14,7 @@ from earmark.train.mfcc import MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import read_history
 from earmark.train.teach import teach, warm_cosine
-from earmark.train.teachers import registry
+from earmark.train.teachers import registry, speech_embedding_file
 from earmark.train.teachers.bcresnet import BcResNet
 from earmark.train.teachers.credits import credit
 from earmark.train.teachers.run import load_teacher
@@ -217,27 +217,38 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    ("settings", "licence"),
+    ("settings", "name", "licence"),
     [
-        (TeacherSettings(kind="beats", weights="x/BEATs_iter3.pt"), "the weights have none"),
-        (TeacherSettings(kind="beats", weights="mine.pt"), "the weights have none"),
-        (TeacherSettings(kind="speech_embedding", weights="x.onnx"), "CC BY-NC-SA 4.0"),
-        (TeacherSettings(kind="ast", weights="x"), "BSD-3-Clause"),
-        (TeacherSettings(kind="whisper", weights="x"), "Apache-2.0"),
-        (TeacherSettings(kind="wavlm", weights="x"), "the weights have none"),
-        (TeacherSettings(kind="beats", random=True), None),
-        (TeacherSettings(kind="wavlm", random=True), None),
-        (TeacherSettings(kind="cnn2d"), None),
+        (TeacherSettings(kind="beats", weights="x/BEATs_iter3.pt"), "BEATs_iter3", "have none"),
+        (TeacherSettings(kind="beats", weights="mine.pt"), "BEATs", "have none"),
+        (
+            TeacherSettings(kind="speech_embedding", weights="x.onnx"),
+            speech_embedding_file.SOURCE.name,
+            "CC BY-NC-SA 4.0",
+        ),
+        (TeacherSettings(kind="ast", weights="x"), "AST", "BSD-3-Clause"),
+        (TeacherSettings(kind="whisper", weights="x"), "Whisper", "Apache-2.0"),
+        (TeacherSettings(kind="wavlm", weights="x"), "WavLM", "have none"),
     ],
 )
 def test_released_weights_are_credited_to_their_makers(
-    settings: TeacherSettings, licence: str | None
+    settings: TeacherSettings, name: str, licence: str
 ) -> None:
     source = credit(settings)
-    if licence is None:
-        assert source is None
-    else:
-        assert source and source.role == "teacher" and licence in source.licence
+    assert source and (source.name, source.role) == (name, "teacher")
+    assert licence in source.licence
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TeacherSettings(kind="beats", random=True),
+        TeacherSettings(kind="wavlm", random=True),
+        TeacherSettings(kind="cnn2d"),
+    ],
+)
+def test_random_weights_are_credited_to_nobody(settings: TeacherSettings) -> None:
+    assert credit(settings) is None
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -205,7 +205,7 @@ def _reason(found: Survey, network: Network) -> str:
         return (
             f"{choice} Neither runs in real time on an edge device: it is the teacher there, and "
             "the CNN below what it teaches and what is deployed, in int8. `earmark plan --device "
-            "gpu` writes the recipe of the teacher; with `augment.views = 8` and "
+            "gpu` writes the recipe of the teacher; with `augment.views = 16` and "
             '`distill.teachers = ["its run"]` here, it teaches.'
         )
     return (

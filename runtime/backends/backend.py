@@ -84,7 +84,7 @@ def _missing() -> bool:
     try:
         _import()
     except EarmarkError as error:
-        # Half a megabyte, for what most devices never say.
+        # For what most programs never say, an engine alone would hold 0.2 MB more.
         import logging
 
         logging.getLogger(__name__).warning(

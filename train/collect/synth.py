@@ -226,11 +226,18 @@ def _check_earlier_words(
 ) -> None:
     """Raises EarmarkError: another word of an earlier call sounds like one of the keywords now."""
     spoken = {folder_name(word) for word in words}
-    earlier = [p.name.replace("_", " ") for p in folder.glob("[!_]*/") if p.name not in spoken]
-    for word in sorted(_homophones(earlier, keywords, engine, voices)):
+    earlier = {
+        path.name.replace("_", " "): path
+        for path in folder.glob("[!_]*/")
+        if folder_name(path.name) not in spoken
+        # By the names of Earmark's own folders alone: what else is there was not made here.
+        and folder_name(path.name) == path.name
+        and any(path.glob("*.wav"))
+    }
+    for word in sorted(_homophones([*earlier], keywords, engine, voices)):
         raise EarmarkError(
-            f"{folder / folder_name(word)}: sounds like a keyword, but stands for another word: "
-            "remove it, or name another folder"
+            f"{earlier[word]}: sounds like a keyword, but stands for another word: remove it, or "
+            "name another folder"
         )
 
 

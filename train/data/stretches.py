@@ -110,10 +110,9 @@ def noise_stretches(
     # A recording goes by its path below the folder it was found in, wherever that folder lies, and
     # in a shard by its name there.
     named: list[tuple[Recording, str]] = [
-        (path, path.relative_to(root).as_posix())
-        for root in corpus.roots
+        (path, path.relative_to(_innermost(path, corpus.roots)).as_posix())
         for path in corpus.noise
-        if isinstance(path, Path) and path.is_relative_to(root)
+        if isinstance(path, Path)
     ]
     named += [(sound, sound.name) for sound in corpus.noise if isinstance(sound, Member)]
     named += _named(noise_roots, "noise recordings")
@@ -125,6 +124,11 @@ def noise_stretches(
             place = recording.path if isinstance(recording, Member) else recording
             stretches.append(Stretch(place, name, start, pcm[start:stop]))
     return stretches
+
+
+def _innermost(path: Path, roots: Iterable[Path]) -> Path:
+    """The root that a file was found in, of those that lie within one another."""
+    return max((r for r in roots if path.is_relative_to(r)), key=lambda root: len(root.parts))
 
 
 def speech_stretches(

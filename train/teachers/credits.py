@@ -27,5 +27,9 @@ def credit(settings: TeacherSettings) -> Source | None:
         name = Path(settings.weights).stem
         known = name in beats_checkpoints.CHECKPOINTS
         return beats_checkpoints.source(name if known else "BEATs")
-    others = {"ast": _AST, "whisper": _WHISPER, "wavlm": _WAVLM}
-    return others.get(settings.kind, speech_embedding_file.SOURCE)
+    return {
+        "ast": _AST,
+        "whisper": _WHISPER,
+        "wavlm": _WAVLM,
+        "speech_embedding": speech_embedding_file.SOURCE,
+    }[settings.kind]
