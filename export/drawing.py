@@ -15,15 +15,17 @@ PICTURES = (".png", ".svg", ".pdf")
 """Suffixes of the files that pictures can be written to."""
 
 
-def keyword_styles(keywords: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of the line of each keyword, as matplotlib takes them."""
+def line_style(place: int) -> dict[str, Any]:
+    """Colour and dashes of the line of that number, from 0, as matplotlib takes them."""
     return {
-        keyword: {
-            "color": PALETTE[place % len(PALETTE)],
-            "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
-        }
-        for place, keyword in enumerate(keywords)
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
     }
+
+
+def keyword_styles(keywords: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The looks of the line of each keyword."""
+    return {keyword: line_style(place) for place, keyword in enumerate(keywords)}
 
 
 def picture(figure: "Figure", form: str = "png") -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...export.drawing import PALETTE, picture
+from ...export.drawing import line_style, picture
 from ...export.judge import STREAMING
 from ...export.noisy import snr_name
 from ...runtime.errors import EarmarkError
@@ -241,9 +241,8 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
             snrs,
             [of_seeds["mean"] for of_seeds in found],
             yerr=[of_seeds["standard_deviation"] for of_seeds in found],
-            color=PALETTE[place % len(PALETTE)],
+            **line_style(place),
             marker="o" if one.streamed else "s",
-            linestyle="-" if one.streamed else ":",
             capsize=2,
             label=f"{one.title}, {f'{size:,} parameters, ' if size else ''}{one.first['judged']}",
         )
@@ -253,7 +252,7 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     # Below the axes: there are often more lines than room beside them.
-    figure.legend(loc="outside lower left", frameon=False, fontsize=7)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=7, handlelength=4)
     return figure
 
 
