@@ -229,9 +229,9 @@ def _check_earlier_words(
     earlier = {
         path.name.replace("_", " "): path
         for path in folder.glob("[!_]*/")
-        if folder_name(path.name) not in spoken
-        # By the names of Earmark's own folders alone: what else is there was not made here.
-        and folder_name(path.name) == path.name
+        if path.name not in spoken
+        # What bears another name than a folder of Earmark's was not made here.
+        and path.name == folder_name(path.name)
         and any(path.glob("*.wav"))
     }
     for word in sorted(_homophones([*earlier], keywords, engine, voices)):
