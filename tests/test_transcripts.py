@@ -196,6 +196,26 @@ def test_transcribe_finds_a_word_and_what_sounds_the_same(
     assert json.loads(capsys.readouterr().out)["heard"] == 0
 
 
+def test_what_is_heard_does_not_depend_on_what_was_heard_before(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    engine = synthesizer()
+    low, high = (
+        engine.speak(text, "en-us", words_per_minute=speed, pitch=pitch, pitch_range=50)
+        for text, speed, pitch in (
+            ("now go to the right and stop there at once", 140, 20),
+            ("she had your dark suit in greasy wash water all year", 190, 80),
+        )
+    )
+    for folder in ("alone", "after"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "b.wav", low, engine.rate)
+    soundfile.write(tmp_path / "after" / "a.wav", high, engine.rate)
+    alone, after = (tmp_path / folder for folder in ("alone", "after"))
+    for folder in (alone, after):
+        assert main(["transcribe", str(folder), "--workers", "1"]) == 0
+    assert read_transcripts(alone)["b"] == read_transcripts(after)["b"]
+
+
 def test_transcribe_names_a_folder_without_audio(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

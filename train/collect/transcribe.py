@@ -161,6 +161,8 @@ def _transcript(path: Path) -> Transcript | str:
     """What is said in a recording, or why it cannot be read."""
     assert _recogniser is not None
     decoder, same = _recogniser
+    # What was heard before would shift its means: a word's time followed from who was first.
+    decoder.reinit_feat()
     said: list[Said] = []
     try:
         audio = to_int16(read_audio(path, _RATE))
