@@ -39,7 +39,8 @@ def with_cache(recipe: Recipe, folder: Path) -> Recipe:
 
 @pytest.fixture(scope="module")
 def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return with_cache(tiny_recipe(corpus), tmp_path_factory.mktemp("cache"))
+    learns = tiny_recipe(corpus, optimizer="muon", learning_rate=0.01)
+    return with_cache(learns, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

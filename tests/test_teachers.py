@@ -255,7 +255,8 @@ def test_random_weights_are_credited_to_nobody(settings: TeacherSettings) -> Non
 def test_teachers_learn(recipe: Recipe, tmp_path: Path, kind: str) -> None:
     settings = SMALL[kind]
     if kind == "bcresnet":
-        settings = dataclasses.replace(settings, optimizer="sgd")
+        train = dataclasses.replace(recipe.train, optimizer="sgd")
+        recipe = dataclasses.replace(recipe, train=train)
     if kind == "beats":
         settings = dataclasses.replace(settings, head_epochs=2, backbone_rate=0.1, layer_decay=0.7)
     run = teach(dataclasses.replace(recipe, teacher=settings), tmp_path / "run", "command")

@@ -22,6 +22,7 @@ from .draws import Draws
 from .gather import least
 from .lightning_import import pl
 from .metrics import watched
+from .optimizers import by_decay, make_optimizer
 from .recipe import Recipe
 from .seen import SeenViews
 from .student import Student, whole_steps
@@ -273,14 +274,8 @@ class StudentLesson(Lesson):
 
     def configure_optimizers(self) -> Any:
         settings = self.recipe.train
-        # Norms and biases are not decayed (Goyal et al. 2017).
-        decayed = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-            settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
+        groups = by_decay({"params": list(self.parameters())}, settings.weight_decay)
+        optimizer = make_optimizer(settings.optimizer, groups, settings.learning_rate)
         # The schedule divides by the length of each of its two phases.
         steps = max(3, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -20,6 +20,7 @@ from .augment import AugmentSettings
 from .data.dataset import label_set
 from .data.decoded import SAMPLE_RATE
 from .mfcc import MfccSettings
+from .optimizers import OptimizerName
 from .student import StudentSettings
 from .teachers.distill import DistillSettings
 from .teachers.settings import PRETRAINED, TeacherSettings
@@ -88,7 +89,7 @@ class DataSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainSettings:
-    """Optimizer (AdamW, one cosine cycle after a linear warm-up) and loop."""
+    """Optimizer (one cosine cycle after a warm-up) and loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 100
     steps_per_epoch: Annotated[int, Field(ge=0)] = 0
@@ -96,6 +97,9 @@ class TrainSettings:
     need this, as an epoch of theirs is only a step or two."""
     batch: Annotated[int, Field(ge=2)] = 128
     """Clips per step on each device."""
+    optimizer: OptimizerName = "adamw"
+    """``muon``: AdamW, and Muon for the weights of 2-D convolutions, of which a student is made;
+    ``sgd`` has a momentum of 0.9."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     warmup: Share = 0.05

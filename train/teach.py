@@ -20,6 +20,7 @@ from .fit import fit, make_trainer
 from .gather import gathered
 from .lesson import Lesson, label_loss
 from .metrics import classification, multilabel
+from .optimizers import by_decay, make_optimizer
 from .recipe import Recipe
 from .run_info import run_info
 from .teachers import registry
@@ -27,7 +28,6 @@ from .teachers.run import SHAPE, WEIGHTS, teacher_posteriors
 from .teachers.teacher import Teacher, parameter_groups
 
 EVALUATION = "evaluation.json"
-_MOMENTUM = 0.9
 _CLIP_NORM = 5.0
 
 
@@ -115,11 +115,8 @@ class TeacherLesson(Lesson):
         groups = parameter_groups(
             self.teacher, settings.learning_rate, teacher.backbone_rate, teacher.layer_decay
         )
-        groups = [part for group in groups for part in _by_decay(group, settings.weight_decay)]
-        if teacher.optimizer == "sgd":
-            optimizer: Any = torch.optim.SGD(groups, settings.learning_rate, _MOMENTUM)
-        else:
-            optimizer = torch.optim.AdamW(groups, settings.learning_rate)
+        groups = [part for group in groups for part in by_decay(group, settings.weight_decay)]
+        optimizer = make_optimizer(settings.optimizer, groups, settings.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warm_cosine(step, steps, settings.warmup)
@@ -136,16 +133,6 @@ def warm_cosine(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + float(np.cos(np.pi * min(1.0, (step - rise) / max(1, steps - rise)))))
-
-
-def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
-    """A group in two: norms and biases are not decayed (Goyal et al. 2017)."""
-    shapes = {True: decay, False: 0.0}
-    parts = [
-        group | {"params": [p for p in group["params"] if (p.ndim > 1) == wide], "weight_decay": w}
-        for wide, w in shapes.items()
-    ]
-    return [part for part in parts if part["params"]]
 
 
 def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:

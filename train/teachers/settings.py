@@ -44,5 +44,3 @@ class TeacherSettings:
     """Learning rate of the network's last layer, as a share of the head's."""
     layer_decay: Share = 1.0
     """Learning rate of a layer, as a share of that of the layer after it."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` has a momentum of 0.9."""

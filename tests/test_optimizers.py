@@ -1,0 +1,101 @@
+"""Which weights Muon moves, and how far."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from earmark.train.optimizers import by_decay, make_optimizer, orthogonal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+RATE, DECAY = 0.01, 0.1
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, (1, 3)), nn.Flatten()
+    return nn.Sequential(*layers, nn.LazyLinear(4))
+
+
+def learn(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        x = torch.randn(5, 1, 7, 9, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        optimizer.step()
+
+
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=50, deadline=None)
+def test_singular_values_come_near_one(rows: int, columns: int, scale: float, seed: int) -> None:
+    # Of a known shape: what is a thousandth of the largest may stay small.
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(n, n, generator=generator) for n in (rows, columns))
+    few = min(rows, columns)
+    values = torch.linspace(0.2, 1, few)
+    left, right = torch.linalg.qr(left).Q[:, :few], torch.linalg.qr(right).Q[:, :few]
+    made = orthogonal(scale * left * values @ right.T)
+    assert made.shape == (rows, columns)
+    # The same singular vectors, with other values.
+    values = left.T @ made @ right
+    assert ((values.diagonal() > 0.6) & (values.diagonal() < 1.3)).all()
+    assert (values - values.diagonal().diag()).abs().max() < 1e-3
+
+
+def test_nothing_turns_what_is_zero() -> None:
+    assert not orthogonal(torch.zeros(3, 4)).any()
+
+
+def test_only_convolutions_leave_the_rule_of_adamw() -> None:
+    start = network()
+    start(torch.zeros(1, 1, 7, 9))
+    trained = {}
+    for name in ("adamw", "muon"):
+        trained[name] = copy.deepcopy(start)
+        groups = by_decay({"params": list(trained[name].parameters())}, DECAY)
+        learn(trained[name], make_optimizer(name, groups, RATE), 1)
+    adamw, muon = (dict(trained[name].named_parameters()) for name in ("adamw", "muon"))
+    for name, before in start.named_parameters():
+        assert torch.equal(adamw[name], muon[name]) == (before.ndim != 4), name
+        if before.ndim == 4:
+            moved = muon[name] - before * (1 - RATE * DECAY)
+            # As far as AdamW moves it, which is by the rate at its first step; less where the rank
+            # is below the shorter side, as the last layer's gradient is here.
+            assert 0.1 * RATE < moved.square().mean().sqrt() < 0.3 * RATE
+
+
+def test_a_state_that_was_saved_goes_on(tmp_path: Path) -> None:
+    def ready() -> tuple[nn.Module, torch.optim.Optimizer]:
+        made = network()
+        made(torch.zeros(1, 1, 7, 9))
+        groups = by_decay({"params": list(made.parameters())}, DECAY)
+        return made, make_optimizer("muon", groups, RATE)
+
+    whole, optimizer = ready()
+    learn(whole, optimizer, 3)
+    torch.save([whole.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    learn(whole, optimizer, 2)
+    resumed, optimizer = ready()
+    network_state, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(network_state)
+    optimizer.load_state_dict(state)
+    learn(resumed, optimizer, 2)
+    for ours, theirs in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_losses_fall(name: str) -> None:
+    made = network()
+    x = torch.randn(5, 1, 7, 9)
+    before = made(x).square().mean().item()
+    groups = by_decay({"params": list(made.parameters())}, 0.0)
+    learn(made, make_optimizer(name, groups, RATE), 30)  # pyright: ignore[reportArgumentType]
+    assert made(x).square().mean().item() < before
