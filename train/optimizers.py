@@ -43,7 +43,7 @@ class Muon(torch.optim.AdamW):
     The moving average of a weight's gradient, a matrix with a row for each output channel, moves
     the weight as if all of its singular values were equal. Steps are as long as AdamW's (Liu et al.
     2025, "Muon is scalable for LLM training"), so that one learning rate and one weight decay serve
-    both.
+    both. ``torch.optim.Muon`` takes matrices alone, and would need a second optimizer beside it.
     """
 
     @torch.no_grad()
@@ -67,7 +67,6 @@ class Muon(torch.optim.AdamW):
             # AdamW's names, which it looks for when a state is loaded.
             state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(gradient)
-        state["step"] += 1
         average = state["exp_avg"].lerp_(gradient, 1 - _MUON_MOMENTUM)
         update = orthogonal(gradient.lerp(average, _MUON_MOMENTUM).flatten(1))
         weight.mul_(1 - rate * decay)
@@ -79,8 +78,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     Newton-Schulz iteration."""
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.float()
-    x = (x.T if tall else x) / x.norm().clamp_min(1e-7)
+    x = (matrix.T if tall else matrix) / matrix.norm().clamp_min(1e-7)
     for _ in range(_STEPS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
