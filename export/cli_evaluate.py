@@ -78,7 +78,7 @@ def _run(arguments: Namespace) -> int:
     from ..train.metrics import measure
     from .drawing import PICTURES
     from .evaluate import write_predictions
-    from .held_out import measured_corpus
+    from .held_out import check_folders, measured_corpus
     from .judge import check_alike, neighbours, open_judge
     from .noisy import in_noise, parse_snrs
 
@@ -96,7 +96,10 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
-    corpus = measured_corpus(arguments.data, {fold for judge in judges for fold in judge.folds})
+    trained = [one for judge in judges for one in judge.trained]
+    check_folders(trained, "--noise", arguments.noise)
+    check_folders(trained, "--speech", arguments.speech)
+    corpus = measured_corpus(arguments.data, trained)
 
     def load(name: str) -> "Split":
         return load_split(

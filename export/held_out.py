@@ -1,38 +1,99 @@
-"""The clips that a model is measured on, in the splits that its training had."""
+"""What a model's training held out, so that a model is measured on that and on nothing else."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..runtime.errors import EarmarkError
-from ..train.data.corpus import Corpus, scan
+from ..runtime.manifest import Source
+from ..train.data.corpus import Corpus, read_sources, scan
+from ..train.data.transcripts import TRANSCRIPTS
 
 
-def held_out_fold(recipe: Any) -> tuple[str, int]:
-    """``data.folds`` and ``data.fold`` of a recipe as a manifest has it; ("", 0) where it has none.
+@dataclass(frozen=True)
+class Trained:
+    """What a training had, as far as it decides what was held out."""
+
+    model: str
+    """Path, for errors."""
+    fold: tuple[str, int]
+    """``data.folds`` and ``data.fold`` of the recipe; ("", 0) where it has none."""
+    folders: frozenset[str]
+    """Names of the folders of noise and of free speech."""
+    sources: frozenset[str]
+    """Names of the works that recordings came from."""
+
+    @classmethod
+    def of(cls, model: str, recipe: Any, sources: Iterable[Source]) -> Self:
+        """
+        Args:
+            model: its path.
+            recipe: plain values, as a manifest has it.
+            sources: those of the manifest or of the run.
+        """
+        data = recipe.get("data") if isinstance(recipe, dict) else None
+        data = data if isinstance(data, dict) else {}
+        folds, number = data.get("folds"), data.get("fold")
+        fold = ("", 0)
+        if isinstance(folds, str) and isinstance(number, int) and number:
+            fold = (folds, number)
+        folders = [*_texts(data.get("speech")), *_texts(data.get("noise"))]
+        return cls(
+            model,
+            fold,
+            frozenset(Path(folder).name for folder in folders),
+            # Who wrote down what is said is named too, and has no recordings.
+            frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
+        )
+
+    def knows(self, folder: str) -> set[str]:
+        """The works that recordings of a folder come from and that trained the model too.
+
+        Raises:
+            EarmarkError: the folder's ``sources.json`` is damaged.
+        """
+        return {source.name for source in read_sources(Path(folder))} & self.sources
+
+
+def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str]) -> None:
+    """Refuse folders of noise or free speech that bear another name than in training: which of
+    their recordings were held out follows from it.
 
     Args:
-        recipe: plain values.
+        trained: of each model.
+        option: that names the folders, for errors.
+        folders: of which a split is to be measured.
+
+    Raises:
+        EarmarkError: a folder has another name; or as :meth:`Trained.knows`.
     """
-    data = recipe.get("data") if isinstance(recipe, dict) else None
-    data = data if isinstance(data, dict) else {}
-    folds, fold = data.get("folds"), data.get("fold")
-    return (folds, fold) if isinstance(folds, str) and isinstance(fold, int) and fold else ("", 0)
+    for model in trained:
+        for folder in folders:
+            known = model.knows(folder)
+            if known and Path(folder).name not in model.folders:
+                what = " and ".join(sorted(known))
+                names = " or ".join(sorted(model.folders)) or "data.roots"
+                raise EarmarkError(
+                    f"{option} {folder}: {model.model} was trained on {what} as {names}, and which "
+                    "of it is held out follows from that name: name the folder as it was"
+                )
 
 
-def measured_corpus(roots: Sequence[str | Path], folds: Iterable[tuple[str, int]]) -> Corpus:
+def measured_corpus(roots: Sequence[str | Path], trained: Iterable[Trained]) -> Corpus:
     """The clips of some data, the fold that training held out being the validation split.
 
     Args:
         roots: as of :func:`earmark.train.data.corpus.scan`.
-        folds: of each model, as of :func:`held_out_fold`. Data that have other folds, or none, keep
-            their split: they are not what the model was trained on.
+        trained: of each model. Data that have other folds, or none, keep their split: they are not
+            what the model was trained on.
 
     Raises:
         EarmarkError: the models held out other clips of these data; or as
             :func:`earmark.train.data.corpus.scan`.
     """
-    corpus, *others = (_split_by(roots, *fold) for fold in sorted(set(folds)))
+    folds = {model.fold for model in trained}
+    corpus, *others = (_split_by(roots, *fold) for fold in sorted(folds))
     if any(other.clips != corpus.clips for other in others):
         raise EarmarkError(
             "the models' trainings held out other folds of --data: measure each by itself"
@@ -48,3 +109,8 @@ def _split_by(roots: Sequence[str | Path], pattern: str, number: int) -> Corpus:
     if number not in named.folds or not all(clip.fold for clip in named.clips):
         return corpus
     return scan(*roots, folds=pattern, fold=number)
+
+
+def _texts(values: Any) -> list[str]:
+    values = values if isinstance(values, (list, tuple)) else []
+    return [value for value in values if isinstance(value, str)]

@@ -19,7 +19,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..train.data.dataset import Split
 from .evaluate import clip_seconds, score
-from .held_out import held_out_fold
+from .held_out import Trained
 
 STREAMING, WHOLE = "streaming", "whole clips"
 ENSEMBLE = "ensemble"
@@ -41,9 +41,8 @@ class Judge:
     clip: float
     """Length of the clips that it was trained on, seconds."""
     multilabel: bool
-    folds: frozenset[tuple[str, int]]
-    """Of the data, the folds that its training held out, one for each model: see
-    :func:`earmark.export.held_out.held_out_fold`."""
+    trained: tuple[Trained, ...]
+    """What the training of each of its models had."""
     about: dict[str, Any]
     """Plain values: ``model`` (the path), ``name``, ``kind`` (``student``, the kind of a teacher,
     ``ensemble``, or the name of a baseline), ``judged``, ``precision``, ``parameters``, ``bytes``,
@@ -84,7 +83,7 @@ def neighbours(train: Split, clip: float) -> list[Judge]:
             train.labels,
             clip,
             train.several is not None,
-            frozenset(),
+            (),
             _about(name, name, kind=name, judged=WHOLE, precision="float32", recipe={}),
             partial(posteriors, name),
         )
@@ -110,7 +109,7 @@ def _file(path: Path) -> Judge:
         manifest.labels,
         clip_seconds(manifest),
         manifest.activation == "sigmoid",
-        frozenset([held_out_fold(manifest.training.get("recipe"))]),
+        (Trained.of(str(engine.path), manifest.training.get("recipe"), manifest.sources),),
         about,
         partial(score, engine),
     )
@@ -144,8 +143,9 @@ def _run(path: Path) -> Judge:
         teacher=run.info.teacher,
         recipe=recipe,
     )
-    folds, clip = frozenset([held_out_fold(recipe)]), run.recipe.data.clip
-    return Judge(run.info.labels, clip, run.recipe.multilabel, folds, about, posteriors)
+    trained = (Trained.of(str(path), recipe, run.info.sources),)
+    clip, multilabel = run.recipe.data.clip, run.recipe.multilabel
+    return Judge(run.info.labels, clip, multilabel, trained, about, posteriors)
 
 
 def _ensemble(name: str) -> Judge:
@@ -177,8 +177,8 @@ def _ensemble(name: str) -> Judge:
         teacher=joined("teacher"),
         recipe={"members": [a["recipe"] for a in abouts]},
     ) | {"seed": ", ".join(str(a["seed"]) for a in abouts)}
-    folds = frozenset[tuple[str, int]]().union(*(member.folds for member in members))
-    return Judge(first.labels, first.clip, first.multilabel, folds, about, posteriors)
+    trained = tuple(one for member in members for one in member.trained)
+    return Judge(first.labels, first.clip, first.multilabel, trained, about, posteriors)
 
 
 def check_alike(first: Judge, other: Judge) -> None:

@@ -19,7 +19,7 @@ from ..runtime.sources import Piece, Source
 from ..train.data.corpus import Clip, folder_name, word_clips
 from ..train.progress import progress
 from .det import THRESHOLDS, Curve, Trace, sweep, trace
-from .held_out import held_out_fold, measured_corpus
+from .held_out import Trained, measured_corpus
 from .intervals import hours_to_measure, poisson_interval, wilson_interval
 from .matching import LATE, percentile
 from .points import Frontier, frontier
@@ -115,10 +115,10 @@ def keyword_clips(
             )
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}
-    fold = held_out_fold(manifest.training.get("recipe"))
+    trained = Trained.of(manifest.name, manifest.training.get("recipe"), manifest.sources)
     clips = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
-        for clip in measured_corpus([folder], [fold]).clips
+        for clip in measured_corpus([folder], [trained]).clips
         if folder_name(clip.word) in names and split in ("all", clip.split)
     ]
     if not clips:

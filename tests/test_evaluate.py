@@ -10,11 +10,12 @@ import soundfile
 import toy_model
 from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.evaluate import clip_seconds, evaluate, score
-from earmark.export.held_out import held_out_fold, measured_corpus
+from earmark.export.held_out import Trained, measured_corpus
 from earmark.runtime import command
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.manifest import Source
 from earmark.runtime.posteriors import softmax
 from earmark.train.data.corpus import hashed_split, scan
 from earmark.train.data.dataset import Split, load_split
@@ -109,15 +110,16 @@ def test_the_fold_that_training_held_out_is_the_validation_split(tmp_path: Path)
         name.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(name, ends_with(440, 0.2), RATE)
     recipe = {"data": {"folds": r"(\d)-", "fold": 2}}
-    fold = held_out_fold(recipe)
+    trained = Trained.of("model", recipe, ())
     held = {
-        clip.path.name for clip in measured_corpus([root], [fold]).clips if clip.split != "train"
+        clip.path.name for clip in measured_corpus([root], [trained]).clips if clip.split != "train"
     }
     assert held == {"2-1.wav", "2-4.wav"}
     # Other data than those of its training keep their own split.
     (root / "low" / "ann.wav").write_bytes((root / "low" / "2-1.wav").read_bytes())
-    assert measured_corpus([root], [fold]).clips == scan(root).clips
-    assert held_out_fold({"data": {"folds": "x", "fold": 0}}) == held_out_fold(None) == ("", 0)
+    assert measured_corpus([root], [trained]).clips == scan(root).clips
+    for without in ({"data": {"folds": "x", "fold": 0}}, None):
+        assert Trained.of("model", without, ()).fold == ("", 0)
 
 
 def test_models_of_other_folds_are_compared_on_other_data_alone(
@@ -200,6 +202,31 @@ def test_free_speech_is_unknown(tmp_path: Path, model: str, verbs: None, capsys)
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["support"]["_unknown_"] == found["support"]["low"] == 2
+
+
+@pytest.mark.parametrize("option", ["--speech", "--noise"])
+def test_a_folder_that_was_renamed_since_the_training_is_refused(
+    tmp_path: Path, verbs: None, capsys, option: str
+) -> None:
+    """Which of its recordings were held out follows from its name."""
+    root = tmp_path / "words"
+    for name in ("ann", "bob"):
+        record(root, "low", name, 440)
+    for folder, source in (("talk", "Talk"), ("renamed", "Talk"), ("another", "Another")):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", ends_with(3000, 2.0), RATE)
+        told = [{"name": source, "licence": "CC0-1.0"}]
+        (tmp_path / folder / "sources.json").write_text(json.dumps(told))
+    recipe = {"data": {option[2:]: ["somewhere/talk"]}}
+    sources = (Source("Talk", "CC0-1.0"),)
+    model = str(toy_model.save(tmp_path / "toy.onnx", sources=sources, training={"recipe": recipe}))
+    command = ["evaluate", model, "--data", str(root), "--split", "all", option]
+    assert main([*command, str(tmp_path / "talk")]) == 0
+    assert main([*command, str(tmp_path / "another")]) == 0
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "renamed")]) != 0
+    told = capsys.readouterr().err
+    assert f"{option} {tmp_path / 'renamed'}: {model} was trained on Talk as talk" in told
 
 
 def test_several_with_a_plus_between_are_one(

@@ -86,15 +86,14 @@ def _configure(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     from ...export.drawing import PICTURES, picture
     from ...export.evaluate import clip_seconds
-    from ...export.held_out import held_out_fold, measured_corpus
+    from ...export.held_out import Trained, check_folders, measured_corpus
     from ...export.noisy import parse_snrs
     from ...runtime.engine import Engine
     from ...runtime.errors import EarmarkError
     from ...runtime.files import write_bytes
-    from ...train.data.corpus import read_sources
     from ...train.data.dataset import load_split
     from ...train.data.stretches import noise_pool, speech_recordings
-    from ...train.data.transcripts import TRANSCRIPTS, transcript_files
+    from ...train.data.transcripts import transcript_files
     from ...train.progress import progress
     from .composed import Materials, compose_all, plan, write_streams
     from .det import cautions, det_figure, listen, measure, smoothed
@@ -111,22 +110,21 @@ def _run(arguments: Namespace) -> int:
     for engine in engines[1:]:
         if engine.manifest.labels != manifest.labels:
             raise EarmarkError(f"{engine.path}: has other labels than {engines[0].path}")
-    # Who wrote down what is said is named too, and has no recordings.
-    heard_before = {
-        source.name: engine
+    trained = [
+        Trained.of(
+            str(engine.path), engine.manifest.training.get("recipe"), engine.manifest.sources
+        )
         for engine in engines
-        for source in engine.manifest.sources
-        if source.role != TRANSCRIPTS
-    }
+    ]
     for folder in arguments.other:
-        for source in read_sources(Path(folder)):
-            if source.name in heard_before:
+        for model in trained:
+            for name in sorted(model.knows(folder)):
                 raise EarmarkError(
-                    f"--other {folder}: {heard_before[source.name].path} was trained on "
-                    f"{source.name}: name it in --speech"
+                    f"--other {folder}: {model.model} was trained on {name}: name it in --speech"
                 )
-    folds = {held_out_fold(engine.manifest.training.get("recipe")) for engine in engines}
-    corpus = measured_corpus(arguments.data, folds)
+    check_folders(trained, "--noise", arguments.noise)
+    check_folders(trained, "--speech", arguments.speech)
+    corpus = measured_corpus(arguments.data, trained)
     words = load_split(
         corpus, manifest.labels, arguments.split, clip_seconds(manifest), arguments.cache
     )
