@@ -189,6 +189,20 @@ def test_second_detections_are_counted_apart(engine: Engine) -> None:
     assert (found["misses"], found["doubles"], found["wrong"]) == (0, 0, 1)
 
 
+def test_what_was_taken_for_a_keyword_is_told(engine: Engine) -> None:
+    """A tone of the keyword under the name of another word, before and after others."""
+    quiet, sound = np.zeros(RATE, np.int16), toy_model.tone(440, 0.5)
+    pcm = np.concatenate([sound, quiet, quiet, sound, quiet])
+    others = (Word("bed", 1.0, 1.4), Word("one", 2.5, 3.0), Word("two", 3.9, 4.0))
+    said = Composed("x", None, 0, quiet, (Word("low", 0.2, 0.8),), ("s",))
+    [takes] = det.listen([engine], [said, Composed("y", None, 0, pcm, (), (), others)])
+    found = det.point(engine.manifest, takes, [engine.manifest.decision] * 2, 1)
+    assert found["taken_for"] == {"low": {"_silence_": 1, "one": 1}}
+    report = det.measure(engine.manifest, takes * 2, (1.0,))
+    text, _ = accuracy_page([], Costs(), [report | {"title": "toy"}], [])
+    assert "| toy | _silence_ 2, one 2 |" in text
+
+
 def test_lowest_is_where_no_higher_threshold_has_more() -> None:
     counts = np.array([9, 2, 3, 1, 0])
     assert [det.lowest(counts, allowed) for allowed in (0, 1, 2.9, 3, 100)] == [4, 3, 3, 1, 0]

@@ -8,6 +8,7 @@ all that was heard, but intervals are those of the distinct speech alone.
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 from ...export.det import THRESHOLDS, Trace, sweep, trace
 from ...export.drawing import PALETTE
 from ...export.intervals import hours_to_measure, poisson_interval, wilson_interval
-from ...export.matching import LATE, match, percentile
+from ...export.matching import LATE, Word, match, percentile
 from ...export.noisy import snr_name
 from ...runtime.decision import Decider
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Detection, Engine
-from ...runtime.manifest import Decision, Manifest
+from ...runtime.manifest import SILENCE, Decision, Manifest
 from ...train.metrics import speaker_interval
 from .composed import Composed
 
@@ -40,6 +41,8 @@ class Take:
     trace: Trace
     speakers: tuple[str, ...]
     """Who says each word of the truth."""
+    others: tuple[Word, ...]
+    """The words that are no keywords, in the order they are said."""
 
 
 def listen(engines: Sequence[Engine], streams: Iterable[Composed]) -> list[list[Take]]:
@@ -50,7 +53,7 @@ def listen(engines: Sequence[Engine], streams: Iterable[Composed]) -> list[list[
             [heard] = trace(
                 engine, [stream.pcm], truth=stream.truth, group=stream.name, tail=TAIL_SECONDS
             )
-            takes.append(Take(stream.snr, stream.half, heard, stream.speakers))
+            takes.append(Take(stream.snr, stream.half, heard, stream.speakers, stream.others))
     return found
 
 
@@ -124,12 +127,14 @@ def point(
         of Wilson's over the distinct clips and of the bootstrap over speakers; ``delay_p50`` and
         ``delay_p95``, seconds from the end of the word; among the keywords: ``doubles``, second
         detections of a word that was hit, and ``wrong``, other detections where nothing such was
-        said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``.
+        said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``; ``taken_for``, of each
+        keyword how many of the false accepts were of it, by the word that was said last.
     """
     step = manifest.geometry.step / manifest.geometry.sample_rate
     rows: list[tuple[str, str, str, bool]] = []
     delays: list[float] = []
     false: list[str] = []
+    taken_for: dict[str, Counter[str]] = {}
     hours = {snr_name(take.snr): 0.0 for take in takes}
     doubles = wrong = 0
     keyword_seconds = 0.0
@@ -138,6 +143,10 @@ def point(
         found = _detections(manifest, decisions[take.half], take.trace, step)
         if not take.trace.truth:
             false += [condition] * len(found)
+            for detection in found:
+                said = [w.keyword for w in take.others if w.start <= detection.time]
+                of_keyword = taken_for.setdefault(detection.keyword, Counter())
+                of_keyword[said[-1] if said else SILENCE] += 1
             hours[condition] += take.trace.seconds / 3600
             continue
         keyword_seconds += take.trace.seconds
@@ -187,6 +196,11 @@ def point(
             name: missed(table[:, 1] == name, conditions)
             for name in manifest.keywords
             if (table[:, 1] == name).any()
+        },
+        "taken_for": {
+            name: dict(taken_for[name].most_common())
+            for name in manifest.keywords
+            if name in taken_for
         },
     }
 

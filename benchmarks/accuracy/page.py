@@ -412,6 +412,15 @@ def _streams(reports: Sequence[Record], name: str) -> str:
         for report in reports
         for found in (report["shipped"], *report["points"])
     ]
+    taken = [
+        [
+            report["title"],
+            *(_counts(report["shipped"]["taken_for"].get(word, {})) for word in keywords),
+        ]
+        for report in reports
+        # Earlier versions of `det` did not tell.
+        if "taken_for" in report["shipped"]
+    ]
     heads = POINT_HEADS[:2]
     parts = [
         f"{first['clips']} keywords among other speech, and {first['distinct_hours']:.2f} h of "
@@ -423,8 +432,23 @@ def _streams(reports: Sequence[Record], name: str) -> str:
         markdown_table((*heads, *first["conditions"]), conditions),
         "Missed by keyword:",
         markdown_table((*heads, *keywords), missed),
+        *_taken(keywords, taken),
         f"![Missed keywords against false accepts per hour]({name})",
     ]
     if lines := cautions(first):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
+
+
+def _taken(keywords: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "What was said where a keyword was detected in the speech without keywords, as shipped, "
+        f"and how often over all conditions (`{SPEECH}`: free speech, `{SILENCE}`: nothing yet):",
+        markdown_table(("model", *keywords), rows),
+    ]
+
+
+def _counts(said: Mapping[str, int]) -> str:
+    return ", ".join(f"{word} {count}" for word, count in said.items()) or "-"
