@@ -28,6 +28,8 @@ MAX_BLOCK = 1 << 16
 """Most frames that are decoded at once."""
 UNKNOWN_SIZE = 0x7FFF0000
 """Programs that write WAV into a pipe give a length of 0, or one at or above this."""
+UNKNOWN_FRAMES = (1 << 63) - 1
+"""What libsndfile says of a FLAC that was written into a pipe."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 # Sample formats of WAV: (format tag, bits) -> numpy type.
 WAV_TYPES = {
@@ -169,6 +171,9 @@ def _open(path: Path, content: bytes | None = None) -> Iterator[_Decoder]:
                     return
             elif size == 0:
                 raise EarmarkError(f"{path}: is empty: record it again or leave it out")
+        if size is None:
+            # What is read of a pipe is gone, and to open one again is to wait for another writer.
+            raise EarmarkError(f"{path}: is a pipe, which can hold PCM or float WAV: name a file")
         with _soundfile(path, content) as other:
             yield other
     except FileNotFoundError as error:
@@ -313,6 +318,9 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
                     f"{MAX_RATE} Hz"
                 )
             promised, decoded = file.frames, 0
+            if promised == UNKNOWN_FRAMES:
+                # soundfile seeks to where reading ended, which fails at the end of such a file.
+                promised, file.seekable = 0, lambda: False
 
             def read(frames: int) -> np.ndarray:
                 nonlocal decoded
@@ -327,6 +335,12 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
                 return block
 
             yield _Decoder(file.samplerate, read)
+    except TypeError as error:
+        # soundfile takes this suffix at its word, and asks for the rate.
+        raise EarmarkError(
+            f"{path}: .raw has no header to tell its format: pipe it into earmark detect -, or "
+            "convert it to WAV"
+        ) from error
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise EarmarkError(f"{path}: is no audio file that can be read ({reason})") from error

@@ -61,6 +61,8 @@ def _claim_output() -> None:
     C libraries print there what they think of a file (libsndfile does of damaged ALAC), which must
     not come between JSON lines. A process that this one starts inherits the usual descriptor, too.
     """
+    if sys.stderr is None:  # it was closed; print would take None for standard output
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     before = sys.stdout
     if before is None:  # it was closed; its descriptor must not become that of another file
         sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"))

@@ -1,5 +1,6 @@
 """``earmark detect``: files or standard input to JSON lines, and to other sinks."""
 
+import os
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -98,6 +99,8 @@ def _hear(
 def _source(file: str, rate: int) -> Source:
     if file != "-":
         return FileSource(file, rate)
+    if sys.stdin is None:
+        raise EarmarkError("standard input: is closed: pipe raw 16-bit mono audio into it")
     if sys.stdin.isatty():
         raise EarmarkError(
             f"standard input: is a terminal: pipe raw 16-bit mono audio at {rate} Hz into it"
@@ -107,4 +110,7 @@ def _source(file: str, rate: int) -> Source:
 
 def _unbuffered(file: BinaryIO) -> BinaryIO:
     """The same input without a lock: a thread that waits for it must not hold up the end."""
+    if sys.platform != "win32":
+        # Where another program left it not to wait, nothing yet would look like the end.
+        os.set_blocking(file.fileno(), True)
     return open(file.fileno(), "rb", buffering=0, closefd=False)

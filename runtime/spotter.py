@@ -140,7 +140,7 @@ class Spotter:
         try:
             detections = self._stream.push(pcm)
         except EarmarkError:
-            if pcm.ndim != 1 or pcm.dtype.kind != "f":
+            if pcm.ndim != 1 or pcm.dtype not in (np.float32, np.float64):
                 raise
             # The values are the trouble. One event for a whole run of such pieces.
             self._invalid += 1

@@ -110,6 +110,8 @@ class FakeSoundDevice:
             if not self.devices:
                 raise FakePortAudioError("Error querying device -1")
             return self.devices[self.default.device[0]]
+        if isinstance(device, int) and device.bit_length() > 31:
+            raise OverflowError(f"integer {device} does not fit 'int'")
         for info in self.devices:
             named = isinstance(device, str) and device.lower() in info["name"].lower()
             if (named or info["index"] == device) and info["max_input_channels"]:

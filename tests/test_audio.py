@@ -117,6 +117,30 @@ def test_named_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_of_another_format_is_refused(tmp_path: Path) -> None:
+    """What was read of it cannot be read again."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"fLaC" + bytes(100),))
+    writer.start()
+    with pytest.raises(EarmarkError, match="is a pipe"):
+        read_audio(path)
+    writer.join()
+
+
+def test_a_flac_that_was_written_into_a_pipe(tmp_path: Path) -> None:
+    """Its header does not tell its length."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, SIGNAL[:, 0], RATE)
+    whole, data = read_audio(path), bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert soundfile.info(path).frames > 1 << 60
+    np.testing.assert_array_equal(read_audio(path), whole)
+
+
 def with_integers_as_floats(path: Path) -> None:
     soundfile.write(path, np.full(16000, 30000, np.float32), 16000, subtype="FLOAT")
 
@@ -159,6 +183,13 @@ def test_bad_files_are_refused_on_one_line(
         read_audio(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_raw_samples_in_a_file_are_refused_by_their_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(3200))
+    with pytest.raises(EarmarkError, match=r"a\.raw: \.raw has no header"):
+        read_audio(path)
 
 
 @pytest.mark.parametrize(

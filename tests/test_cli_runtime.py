@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,35 @@ def test_raw_audio_on_standard_input(model: str) -> None:
     out, err = process.communicate(toy_model.scene().tobytes() + b"\0", timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert events(out.decode()) == EXPECTED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes have no such mode there")
+def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str) -> None:
+    """Where the parent left the pipe not to wait."""
+    inner, outer = os.pipe()
+    os.set_blocking(inner, False)
+    process = run("detect", "--model", model, "-", stdin=inner)
+    os.close(inner)
+    time.sleep(0.5)
+    with os.fdopen(outer, "wb") as pipe:
+        pipe.write(toy_model.scene().tobytes())
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert events(out.decode()) == EXPECTED
+
+
+def test_a_closed_standard_input_is_told(model: str) -> None:
+    words = [*COMMAND, "detect", "--model", model, "-"]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *words], capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"earmark: standard input: is closed")
+
+
+def test_what_a_closed_standard_error_would_get_is_not_put_out(model: str, scene: Path) -> None:
+    words = [*COMMAND, "detect", "--model", model, "nosuch.wav", str(scene)]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', *words], stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert events(done.stdout.decode()) == EXPECTED
 
 
 def test_what_a_library_prints_comes_not_between_json_lines(

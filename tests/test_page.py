@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 import toy_model
-from earmark.export.page import onnxruntime_web
+from earmark.export.page import onnxruntime_web, serve
 from earmark.export.page.onnxruntime_web import FILES, INTEGRITY, PACKAGE, Vendored
 from earmark.export.page.page import ASSETS, MODEL
 from earmark.export.page.serve import POLICY, PageServer
@@ -183,6 +184,22 @@ def test_files_have_their_types(server: PageServer, path: str, kind: str, body: 
     assert headers["X-Content-Type-Options"] == "nosniff"
     status, headers, found = ask(server, path, "HEAD")
     assert (status, headers["Content-Length"], found) == (200, str(len(body)), b"")
+
+
+def test_a_slow_client_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole takes longer than a client may take for a piece of it."""
+    monkeypatch.setattr(serve._Handler, "timeout", 0.5)
+    large = bytes(8 << 20)
+    with serving({"index.html": b"", "large.wasm": large}) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.server_address[1]))
+        client.sendall(b"GET /large.wasm HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        got = 0
+        while data := client.recv(1 << 16):
+            got += len(data)
+            time.sleep(0.005)
+    assert got > len(large)
 
 
 @pytest.mark.parametrize("path", ["/none", "/../etc/passwd", "//etc/passwd", "/ort", "/ort/"])

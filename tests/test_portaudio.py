@@ -142,6 +142,11 @@ def test_no_microphone_at_all(
     assert fix in one_line(error)
 
 
+def test_a_number_that_no_device_can_have(fake: FakeSoundDevice) -> None:
+    with pytest.raises(EarmarkError, match="no single microphone 99999999999"):
+        portaudio.choose(99999999999)
+
+
 def test_a_sound_card_that_may_not_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "controlC0").touch()
     monkeypatch.setattr(portaudio, "SOUND_NODES", tmp_path)

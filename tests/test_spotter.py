@@ -158,8 +158,9 @@ def test_a_run_of_invalid_buffers_is_one_event(engine: Engine) -> None:
 
 
 def test_audio_of_another_type_is_the_sources_fault(engine: Engine) -> None:
-    with pytest.raises(EarmarkError, match="audio has type int32"):
-        list(spot(engine.stream(), Script(np.zeros(10, np.int32))))
+    for kind in (np.int32, np.float16):
+        with pytest.raises(EarmarkError, match=f"audio has type {kind.__name__}"):
+            list(spot(engine.stream(), Script(np.zeros(10, kind))))
 
 
 def test_heartbeats_go_by_audio_time(engine: Engine) -> None:

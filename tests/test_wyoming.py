@@ -570,6 +570,7 @@ def test_an_address_for_all_networks_is_told(engine: Engine) -> None:
     [
         ("http://127.0.0.1:1", "give tcp://HOST:PORT"),
         ("tcp://", "give tcp://HOST:PORT"),
+        ("tcp://[::1", "give tcp://HOST:PORT"),
         ("tcp://127.0.0.1:99999", "cannot be listened at (Port out of range"),
         ("unix:///nosuch/folder/socket", "cannot be listened at (No such file"),
     ],

@@ -20,6 +20,8 @@ from .page import is_page
 
 MAX_CONNECTIONS = 32
 REQUEST_SECONDS = 10.0
+PIECE = 1 << 16
+"""Bytes that a client must take within ``REQUEST_SECONDS``."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -147,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if with_body:
-            self.wfile.write(data)
+            # The timeout is of a write: in pieces, a slow client is waited for while it reads.
+            for start in range(0, len(data), PIECE):
+                self.wfile.write(data[start : start + PIECE])
         return None
 
     def end_headers(self) -> None:

@@ -117,7 +117,7 @@ def choose(wanted: str | int | None) -> Device:
     try:
         index = sounddevice.query_devices(wanted, "input")["index"]
         return next(device for device in inputs if device.index == index)
-    except (ValueError, StopIteration, sounddevice.PortAudioError) as error:
+    except (ValueError, OverflowError, StopIteration, sounddevice.PortAudioError) as error:
         if not inputs:
             raise no_microphone() from error
         missing = "no default microphone" if wanted is None else f"no single microphone {wanted!r}"

@@ -119,7 +119,10 @@ class Server:
         await self._stop.wait()
 
     async def _listen(self, uri: str) -> asyncio.Server | None:
-        address = urlsplit(uri)
+        try:
+            address = urlsplit(uri)
+        except ValueError as error:
+            raise EarmarkError(f"--uri {uri}: {error}: give tcp://HOST:PORT") from error
         try:
             match address.scheme:
                 case "stdio":
