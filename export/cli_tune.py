@@ -115,6 +115,8 @@ def _run(arguments: Namespace) -> int:
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
         raise EarmarkError(f"--plot {plot}: name a file that ends in {', '.join(PICTURES)}")
+    if arguments.seed < 0:
+        raise EarmarkError("--seed: give a number from 0")
     points = parse_points(arguments.point)
     if arguments.default is not None and arguments.default not in points:
         raise EarmarkError(f"--default {arguments.default}: the points are {', '.join(points)}")

@@ -1,5 +1,6 @@
 """What a model's training held out, so that a model is measured on that and on nothing else."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Source
 from ..train.data.corpus import Corpus, read_sources, scan
 from ..train.data.transcripts import TRANSCRIPTS
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Trained:
     """``data.folds`` and ``data.fold`` of the recipe; ("", 0) where it has none."""
     folders: frozenset[str]
     """Names of the folders of noise and of free speech."""
+    own: frozenset[str]
+    """Names of the folders of ``data.own``: what their lists do not hold out was trained on."""
     sources: frozenset[str]
     """Names of the works that recordings came from."""
 
@@ -43,6 +48,7 @@ class Trained:
             model,
             fold,
             frozenset(Path(folder).name for folder in folders),
+            frozenset(Path(folder).name for folder in _texts(data.get("own"))),
             # Who wrote down what is said is named too, and has no recordings.
             frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
         )
@@ -81,34 +87,49 @@ def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str
 
 
 def measured_corpus(roots: Sequence[str | Path], trained: Iterable[Trained]) -> Corpus:
-    """The clips of some data, the fold that training held out being the validation split.
+    """The clips of some data, the fold that training held out being the validation split, and
+    those of ``data.own`` being for training unless lists say otherwise.
 
     Args:
         roots: as of :func:`earmark.train.data.corpus.scan`.
-        trained: of each model. Data that have other folds, or none, keep their split: they are not
-            what the model was trained on.
+        trained: of each model. Data that have other folds, or none, and other names than
+            ``data.own`` keep their split: they are not what the model was trained on.
 
     Raises:
         EarmarkError: the models held out other clips of these data; or as
             :func:`earmark.train.data.corpus.scan`.
     """
-    folds = {model.fold for model in trained}
-    corpus, *others = (_split_by(roots, *fold) for fold in sorted(folds))
+    ways: list[tuple[tuple[str, int], list[bool]]] = []
+    for model in trained:
+        way = model.fold, [Path(root).name in model.own for root in roots]
+        if way not in ways:
+            ways.append(way)
+    corpus, *others = (_split_by(roots, own, *fold) for fold, own in ways)
     if any(other.clips != corpus.clips for other in others):
         raise EarmarkError(
-            "the models' trainings held out other folds of --data: measure each by itself"
+            "the models' trainings held out other clips of --data: measure each by itself"
         )
+    for root, is_own in zip(roots, ways[0][1], strict=True):
+        if is_own:
+            _LOG.warning(
+                "%s: was data.own of the training, which had all of it but what lists hold out",
+                root,
+            )
     return corpus
 
 
-def _split_by(roots: Sequence[str | Path], pattern: str, number: int) -> Corpus:
-    corpus = scan(*roots)
+def _split_by(
+    roots: Sequence[str | Path], is_own: Sequence[bool], pattern: str, number: int
+) -> Corpus:
+    own = [root for root, one in zip(roots, is_own, strict=True) if one]
+    roots = [root for root, one in zip(roots, is_own, strict=True) if not one]
+    corpus = scan(*roots, own=own)
     if not number:
         return corpus
-    named = scan(*roots, folds=pattern)
+    named = scan(*roots, own=own, folds=pattern)
     if number not in named.folds or not all(clip.fold for clip in named.clips):
         return corpus
-    return scan(*roots, folds=pattern, fold=number)
+    return scan(*roots, own=own, folds=pattern, fold=number)
 
 
 def _texts(values: Any) -> list[str]:

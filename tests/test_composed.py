@@ -239,6 +239,8 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     assert f"```sh\n{line}\n```" in accuracy_page([], Costs(), [asked], [])[0]
     with pytest.raises(EarmarkError, match="of other streams"):
         accuracy_page([], Costs(), [own, asked], [])
+    assert main([*command, "--seed", "-1"]) != 0
+    assert "--seed: give a number" in capsys.readouterr().err
     assert main([*command, "--smoothing", "61"]) != 0
     assert "--smoothing: give seconds" in capsys.readouterr().err
     # What a model was trained on is no speech that it never heard.

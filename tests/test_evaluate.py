@@ -122,6 +122,25 @@ def test_the_fold_that_training_held_out_is_the_validation_split(tmp_path: Path)
         assert Trained.of("model", without, ()).fold == ("", 0)
 
 
+def test_recordings_of_ones_own_were_trained_on_unless_lists_say_otherwise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "mine"
+    names = [record(root, "low", f"{i:04x}", 440) for i in range(40)]
+    by_hash = {clip.split for clip in scan(root).clips}
+    assert by_hash == {"train", "validation", "test"}
+    trained = Trained.of("model", {"data": {"own": ("data/mine",)}}, ())
+    assert {clip.split for clip in measured_corpus([root], [trained]).clips} == {"train"}
+    assert f"{root}: was data.own of the training" in caplog.text
+    (root / "validation_list.txt").write_text(names[0] + "\n")
+    held = [c.path for c in measured_corpus([root], [trained]).clips if c.split == "validation"]
+    assert held == [root / names[0]]
+    other = Trained.of("other", {"data": {"roots": ["data/mine"]}}, ())
+    (root / "validation_list.txt").unlink()
+    with pytest.raises(EarmarkError, match="other clips of --data"):
+        measured_corpus([root], [trained, other])
+
+
 def test_models_of_other_folds_are_compared_on_other_data_alone(
     tmp_path: Path, verbs: None, capsys
 ) -> None:
@@ -138,7 +157,7 @@ def test_models_of_other_folds_are_compared_on_other_data_alone(
     assert main(["evaluate", *models, "--data", str(other), "--split", "all"]) == 0
     capsys.readouterr()
     assert main(["evaluate", *models, "--data", str(folds), "--split", "all"]) == 1
-    assert "held out other folds of --data" in capsys.readouterr().err
+    assert "held out other clips of --data" in capsys.readouterr().err
 
 
 @pytest.fixture

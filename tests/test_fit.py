@@ -56,6 +56,35 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_a_run_that_learned_from_what_is_held_out_here_is_no_start(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """All of data.own trains, so that it can hold nothing out where it is one of data.roots."""
+    mine = write_corpus(tmp_path / "mine", 20)
+    for file in mine.glob("*/*_nohash_*"):
+        file.rename(file.with_name(f"m{file.name}"))
+    few = tiny_recipe(corpus, epochs=1)
+    own = dataclasses.replace(few, data=dataclasses.replace(few.data, own=(str(mine),)))
+    first = train(own, tmp_path / "first")
+    other = dataclasses.replace(
+        few,
+        data=dataclasses.replace(few.data, roots=(str(corpus), str(mine))),
+        train=dataclasses.replace(few.train, init=str(first)),
+    )
+    with pytest.raises(EarmarkError, match=r"first: learned from all of .*mine, its data\.own"):
+        train(other, tmp_path / "second")
+
+
+def test_all_steps_may_warm_up(corpus: Path, tmp_path: Path) -> None:
+    train(tiny_recipe(corpus, epochs=1, warmup=1.0), tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match=r"fields train\.accelerator and train\.devices: not on"):
+        train(tiny_recipe(corpus, accelerator="gpu"), tmp_path / "run")
+
+
 def test_the_run_directory_is_complete_and_the_loss_falls(run_dir: Path, recipe: Recipe) -> None:
     run = load_run(run_dir)
     assert run.recipe == recipe

@@ -203,3 +203,14 @@ def test_wrong_tables_are_refused_by_file_and_line(
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(EarmarkError, match=r"gone\.csv: cannot be read"):
         scan(tmp_path / "gone.csv")
+
+
+def test_a_table_of_ones_own_trains_but_for_what_it_holds_out(tmp_path: Path) -> None:
+    rows = [[f"{i}.wav", "low", f"s{i}", "validation" if i == 3 else ""] for i in range(20)]
+    for name, *_ in rows:
+        clip(tmp_path / name)
+    table = write_table(tmp_path / "mine.csv", ["filename", "word", "speaker", "split"], rows)
+    assert {c.split for c in scan(table).clips} == {"train", "validation", "test"}
+    mine = scan(own=[table]).clips
+    assert all(c.own for c in mine)
+    assert [c.path.name for c in mine if c.split != "train"] == ["3.wav"]

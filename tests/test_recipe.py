@@ -74,6 +74,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         (GOOD + "#" * (1 << 20), [], "larger than"),
         (GOOD + '"a\\n\\u001b" = 1', [], r"field a\\n\\x1b: no such"),
         (GOOD, ["augment.snr=[30, 0]"], "field augment.snr: expected the lower number first"),
+        (GOOD, ["augment.reverb_time=[0, 1]"], "field augment.reverb_time: expected more than 0"),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(

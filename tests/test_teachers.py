@@ -312,6 +312,7 @@ def test_a_recipe_is_a_teachers_or_a_students(recipe: Recipe, tmp_path: Path) ->
         ({"kind": "nosuch"}, "field teacher.kind"),
         ({"kind": "beats"}, "field teacher.weights: expected where beats is"),
         ({"kind": "cnn2d", "weights": "x"}, "field teacher.weights: expected none"),
+        ({"kind": "cnn2d", "depth": 2}, "field teacher.depth: expected 0 but for"),
         ({"kind": "convtransformer", "width": 100}, "field teacher.width: expected a multiple"),
     ],
 )

@@ -210,6 +210,7 @@ def test_what_cannot_be_read_is_left_out_and_told(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        (["--seed", "-1"], "--seed: give a number from 0"),
         (["--point", "loud"], "--point loud: give NAME=RATE"),
         (["--point", "loud=0"], "--point loud=0: give NAME=RATE"),
         (["--point", "=1"], "--point =1: give NAME=RATE"),

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..runtime.errors import EarmarkError
+from ..runtime.layout import LISTS
 from . import run as runs
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .data.clips import Clips, as_it_is
@@ -22,6 +23,7 @@ from .lesson import Lesson, StudentLesson
 from .lightning_import import (
     Callback,
     DDPStrategy,
+    MisconfigurationException,
     ModelCheckpoint,
     RichProgressBar,
     TensorBoardLogger,
@@ -133,6 +135,14 @@ def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
             f"{path}: learned from clips that are held out here: it has data.fold = "
             f"{other.data.fold}, this recipe {recipe.data.fold}: train it on the same fold"
         )
+    own = {Path(root).resolve() for root in other.data.own} & folders[0]
+    for folder in sorted(own):
+        # Lists hold out the same clips wherever the folder stands.
+        if not any((folder / name).is_file() for name in LISTS.values()):
+            raise EarmarkError(
+                f"{path}: learned from all of {folder}, its data.own, of which data.roots of this "
+                "recipe holds clips out: name it in data.own here too"
+            )
 
 
 def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> None:
@@ -169,7 +179,7 @@ def make_trainer(settings: TrainSettings, run_dir: Path, progress: bool = True) 
     ddp = DDPStrategy(find_unused_parameters=True, timeout=_PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pl.Trainer(
+        return _trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -187,6 +197,16 @@ def make_trainer(settings: TrainSettings, run_dir: Path, progress: bool = True) 
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+
+
+def _trainer(**settings: Any) -> pl.Trainer:
+    try:
+        return pl.Trainer(**settings)
+    except MisconfigurationException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EarmarkError(
+            f"recipe fields train.accelerator and train.devices: not on this machine ({reason})"
+        ) from error
 
 
 def _precision(settings: TrainSettings) -> Any:

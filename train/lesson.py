@@ -282,7 +282,7 @@ class StudentLesson(Lesson):
             optimizer,
             settings.learning_rate,
             total_steps=steps,
-            pct_start=max(settings.warmup, 2 / steps),
+            pct_start=min(max(settings.warmup, 2 / steps), 1 - 1 / steps),
             cycle_momentum=False,
         )
         return {

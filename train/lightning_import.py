@@ -6,6 +6,7 @@ with warnings.catch_warnings():
     # Deprecations between the trainer and what it builds on: nothing that a user can act on.
     warnings.simplefilter("ignore")
     import lightning.pytorch as pl
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.strategies import DDPStrategy
@@ -13,6 +14,7 @@ with warnings.catch_warnings():
 __all__ = [
     "Callback",
     "DDPStrategy",
+    "MisconfigurationException",
     "ModelCheckpoint",
     "RichProgressBar",
     "TensorBoardLogger",

@@ -312,6 +312,8 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
             )
         else:
             yield "teacher.weights", f"none for {teacher.kind}", not teacher.weights
+        if teacher.kind != "convtransformer":
+            yield "teacher.depth", "0 but for convtransformer", not teacher.depth
         if teacher.kind == "bcresnet":
             yield "features.mels", "40, which BC-ResNet reads", f.mels == 40
         if teacher.kind == "convtransformer":
@@ -319,6 +321,7 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     for name in ("gain", "reverb_time", "snr", "silence_level"):
         low, high = getattr(recipe.augment, name)
         yield f"augment.{name}", "the lower number first", low <= high
+    yield "augment.reverb_time", "more than 0 s", recipe.augment.reverb_time[0] > 0
 
 
 def _is_pattern(text: str) -> bool:

@@ -99,6 +99,8 @@ def _run(arguments: Namespace) -> int:
     from .det import cautions, det_figure, listen, measure, smoothed
 
     snrs = parse_snrs(arguments.snr)
+    if arguments.seed < 0:
+        raise EarmarkError("--seed: give a number from 0")
     if not all(0 < rate < float("inf") for rate in arguments.target):
         raise EarmarkError("--target: give false accepts per hour, above 0")
     if arguments.plot and arguments.plot.suffix.lower() not in PICTURES:

@@ -85,7 +85,7 @@ def sweep(
     for values in itertools.product(*(values for _, values in axes)):
         settings = dict(zip(names, values, strict=True))
         # JSON's texts, numbers, booleans and lists are TOML's too.
-        given = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        given = [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()]
         runs.append((settings, load_recipe(recipe, given)))
     rows: list[Row] = []
     for settings, one in runs:
@@ -163,5 +163,5 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 
 def _folder_name(settings: dict[str, Any]) -> str:
-    parts = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    parts = [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()]
     return re.sub(r"[^\w.=+-]+", "-", ",".join(parts)).strip("-")[:200] or "run"

@@ -181,7 +181,7 @@ def scan(
             :func:`earmark.train.data.shards.list_shard`); a clip has no fold, or the fold has no
             clip.
     """
-    if not roots:
+    if not (roots or own):
         raise EarmarkError("no data folder given")
     paths = tuple(Path(root) for root in (*roots, *own))
     for i, path in enumerate(paths):
@@ -198,7 +198,7 @@ def scan(
         if kind == shards.SUFFIX:
             found = _scan_shards(path, few)
         elif kind == metadata.SUFFIX:
-            found = _scan_table(path, _audio_root(path))
+            found = _scan_table(path, _audio_root(path), few)
         else:
             found = _scan_root(path, few)
         if folds:
@@ -455,7 +455,7 @@ def _audio_root(table: Path) -> Path:
     return above if not (here / "audio").is_dir() and (above / "audio").is_dir() else here
 
 
-def _scan_table(table: Path, root: Path) -> _Found:
+def _scan_table(table: Path, root: Path, own: bool) -> _Found:
     rows = metadata.read_rows(table)
     clips: list[Clip] = []
     missing: list[str] = []
@@ -470,8 +470,8 @@ def _scan_table(table: Path, root: Path) -> _Found:
             continue
         speaker = row.origin or f"{root.name}/{stem}"
         word, *others = row.words or ("",)
-        split = row.split or hashed_split(speaker)
-        clips.append(Clip(path, word, speaker, split, row.fold, tuple(others)))
+        split = row.split or ("train" if own else hashed_split(speaker))
+        clips.append(Clip(path, word, speaker, split, row.fold, tuple(others), own=own))
     if missing:
         raise EarmarkError(
             f"{table}: {len(missing)} of {len(rows)} clips are neither in {root / 'audio'} nor in "
