@@ -306,6 +306,12 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
             f"{path}: is not PCM or float WAV; other formats need soundfile: "
             'pip install "earmark[audio]"'
         ) from error
+    if content is None and path.suffix.lower() == ".raw":
+        # soundfile takes this suffix at its word, and asks for the rate.
+        raise EarmarkError(
+            f"{path}: .raw has no header to tell its format: pipe it into earmark detect -, or "
+            "convert it to WAV"
+        )
     try:
         with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
             if file.channels > MAX_CHANNELS:
@@ -335,12 +341,6 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
                 return block
 
             yield _Decoder(file.samplerate, read)
-    except TypeError as error:
-        # soundfile takes this suffix at its word, and asks for the rate.
-        raise EarmarkError(
-            f"{path}: .raw has no header to tell its format: pipe it into earmark detect -, or "
-            "convert it to WAV"
-        ) from error
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise EarmarkError(f"{path}: is no audio file that can be read ({reason})") from error
