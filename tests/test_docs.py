@@ -32,9 +32,10 @@ from earmark.export.page.onnxruntime_web import FILES
 from earmark.export.page.serve import PageServer
 from earmark.export.verify import Limits
 from earmark.runtime import cli, listen, record
+from earmark.runtime.audio import to_int16
 from earmark.runtime.cli import command_line, main
+from earmark.runtime.clips import save, word_place
 from earmark.runtime.engine import DEFAULT_MODEL
-from earmark.runtime.layout import folder_name
 from earmark.runtime.microphone import portaudio
 from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
@@ -208,8 +209,12 @@ def user(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setattr(listen, "Microphone", Microphone)
 
     def recorded(arguments: Namespace) -> int:
-        word = folder_name(arguments.word)
-        write_words(Path(arguments.output), (word,), {arguments.split or "train": 6})
+        random = np.random.default_rng(0)
+        for _ in range(6):
+            place = word_place(
+                Path(arguments.output), arguments.word, arguments.speaker, arguments.split
+            )
+            save(place, to_int16(tone(0, random)), RATE)
         return 0
 
     def devices() -> list[Device]:

@@ -219,7 +219,9 @@ def _terminated(bench: Bench) -> Row:
     process.stdin.flush()
     lines = [process.stdout.readline() for _ in sure]
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=EXIT_SECONDS)
+    # Before its input is closed, so that it is not that which ends it.
+    process.wait(timeout=EXIT_SECONDS)
+    out, err = process.communicate()
     whole = [json.loads(line) for line in [*lines, *out.splitlines()]]
     found = sum(event["type"] == "detection" for event in whole)
     sees = [event["type"] for event in whole if event["type"] != "detection"]
