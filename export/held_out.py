@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..runtime.errors import EarmarkError
-from ..runtime.manifest import Source
+from ..runtime.manifest import Manifest, Source
 from ..train.data.corpus import Corpus, read_sources, scan
 from ..train.data.transcripts import TRANSCRIPTS
 
@@ -53,6 +53,11 @@ class Trained:
             frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
         )
 
+    @classmethod
+    def of_file(cls, model: str, manifest: Manifest) -> Self:
+        """Of a model file, from its manifest."""
+        return cls.of(model, manifest.training.get("recipe"), manifest.sources)
+
     def knows(self, folder: str) -> set[str]:
         """The works that recordings of a folder come from and that trained the model too.
 
@@ -79,7 +84,7 @@ def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str
             known = model.knows(folder)
             if known and Path(folder).name not in model.folders:
                 what = " and ".join(sorted(known))
-                names = " or ".join(sorted(model.folders)) or "data.roots"
+                names = " or ".join(sorted(model.folders)) or "something else"
                 raise EarmarkError(
                     f"{option} {folder}: {model.model} was trained on {what} as {names}, and which "
                     "of it is held out follows from that name: name the folder as it was"

@@ -109,7 +109,7 @@ def _file(path: Path) -> Judge:
         manifest.labels,
         clip_seconds(manifest),
         manifest.activation == "sigmoid",
-        (Trained.of(str(engine.path), manifest.training.get("recipe"), manifest.sources),),
+        (Trained.of_file(str(engine.path), manifest),),
         about,
         partial(score, engine),
     )

@@ -115,7 +115,7 @@ def keyword_clips(
             )
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}
-    trained = Trained.of(manifest.name, manifest.training.get("recipe"), manifest.sources)
+    trained = Trained.of_file(manifest.name, manifest)
     clips = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
         for clip in measured_corpus([folder], [trained]).clips

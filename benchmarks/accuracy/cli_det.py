@@ -112,12 +112,7 @@ def _run(arguments: Namespace) -> int:
     for engine in engines[1:]:
         if engine.manifest.labels != manifest.labels:
             raise EarmarkError(f"{engine.path}: has other labels than {engines[0].path}")
-    trained = [
-        Trained.of(
-            str(engine.path), engine.manifest.training.get("recipe"), engine.manifest.sources
-        )
-        for engine in engines
-    ]
+    trained = [Trained.of_file(str(engine.path), engine.manifest) for engine in engines]
     for folder in arguments.other:
         for model in trained:
             for name in sorted(model.knows(folder)):

@@ -134,7 +134,7 @@ def point(
     rows: list[tuple[str, str, str, bool]] = []
     delays: list[float] = []
     false: list[str] = []
-    taken_for: dict[str, Counter[str]] = {}
+    taken_for = {keyword: Counter[str]() for keyword in manifest.keywords}
     hours = {snr_name(take.snr): 0.0 for take in takes}
     doubles = wrong = 0
     keyword_seconds = 0.0
@@ -145,8 +145,7 @@ def point(
             false += [condition] * len(found)
             for detection in found:
                 said = [w.keyword for w in take.others if w.start <= detection.time]
-                of_keyword = taken_for.setdefault(detection.keyword, Counter())
-                of_keyword[said[-1] if said else SILENCE] += 1
+                taken_for[detection.keyword][said[-1] if said else SILENCE] += 1
             hours[condition] += take.trace.seconds / 3600
             continue
         keyword_seconds += take.trace.seconds
@@ -198,9 +197,7 @@ def point(
             if (table[:, 1] == name).any()
         },
         "taken_for": {
-            name: dict(taken_for[name].most_common())
-            for name in manifest.keywords
-            if name in taken_for
+            keyword: dict(said.most_common()) for keyword, said in taken_for.items() if said
         },
     }
 
