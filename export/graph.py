@@ -93,9 +93,8 @@ def fold(student: Student) -> tuple[Array, Array, list[Layer]]:
         scale, shift = _norm_affine(layer.norm)
         weight = conv.weight.double() * scale[:, None, None, None]
         if layer is student.project:
-            # Over all channels and bands at once: a 1x1 convolution over [bands, channels] as one.
-            weight = weight.unflatten(1, (-1, bands)).transpose(1, 2).flatten(1, 2)
-            bands = 1
+            # Over all channels and bands at once: a kernel as high as its input.
+            weight = weight[:, :, 0].unflatten(1, (-1, bands))
         if id(layer) in residual:
             weight[:, :, 0, -1] += torch.eye(len(weight), dtype=torch.float64)
         layers.append(
@@ -105,12 +104,12 @@ def fold(student: Student) -> tuple[Array, Array, list[Layer]]:
                 bias=_array(shift),
                 stride=(conv.stride[1], conv.stride[0]),
                 dilation=conv.dilation[1],
-                padding=weight.shape[2] // 2,
+                padding=conv.kernel_size[0] // 2,
                 context=layer.context,
                 bands=bands,
             )
         )
-        bands = -(-bands // conv.stride[0])
+        bands = 1 if layer is student.project else -(-bands // conv.stride[0])
     return _array(matrix), _array(bias), layers
 
 
@@ -406,7 +405,6 @@ def _network_int8(
     histories = _Histories(g, flat, [*stem, *blocks], steps)
     for layer in stem:
         x = _conv_int8(g, layer, histories.prepend(x), *next(codes))
-    x = g.node("Reshape", x, g.array([0, steps, *project.sides]))
     x = _conv_int8(g, project, x, *next(codes))
     for layer in blocks:
         x = _conv_int8(g, layer, histories.prepend(x), *next(codes))
@@ -481,8 +479,8 @@ def _network_float(
 
 
 def _dense(g: _Graph, x: str, layer: Layer) -> str:
-    """A convolution over time alone, on its inputs as rows [rows, time * channels]."""
-    weight = layer.weight[:, :, :, 0].transpose(2, 1, 0).reshape(-1, len(layer.weight))
+    """A convolution over all bands, on its inputs as rows [rows, time * bands * channels]."""
+    weight = layer.weight.transpose(2, 3, 1, 0).reshape(-1, len(layer.weight))
     return g.node("Relu", g.node("Gemm", x, g.array(weight), g.array(layer.bias)))
 
 

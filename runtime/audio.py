@@ -21,7 +21,9 @@ from .errors import EarmarkError
 
 MAX_AMPLITUDE = 100.0
 """Float samples beyond this are no audio in [-1, 1), whatever the gain."""
-INT16_SCALE = np.float32(1 / 32768)
+INT16 = np.dtype(np.int16)
+FULL_SCALE = 32768
+"""Of int16, which is 1 of floats: a power of two, so that no conversion rounds."""
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1000, 768_000
 MAX_BLOCK = 1 << 16
@@ -124,7 +126,7 @@ def as_pcm(pcm: np.ndarray) -> np.ndarray:
     pcm = np.asarray(pcm)
     if pcm.ndim != 1:
         raise EarmarkError(f"audio has shape {list(pcm.shape)}: give one channel, [samples]")
-    if pcm.dtype == np.int16:
+    if pcm.dtype == INT16:
         return pcm
     if pcm.dtype != np.float32 and pcm.dtype != np.float64:
         raise EarmarkError(f"audio has type {pcm.dtype}: give int16, or float32 in [-1, 1)")
@@ -139,16 +141,16 @@ def as_pcm(pcm: np.ndarray) -> np.ndarray:
 
 
 def copy_pcm(pcm: np.ndarray, out: np.ndarray) -> None:
-    """Copy audio that :func:`as_pcm` gave into float32 [samples], in [-1, 1)."""
-    if pcm.dtype == np.int16:
-        np.multiply(pcm, INT16_SCALE, out)
-    else:
+    """Copy audio that :func:`as_pcm` gave into float32 [samples], in units of an int16 step."""
+    if pcm.dtype == INT16:
         out[:] = pcm
+    else:
+        np.multiply(pcm, FULL_SCALE, out)
 
 
 def to_int16(pcm: np.ndarray) -> np.ndarray:
     """Float samples in [-1, 1) as int16, what is beyond them at the end of the scale."""
-    return np.clip(np.round(pcm * 32768), -32768, 32767).astype(np.int16)
+    return np.clip(np.round(pcm * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .manifest import Decision
 UNIT = 1 << 32
 SCALE = np.float32(UNIT)
 NEVER = np.iinfo(np.int64).max
+FLOAT32 = np.dtype(np.float32)
 MAX_WINDOW_VALUES = 1 << 22
 """Most numbers kept for the moving average of a stream (32 MiB)."""
 MAX_BATCH_VALUES = 1 << 27
@@ -239,19 +240,20 @@ class Decider:
 
     def _append(self, posteriors: np.ndarray) -> None:
         """Take rows that end with the step before ``_clock``."""
-        if posteriors.dtype != np.float32:
-            posteriors = posteriors.astype(np.float32)
-        after = self._end + len(posteriors)
+        if posteriors.dtype != FLOAT32:
+            posteriors = posteriors.astype(FLOAT32)
+        steps = len(posteriors)
+        after = self._end + steps
         if after > len(self._sums):
             self._settle()
             window = self._rule.window
             kept = self._sums[self._end - window - 1 : self._end]
             self._sums[: window + 1] = kept - kept[0]
-            after = window + 1 + len(posteriors)
+            after = window + 1 + steps
         self._new.append(posteriors.tobytes())
         self._end = after
-        if len(self._loud) != len(posteriors):
-            self._compare(len(posteriors))
+        if len(self._loud) != steps:
+            self._compare(steps)
         np.greater_equal(posteriors, self._loud, self._is_loud)
         if self._is_loud.tobytes() != self._none_loud:
             self._quiet_from = self._clock + self._rule.window - 1

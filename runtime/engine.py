@@ -14,9 +14,9 @@ from .errors import EarmarkError, first_line
 from .files import read_bounded
 from .gate import Gate
 from .graph_check import check_graph
+from .graph_ends import INPUT, OUTPUT
 from .manifest import METADATA_KEY, Decision, Manifest
 from .onnx_file import OnnxFile, read_onnx
-from .posteriors import OUTPUT
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
@@ -113,7 +113,7 @@ class Scorer:
     samples: int
     """Samples taken since the start or the last reset, those of an unfinished chunk included."""
     chunk: np.ndarray
-    """Float32 [samples] in [-1, 1), overwritten by the next chunk."""
+    """Float32 [samples] in units of an int16 step, overwritten by the next chunk."""
 
     def __init__(self, engine: Engine) -> None:
         geometry = engine.manifest.geometry
@@ -126,7 +126,7 @@ class Scorer:
         # Two calls over the same buffers whose caches swap roles.
         outputs = {"logits": self._logits, OUTPUT: self._posteriors}
         self._runs = [
-            engine._backend.bind({"pcm": pcm, "cache": source}, outputs | {"cache_out": target})[0]
+            engine._backend.bind({INPUT: pcm, "cache": source}, outputs | {"cache_out": target})[0]
             for source, target in (self._caches, self._caches[::-1])
         ]
         self._turn = 0
@@ -158,7 +158,7 @@ class Scorer:
         alone = complete == 1
         rows = self._logits if alone else np.empty((complete, steps, labels), np.float32)
         taken = row = 0
-        while (taken := self.take(pcm, taken)) >= 0:
+        while taken < len(pcm) and (taken := self.take(pcm, taken)) >= 0:
             logits = self.score()
             if not alone:
                 rows[row] = logits
@@ -176,18 +176,19 @@ class Scorer:
             The sample to go on from where the chunk is complete, :meth:`score` is to run the model
             on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before.
         """
-        # No generator, and no view where all is taken: code between two runs of the model has left
-        # the processor's caches, and costs several times of what it costs by itself.
-        filled, total = self._filled, len(pcm)
-        count = min(self._length - filled, total - start)
+        # No generator, and the usual case by itself: code between two runs of the model has left
+        # the processor's caches, and costs several times of what it costs alone.
+        filled, total, length = self._filled, len(pcm), self._length
+        if total == length and not start and not filled:
+            copy_pcm(pcm, self.chunk)
+            self.samples += length
+            return length
+        count = min(length - filled, total - start)
         if count <= 0:
             return -1
-        if count < total:
-            pcm = pcm[start : start + count]
-        whole = count == self._length
-        copy_pcm(pcm, self.chunk if whole else self.chunk[filled : filled + count])
+        copy_pcm(pcm[start : start + count], self.chunk[filled : filled + count])
         self.samples += count
-        if filled + count < self._length:
+        if filled + count < length:
             self._filled = filled + count
             return -1
         self._filled = 0
@@ -203,8 +204,8 @@ class Scorer:
         return self._logits[0]
 
     def replay(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Run the model on ``chunks``, float32 [chunk] each, from the start of a signal, and yield
-        the logits of each. What :attr:`chunk` holds is kept."""
+        """Run the model on ``chunks``, each as :attr:`chunk` held it, from the start of a signal,
+        and yield the logits of each. What :attr:`chunk` holds is kept."""
         current = self.chunk.copy()
         self._restart()
         for chunk in chunks:
@@ -287,7 +288,7 @@ class Stream:
         pcm, taken = as_pcm(pcm), 0
         # Chunk by chunk, so that every array operation has one shape: results are bitwise the same
         # however the audio arrives, and a long push takes no more memory than a short one.
-        while (taken := scorer.take(pcm, taken)) >= 0:
+        while taken < len(pcm) and (taken := scorer.take(pcm, taken)) >= 0:
             if gate is not None:
                 if gate.skips(scorer.chunk, self._decider.at_rest):
                     self._decider.gap(len(self._posteriors))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .audio import FULL_SCALE
 from .errors import EarmarkError
 from .manifest import Geometry
 
@@ -52,15 +53,15 @@ class Gate:
                 f"gate: the model and its smoothing remember {chunks} chunks, more than "
                 f"{MAX_CHUNKS}: leave the gate off"
             )
-        self._limit = geometry.chunk * 10 ** (level / 10)
+        self._limit = geometry.chunk * FULL_SCALE**2 * 10 ** (level / 10)
         self._kept = np.zeros((chunks, geometry.chunk), np.float32)
         self.reset()
 
     def skips(self, chunk: np.ndarray, at_rest: bool) -> bool:
-        """Whether the next chunk, float32 [chunk], needs no network.
+        """Whether the next chunk needs no network.
 
         Args:
-            chunk: the audio.
+            chunk: the audio, float32 [chunk] in units of an int16 step.
             at_rest: whether the decision waits for nothing (:attr:`Decider.at_rest`).
         """
         if np.dot(chunk, chunk) >= self._limit:

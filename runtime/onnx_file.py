@@ -189,7 +189,7 @@ def _value(data: memoryview) -> tuple[str, Value]:
 def _message(data: memoryview, known: Mapping[int, tuple[str, Any]], where: str) -> dict[str, Any]:
     """The fields of a message: lists for those that may be repeated, else absent or one value."""
     found: dict[str, Any] = {name: [] for name, kind in known.values() if isinstance(kind, list)}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number not in known:
             raise _MalformedError(f"field {number} of its {where} is none that Earmark writes")
         name, kind = known[number]
@@ -208,8 +208,8 @@ def _message(data: memoryview, known: Mapping[int, tuple[str, Any]], where: str)
     return found
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers with their values: integers, or bytes."""
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Field numbers of a message with their values: integers, or views of its bytes."""
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)

@@ -13,8 +13,8 @@ from .audio import as_pcm, copy_pcm
 from .decision import BatchDecider
 from .engine import Detection, Engine
 from .errors import EarmarkError
+from .graph_ends import INPUT, OUTPUT
 from .manifest import Decision
-from .posteriors import OUTPUT
 
 BATCH = 32
 """Most chunks in one run: more gain nothing, and a run must not hold up other work for long."""
@@ -78,7 +78,7 @@ class StreamPool:
             np.zeros((rows, geometry.cache), np.float32),
         )
         self._runs = engine._backend.bind(
-            dict(zip(("pcm", "cache"), self._inputs, strict=True)),
+            dict(zip((INPUT, "cache"), self._inputs, strict=True)),
             dict(zip((OUTPUT, "cache_out"), self._outputs, strict=True)),
         )
 

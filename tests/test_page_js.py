@@ -15,9 +15,9 @@ from earmark.export.page.page import ASSETS
 from earmark.runtime import EarmarkError, read_audio
 from earmark.runtime.decision import Decider
 from earmark.runtime.engine import DEFAULT_MODEL
+from earmark.runtime.graph_ends import with_posteriors
 from earmark.runtime.manifest import METADATA_KEY, Decision, Manifest
 from earmark.runtime.onnx_file import read_onnx
-from earmark.runtime.posteriors import with_posteriors
 from earmark.runtime.wyoming.converter import Converter
 
 RATE = 16000

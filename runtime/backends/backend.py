@@ -32,7 +32,7 @@ class Backend(Protocol):
         One thread at a time may run them.
 
         Args:
-            inputs: ``pcm`` and ``cache``.
+            inputs: ``s16`` (see :mod:`earmark.runtime.graph_ends`) and ``cache``.
             outputs: any of ``logits``, ``posteriors`` and ``cache_out``; none shares memory with an
                 input.
         """

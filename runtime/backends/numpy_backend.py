@@ -10,9 +10,10 @@ from functools import cache, partial
 import numpy as np
 
 from ..errors import EarmarkError
+from ..graph_ends import INPUT, OUTPUT, S16_STEP
 from ..manifest import Manifest
 from ..onnx_file import Node, OnnxFile
-from ..posteriors import OUTPUT, activation
+from ..posteriors import activation
 from .backend import Arrays
 from .numpy_conv import Weights, float_weights, integer_weights
 from .numpy_ops import compute
@@ -69,6 +70,12 @@ class NumpyBackend:
         def program(count: int) -> Program:
             made = Program(count, memory)
             tensors = self._constants | {name: x[:count] for name, x in inputs.items()}
+            if INPUT in tensors:
+                s16 = tensors[INPUT]
+                # No operator has an output without a name.
+                scaled = memory.take(("", 0), s16.nbytes, count).view(s16.dtype)
+                tensors["pcm"] = scaled.reshape(s16.shape)
+                made.do(np.multiply, s16, S16_STEP, tensors["pcm"])
             for node, weights in self._nodes:
                 self._add(made, node, weights, tensors)
             for name, array in outputs.items():

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import EarmarkError, first_line
+from ..graph_ends import with_ends
 from ..manifest import Manifest
-from ..posteriors import with_posteriors
 from .backend import Arrays
 from .onnxruntime_import import onnxruntime
 
@@ -17,7 +17,7 @@ class OnnxruntimeBackend:
 
     def __init__(self, data: bytes, manifest: Manifest) -> None:
         """See :func:`earmark.runtime.backends.backend.load`."""
-        self._session = open_session(with_posteriors(data, manifest))
+        self._session = open_session(with_ends(data, manifest))
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
         """See :class:`~earmark.runtime.backends.backend.Backend`."""
