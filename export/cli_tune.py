@@ -200,7 +200,7 @@ def _smoothings(text: str | None) -> dict[str, tuple[float, ...]]:
 
 def _files(path: Path, rate: int) -> list[tuple[str, "Source"]]:
     from ..runtime.sources import FileSource
-    from ..train.data.corpus import find_audio
+    from ..train.data.audio_files import find_audio
 
     found = find_audio(path) if path.is_dir() else (path,)
     if not found:

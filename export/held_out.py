@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from ..runtime.errors import EarmarkError
 from ..runtime.manifest import Manifest, Source
-from ..train.data.corpus import Corpus, read_sources, scan
+from ..train.data.corpus import Corpus, scan
+from ..train.data.sources import read_sources
 from ..train.data.transcripts import TRANSCRIPTS
 
 _LOG = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from ..runtime.audio import to_int16
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.sources import Piece
-from ..train.data.corpus import Clip
+from ..train.data.clip import Clip
 from ..train.data.shards import read_recording
 from .det import Trace, trace
 from .matching import LATE, Word, loud

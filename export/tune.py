@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from ..runtime.detect import TAIL_SECONDS
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
+from ..runtime.layout import folder_name
 from ..runtime.manifest import MAX_OPERATING_POINTS, Decision, Manifest
 from ..runtime.sources import Piece, Source
-from ..train.data.corpus import Clip, folder_name, word_clips
+from ..train.data.clip import Clip
+from ..train.data.corpus import word_clips
 from ..train.progress import progress
 from .det import THRESHOLDS, Curve, Trace, sweep, trace
 from .held_out import Trained, measured_corpus

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from earmark.runtime import EarmarkError, read_audio
 from earmark.runtime.clips import noise_place, save, speaker_name, word_place
-from earmark.train.data.corpus import hashed_split, scan
+from earmark.runtime.layout import hashed_split
+from earmark.train.data.corpus import scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

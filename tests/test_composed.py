@@ -28,8 +28,8 @@ from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train.collect.transcribe import SOURCE
-from earmark.train.data.corpus import write_source
 from earmark.train.data.dataset import Split
+from earmark.train.data.sources import write_source
 from tiny_corpus import RATE, write_corpus
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import SPLITS, folder_name, hashed_split
 from earmark.runtime.manifest import Source
-from earmark.train.data.corpus import SPLITS, find_audio, folder_name, hashed_split, scan
+from earmark.train.data.audio_files import find_audio
+from earmark.train.data.corpus import scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import SPLITS, hashed_split
 from earmark.train.data import decoded
-from earmark.train.data.corpus import SPLITS, hashed_split, scan
+from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import label_set, load_split
 from earmark.train.data.decoded import fit
 from earmark.train.data.stretches import noise_pool, recording_origin

@@ -36,13 +36,13 @@ from earmark.runtime.audio import to_int16
 from earmark.runtime.cli import command_line, main
 from earmark.runtime.clips import save, word_place
 from earmark.runtime.engine import DEFAULT_MODEL
+from earmark.runtime.layout import hashed_split
 from earmark.runtime.microphone import portaudio
 from earmark.runtime.microphone.portaudio import Device
 from earmark.runtime.sources import Counters
 from earmark.runtime.wyoming import server as wyoming_server
 from earmark.train.collect import public
 from earmark.train.collect.fetch import file_sha256
-from earmark.train.data.corpus import hashed_split
 from earmark.train.recipe import parse_recipe
 from earmark.train.teachers import beats_checkpoints, speech_embedding_file
 from test_speech_embedding import published

@@ -15,9 +15,10 @@ from earmark.runtime import command
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import hashed_split
 from earmark.runtime.manifest import Source
 from earmark.runtime.posteriors import softmax
-from earmark.train.data.corpus import hashed_split, scan
+from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import Split, load_split
 
 RATE = 16000

@@ -21,12 +21,13 @@ from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Source
 from earmark.train.data import shards
 from earmark.train.data.clips import Clips
-from earmark.train.data.corpus import Corpus, scan, write_source
+from earmark.train.data.corpus import Corpus, scan
 from earmark.train.data.dataset import label_set, load_split
 from earmark.train.data.epoch import epoch_batches
 from earmark.train.data.material import prepare
 from earmark.train.data.shard_writer import write_shards
 from earmark.train.data.share import Share
+from earmark.train.data.sources import write_source
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import hashed_split
 from earmark.runtime.manifest import Source
-from earmark.train.data.corpus import hashed_split, scan
+from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import label_set, load_split
 from earmark.train.data.stretches import noise_pool
 

@@ -9,8 +9,9 @@ import soundfile
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
 from earmark.train.collect.espeak import synthesizer
-from earmark.train.data.corpus import data_fingerprint, read_sources, scan
+from earmark.train.data.corpus import data_fingerprint, scan
 from earmark.train.data.dataset import load_split
+from earmark.train.data.sources import read_sources
 from earmark.train.data.stretches import speech_pool, speech_recordings
 from earmark.train.data.transcripts import (
     LEAST,

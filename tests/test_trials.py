@@ -11,7 +11,7 @@ from earmark.export.trials import EXCERPTS, Excerpts, trial
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.sources import Gap
-from earmark.train.data.corpus import Clip
+from earmark.train.data.clip import Clip
 
 RATE = 16000
 

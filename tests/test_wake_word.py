@@ -12,9 +12,10 @@ import torch
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import hashed_split
 from earmark.train import fit
 from earmark.train.data.clips import Clips
-from earmark.train.data.corpus import data_fingerprint, hashed_split, scan
+from earmark.train.data.corpus import data_fingerprint, scan
 from earmark.train.data.dataset import SPEECH, label_set, load_split
 from earmark.train.data.epoch import epoch_batches
 from earmark.train.data.material import prepare

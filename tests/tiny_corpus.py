@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from earmark.train.data.corpus import hashed_split
+from earmark.runtime.layout import hashed_split
 from earmark.train.recipe import Recipe, parse_recipe
 
 RATE = 16000

@@ -149,7 +149,8 @@ def _configure_corpus(parser: ArgumentParser) -> None:
 
 
 def _run_corpus(arguments: Namespace) -> int:
-    from .data.corpus import SPLITS, scan
+    from ..runtime.layout import SPLITS
+    from .data.corpus import scan
 
     corpus = scan(*arguments.folders)
     if arguments.keywords is not None:

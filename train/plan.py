@@ -12,8 +12,9 @@ from typing import Any, Literal
 import tomli_w
 
 from ..runtime.errors import EarmarkError
+from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .data.corpus import Corpus, folder_name, scan
+from .data.corpus import Corpus, scan
 from .data.decoded import SAMPLE_RATE
 from .data.survey import Survey
 from .recipe import DataSettings, Recipe, parse_recipe

@@ -8,9 +8,10 @@ import numpy as np
 
 from ..runtime.manifest import Source
 from . import run as runs
-from .data.corpus import Corpus, data_fingerprint, read_sources
+from .data.corpus import Corpus, data_fingerprint
 from .data.dataset import Split
 from .data.material import Material
+from .data.sources import read_sources
 from .knn import knn_figures
 from .recipe import Recipe
 

@@ -36,17 +36,13 @@ from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
+from ...runtime.layout import SOURCES_FILE, folder_name
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
-from ...train.data.corpus import (
-    SOURCES_FILE,
-    SPEAKER_MARK,
-    find_audio,
-    folder_name,
-    read_sources,
-    write_source,
-)
+from ...train.data.audio_files import find_audio
+from ...train.data.corpus import SPEAKER_MARK
 from ...train.data.decoded import SAMPLE_RATE
+from ...train.data.sources import read_sources, write_source
 from ...train.data.speech import word_bounds
 from ...train.data.stretches import recording_origin
 from ...train.fit import train

@@ -13,7 +13,7 @@ from ...runtime.engine import Detection, Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
 from ...train.collect.speak import spoken
-from ...train.data.corpus import find_audio
+from ...train.data.audio_files import find_audio
 from .results import Delay
 
 CLIPS = 20

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...runtime.audio import read_audio, to_int16
 from ...runtime.engine import Detection, Engine, Stream
 from ...runtime.errors import EarmarkError
-from ...train.data.corpus import find_audio
+from ...train.data.audio_files import find_audio
 from ...train.progress import progress
 from ..machine import machine, machine_line
 

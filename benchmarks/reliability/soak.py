@@ -33,7 +33,7 @@ from ...runtime.process import resident_bytes
 from ...runtime.sinks.sink import FanOut, JsonLines
 from ...runtime.spotter import spot
 from ...train.collect.speak import spoken
-from ...train.data.corpus import find_audio
+from ...train.data.audio_files import find_audio
 from ...train.progress import progress
 from ..machine import machine, machine_line
 from .soak_state import State

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...runtime.errors import EarmarkError
+from ...runtime.layout import SOURCES_FILE
 from ...runtime.manifest import Source
-from ..data.corpus import SOURCES_FILE, read_sources, write_source
+from ..data.sources import read_sources, write_source
 from ..progress import progress
 from .fetch import fetch_file
 

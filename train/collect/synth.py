@@ -32,9 +32,9 @@ from ...runtime.layout import NOISE_FOLDER, folder_name, hashed_split
 from ...runtime.manifest import Source
 from ...runtime.wav import wav_bytes
 from ..claim import claim
-from ..data.corpus import write_source
 from ..data.dataset import label_set
 from ..data.decoded import SAMPLE_RATE
+from ..data.sources import write_source
 from ..progress import progress
 from .common_words import COMMON_WORDS
 from .espeak import Synthesizer, synthesizer

@@ -24,7 +24,8 @@ from ...runtime.audio import read_audio, to_int16
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
 from ...runtime.manifest import Source
-from ..data.corpus import find_audio, read_sources, write_source
+from ..data.audio_files import find_audio
+from ..data.sources import read_sources, write_source
 from ..data.transcripts import (
     TRANSCRIPTS,
     WORDS_FILE,

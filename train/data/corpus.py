@@ -8,66 +8,22 @@ hold clips of those classes. In place of a folder, a CSV file may list clips and
 """
 
 import hashlib
-import json
-import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath, PurePosixPath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from ...runtime.errors import EarmarkError, one_line
-from ...runtime.files import read_text, write_text
-from ...runtime.layout import (
-    LISTS,
-    NOISE_FOLDER,
-    SOURCES_FILE,
-    SPEAKER_MARK,
-    SPLITS,
-    folder_name,
-    hashed_split,
-)
+from ...runtime.errors import EarmarkError
+from ...runtime.layout import SPEAKER_MARK, SPLITS, folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN, Source
-from ..progress import progress
 from . import metadata, shards
-from .audio_files import AUDIO_SUFFIXES, audio_stem, is_audio
-from .shards import Member, Recording
+from .audio_files import audio_stem, find_audio
+from .clip import Clip
+from .roots import file_size, scan_folder, scan_shards, scan_table, some
+from .shards import Recording
 from .transcripts import transcript_files
-
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording of one word, or of several sounds at once."""
-
-    path: Path
-    word: str
-    """Its class: the name of its class folder, or what a table says; the first of several, empty
-    for a clip of none."""
-    speaker: str
-    split: str
-    """``train``, ``validation`` or ``test``."""
-    fold: int = 0
-    """Number of its fold, from 1; 0 where there are no folds."""
-    others: tuple[str, ...] = ()
-    """Its classes after the first."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """All its classes."""
-        return (self.word, *self.others) if self.word else ()
-
-    own: bool = False
-    """Whether it is from a folder of few speakers (see :func:`scan`)."""
-    member: Member | None = None
-    """Where it lies in a shard; ``path`` is then that of the shard and the name in it."""
-
-    @property
-    def recording(self) -> Recording:
-        """What its audio is read from."""
-        return self.member or self.path
 
 
 @dataclass(frozen=True)
@@ -135,7 +91,7 @@ class Corpus:
                 raise EarmarkError(f"{empty[0]}: no audio files: record clips of {keyword!r} there")
             raise EarmarkError(
                 f"{where}: no folder {name!r} for the keyword {keyword!r} "
-                f"(found: {_some(self.words)}): record it or run earmark synth"
+                f"(found: {some(self.words)}): record it or run earmark synth"
             )
         rest = [(UNKNOWN, "other words")] if unknown else []
         for name, keyword in [*wanted.items(), *rest]:
@@ -196,11 +152,11 @@ def scan(
         few = index >= len(roots)
         kind = path.suffix.lower()
         if kind == shards.SUFFIX:
-            found = _scan_shards(path, few)
+            found = scan_shards(path, few)
         elif kind == metadata.SUFFIX:
-            found = _scan_table(path, _audio_root(path), few)
+            found = scan_table(path, few)
         else:
-            found = _scan_root(path, few)
+            found = scan_folder(path, few)
         if folds:
             found = replace(found, clips=[_with_fold(clip, folds) for clip in found.clips])
         if fold:
@@ -226,30 +182,6 @@ def scan(
     )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What one root holds."""
-
-    place: Path
-    clips: list[Clip]
-    noise: Sequence[Recording]
-    sources: list[Source]
-
-    def facts(self, classes: bool) -> Iterator[tuple[str, int, str]]:
-        """Relative name, size and split of each recording, and its classes where they are not in
-        its path."""
-        for clip in self.clips:
-            text = "\0".join((clip.split, *clip.words)) if classes else clip.split
-            yield *self._name_and_size(clip.recording), text
-        for sound in self.noise:
-            yield *self._name_and_size(sound), "noise"
-
-    def _name_and_size(self, recording: Recording) -> tuple[str, int]:
-        if isinstance(recording, Member):
-            return recording.name, recording.size
-        return recording.relative_to(self.place).as_posix(), _size(recording)
-
-
 def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
     """The corpus' fingerprint, extended by the recordings and transcripts of folders of any layout.
 
@@ -270,7 +202,7 @@ def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
     for root in map(Path, folders):
         for file in (*find_audio(root), *transcript_files(root)):
             name = file.relative_to(root).as_posix()
-            digest.update(f"{name}\0{_size(file)}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{name}\0{file_size(file)}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -295,194 +227,6 @@ def wanted_name(word: str, wanted: Iterable[str]) -> str:
     return name if name in wanted or name == SILENCE else UNKNOWN
 
 
-def find_audio(folder: Path) -> tuple[Path, ...]:
-    """All audio files under ``folder``, hidden ones left out, sorted by path.
-
-    Raises:
-        EarmarkError: the folder is missing or unreadable.
-    """
-    found: list[Path] = []
-    try:
-        # A scandir error inside os.walk is swallowed unless it is asked for.
-        for place, folders, files in os.walk(folder, onerror=_raise):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(place, name) for name in files if is_audio(name)]
-    except OSError as error:
-        raise EarmarkError(f"{folder}: cannot be listed ({error.strerror})") from error
-    return tuple(sorted(found))
-
-
-def read_sources(root: Path, role: str = "training data") -> list[Source]:
-    """The sources that ``sources.json`` of a folder names, else the folder itself, in ``role``.
-
-    Raises:
-        EarmarkError: the file is no JSON list of objects with ``name`` and ``licence``.
-    """
-    path = root / SOURCES_FILE
-    if not path.is_file():
-        return [Source(name=root.resolve().name, licence="unknown", role=role)]
-    return parse_sources(read_text(path), path)
-
-
-def parse_sources(text: str, path: Path) -> list[Source]:
-    """The sources that the text of a ``sources.json`` names; ``path`` is named in errors.
-
-    Raises:
-        EarmarkError: it is no JSON list of objects with ``name`` and ``licence``.
-    """
-    try:
-        raw = json.loads(text)
-        sources = [Source(**item) for item in raw]
-        values = [value for source in sources for value in vars(source).values()]
-        if not all(isinstance(value, str) and value.isprintable() for value in values):
-            raise TypeError("a field is not printable text")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise EarmarkError(
-            f"{path}: not a list of objects with name and licence ({error}): mend or remove it"
-        ) from error
-    return sources
-
-
-def write_source(root: Path, source: Source) -> None:
-    """Record in ``sources.json`` of a corpus folder where its recordings come from."""
-    known = read_sources(root) if (root / SOURCES_FILE).is_file() else []
-    if source not in known:
-        text = json.dumps([asdict(s) for s in [*known, source]], indent=1, ensure_ascii=False)
-        write_text(root / SOURCES_FILE, text + "\n")
-
-
-def _scan_root(root: Path, own: bool) -> _Found:
-    if not root.is_dir():
-        raise EarmarkError(f"{root}: no such folder: name a folder with one subfolder per word")
-    listed = {split: _read_list(root / name) for split, name in LISTS.items()}
-    has_lists = any(names is not None for names in listed.values())
-    split_of: dict[str, str] = {}
-    for split, names in listed.items():
-        for name in names or ():
-            if split_of.setdefault(name, split) != split:
-                raise EarmarkError(
-                    f"{root / LISTS[split]}: {name} is also in {LISTS[split_of[name]]}: "
-                    "remove it from one of the two"
-                )
-    clips: list[Clip] = []
-    ignored: list[str] = []
-    for folder in _folders(root):
-        word = folder.name
-        if word.startswith("_") and word not in (UNKNOWN, SILENCE):
-            if word != NOISE_FOLDER:
-                ignored.append(f"{word}/")
-            continue
-        for name in _listing(folder):
-            if name.startswith("."):
-                continue
-            if not is_audio(name):
-                ignored.append(f"{word}/{name}")
-                continue
-            stem = audio_stem(name)
-            speaker, mark, _ = stem.partition(SPEAKER_MARK)
-            if has_lists and not mark:
-                speaker = f"{root.name}/{word}/{stem}"
-            listed_split = split_of.get(f"{word}/{stem}", "train")
-            split = listed_split if has_lists or own else hashed_split(speaker)
-            clips.append(Clip(folder / name, word, speaker, split, own=own))
-    if not clips:
-        raise EarmarkError(
-            f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"
-        )
-    if ignored:
-        _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), _some(ignored))
-    missing = split_of.keys() - {f"{clip.word}/{audio_stem(clip.path.name)}" for clip in clips}
-    if missing:
-        _LOG.warning("%s: %d listed clips do not exist: %s", root, len(missing), _some(missing))
-    return _Found(root, clips, _noise_beside(root), read_sources(root))
-
-
-def _noise_beside(root: Path) -> tuple[Path, ...]:
-    return find_audio(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else ()
-
-
-def _scan_shards(pattern: Path, own: bool) -> _Found:
-    """The clips of shards in the order in which a folder would list them."""
-    paths = shards.expand(pattern)
-    place = paths[0].parent
-    samples: dict[str, shards.Sample] = {}
-    sources: list[Source] = []
-    ignored: list[str] = []
-    bare = False
-    with progress("Listing shards", len(paths)) as advance:
-        for path in paths:
-            listing = shards.list_shard(path)
-            for sample in listing.samples:
-                other = samples.setdefault(sample.member.name, sample)
-                if other is not sample:
-                    raise EarmarkError(
-                        f"{path}: {sample.member.name}: is also in {other.member.shard}: name each "
-                        "shard once, and give clips names of their own"
-                    )
-            if listing.sources is None:
-                bare = True
-            else:
-                sources += parse_sources(listing.sources, path / SOURCES_FILE)
-            ignored += listing.ignored
-            advance(1)
-    if bare or not sources:
-        sources += read_sources(place)
-    if ignored:
-        _LOG.warning("%s: %d members are no recordings: %s", pattern, len(ignored), _some(ignored))
-    ordered = sorted(samples.values(), key=lambda sample: PurePosixPath(sample.member.name).parts)
-    clips = []
-    for sample in ordered:
-        if sample.noise:
-            continue
-        word, *others = sample.words or ("",)
-        split = sample.split or ("train" if own else hashed_split(sample.speaker))
-        clips.append(
-            Clip(
-                *(sample.member.path, word, sample.speaker, split, sample.fold, tuple(others)),
-                own=own,
-                member=sample.member,
-            )
-        )
-    if not clips:
-        raise EarmarkError(f"{pattern}: no clips: expected members <word>/<speaker>.wav, or .json")
-    noise = [sample.member for sample in ordered if sample.noise]
-    return _Found(place, clips, noise, list(dict.fromkeys(sources)))
-
-
-def _audio_root(table: Path) -> Path:
-    """The folder that the files of a table are below: ESC-50 has ``meta/`` beside ``audio/``."""
-    here, above = table.parent, table.parent.parent
-    return above if not (here / "audio").is_dir() and (above / "audio").is_dir() else here
-
-
-def _scan_table(table: Path, root: Path, own: bool) -> _Found:
-    rows = metadata.read_rows(table)
-    clips: list[Clip] = []
-    missing: list[str] = []
-    for row in rows:
-        # Tables may leave the suffix out, and a corpus may be re-encoded to another format.
-        stem = str(PurePath(row.file).with_name(audio_stem(PurePath(row.file).name)))
-        names = [row.file, *(stem + suffix for suffix in AUDIO_SUFFIXES)]
-        places = (folder / name for name in names for folder in (root / "audio", root))
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            missing.append(row.file)
-            continue
-        speaker = row.origin or f"{root.name}/{stem}"
-        word, *others = row.words or ("",)
-        split = row.split or ("train" if own else hashed_split(speaker))
-        clips.append(Clip(path, word, speaker, split, row.fold, tuple(others), own=own))
-    if missing:
-        raise EarmarkError(
-            f"{table}: {len(missing)} of {len(rows)} clips are neither in {root / 'audio'} nor in "
-            f"{root}: {_some(missing)}"
-        )
-    if not clips:
-        raise EarmarkError(f"{table}: has no rows: a table needs one for each clip")
-    clips.sort(key=lambda clip: clip.path)
-    return _Found(root, clips, _noise_beside(root), read_sources(root))
-
-
 def _with_fold(clip: Clip, pattern: str) -> Clip:
     found = None if clip.fold else re.match(pattern, clip.path.name)
     if found is None or not (found[1] or "").isdecimal():
@@ -499,15 +243,6 @@ def _held_out(clip: Clip, fold: int) -> Clip:
     return replace(clip, split="validation" if clip.fold == fold else "train")
 
 
-def _read_list(path: Path) -> list[str] | None:
-    """Clips named in a list as ``word/stem``: a corpus may be re-encoded to another format."""
-    if not path.is_file():
-        return None
-    lines = read_text(path).splitlines()
-    entries = [PurePosixPath(line.strip().replace("\\", "/")) for line in lines if line.strip()]
-    return [str(entry.with_name(audio_stem(entry.name))) for entry in entries if entry.name]
-
-
 def _check_speakers(clips: list[Clip]) -> None:
     first: dict[str, Clip] = {}
     for clip in clips:
@@ -517,30 +252,3 @@ def _check_speakers(clips: list[Clip]) -> None:
                 f"{clip.path}: speaker {clip.speaker} is in {clip.split} here and in {other.split} "
                 f"with {other.path}: put all clips of a speaker in one split"
             )
-
-
-def _folders(root: Path) -> list[Path]:
-    return [root / n for n in _listing(root) if not n.startswith(".") and (root / n).is_dir()]
-
-
-def _listing(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise EarmarkError(f"{folder}: cannot be listed ({error.strerror})") from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # A dangling link: decoding reports it by name.
-        return -1
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    ordered = sorted(names)
-    return one_line(", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else ""))
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import SPLITS, folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN
-from .corpus import Clip, Corpus, wanted_name
+from .clip import Clip
+from .corpus import Corpus, wanted_name
 from .decoded import SAMPLE_RATE, cached, decode_all, fit
 from .share import WHOLE, Share
 from .stretches import noise_stretches, silence_excerpts, speech_pieces, speech_stretches

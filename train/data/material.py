@@ -12,7 +12,8 @@ from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ..recipe import Recipe
-from .corpus import Clip, Corpus, scan, wanted_name
+from .clip import Clip
+from .corpus import Corpus, scan, wanted_name
 from .dataset import Split, load_split, owners
 from .share import BLOCK, WHOLE, Share
 from .stretches import noise_pool, pieces, speech_pool

@@ -15,7 +15,8 @@ from ...runtime.layout import SOURCES_FILE, SPLITS
 from ..claim import claim
 from ..progress import progress
 from .audio_files import audio_stem
-from .corpus import Clip, Corpus
+from .clip import Clip
+from .corpus import Corpus
 from .shards import MAX_AUDIO_BYTES, SUFFIX, Member, Recording, recording_bytes
 
 SHARD_MB = 256.0

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import SPEAKER_MARK, SPLITS, hashed_split
-from .corpus import Corpus, find_audio
+from .audio_files import find_audio
+from .corpus import Corpus
 from .decoded import SAMPLE_RATE, cached, decode_all, fit
 from .shards import Member, Recording
 from .share import Share

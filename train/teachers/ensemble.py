@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...runtime.errors import EarmarkError
-from ..data.corpus import read_sources
+from ..data.sources import read_sources
 from ..run import RunInfo
 from .cache import Table, answers, ask, blocks
 from .run import TeacherRun, load_teacher
