@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import toy_model
 from earmark.benchmarks.accuracy.cli_page import accuracy as verb
-from earmark.benchmarks.accuracy.page import MISSING, Costs, group, page
+from earmark.benchmarks.accuracy.groups import group
+from earmark.benchmarks.accuracy.page import MISSING, page
+from earmark.benchmarks.accuracy.page_tables import Costs
 from earmark.benchmarks.latency import cold
 from earmark.benchmarks.latency.cli import bench
 from earmark.benchmarks.latency.cold import cold_starts

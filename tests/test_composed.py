@@ -20,8 +20,8 @@ from earmark.benchmarks.accuracy.composed import (
     plan,
     write_streams,
 )
-from earmark.benchmarks.accuracy.page import Costs
 from earmark.benchmarks.accuracy.page import page as accuracy_page
+from earmark.benchmarks.accuracy.page_tables import Costs
 from earmark.export.det import THRESHOLDS
 from earmark.export.matching import Word
 from earmark.runtime.cli import main
