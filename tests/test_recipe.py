@@ -65,6 +65,16 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         (GOOD, ["features.coefficients=60"], "field features.coefficients"),
         (GOOD, ["features.f_max=9000"], "field features.f_max"),
         (GOOD, ["data.clip=0.01"], "field data.clip"),
+        (
+            GOOD,
+            ["teacher.kind=cnn2d", "data.clip=0.15"],
+            r"field data.clip: .*0\.16 s, for a cnn2d",
+        ),
+        (
+            GOOD,
+            ["teacher.kind=cnn2d", "features.mels=15", "features.coefficients=15"],
+            "field features.mels: expected at least 16 for a cnn2d",
+        ),
         (GOOD, ["data.unknown=0.6", "data.silence=0.5"], "field data.silence: expected at most"),
         (GOOD, ["student.width=1024", "student.kernel=64", "student.dilations=[1, 1]"], "width"),
         (GOOD, ["augment.gain=[-inf, 0.0]"], "field augment.gain"),

@@ -23,7 +23,7 @@ from .mfcc import MfccSettings
 from .optimizers import OptimizerName
 from .student import StudentSettings
 from .teachers.distill import DistillSettings
-from .teachers.settings import PRETRAINED, TeacherSettings
+from .teachers.settings import CNN2D_BLOCKS, PRETRAINED, TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 RECIPES = Path(__file__).parent / "recipes"
@@ -277,6 +277,13 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     )
     yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
     yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
+    least = 2**CNN2D_BLOCKS if recipe.teacher and recipe.teacher.kind == "cnn2d" else 1
+    yield "features.mels", f"at least {least} for a cnn2d", f.mels >= least
+    yield (
+        "data.clip",
+        f"at least {least} hops, {least * f.hop / f.sample_rate:g} s, for a cnn2d",
+        round(data.clip * f.sample_rate) >= least * f.hop,
+    )
     yield (
         "data.silence",
         "at most 0.9 together with data.unknown",

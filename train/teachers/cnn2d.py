@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ..mfcc import MfccSettings
 from .log_mel import LogMelBackbone
-
-BLOCKS = 4
+from .settings import CNN2D_BLOCKS
 
 
 class Cnn2d(LogMelBackbone):
@@ -25,7 +24,7 @@ class Cnn2d(LogMelBackbone):
             dropout: after each block.
         """
         super().__init__(features, {"kind": "cnn2d", "width": width, "dropout": dropout})
-        sizes = [1, *(width * 2**i for i in range(BLOCKS))]
+        sizes = [1, *(width * 2**i for i in range(CNN2D_BLOCKS))]
         self.blocks = nn.ModuleList(
             nn.Sequential(*_convolution(a, b), *_convolution(b, b), nn.AvgPool2d(2))
             for a, b in itertools.pairwise(sizes)

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+CNN2D_BLOCKS = 4
+"""Blocks of ``cnn2d``, each of which halves bands and frames."""
 PRETRAINED = ("beats", "speech_embedding", "ast", "whisper", "wavlm")
 Share = Annotated[float, Field(gt=0, le=1)]
 
