@@ -174,7 +174,8 @@ class Scorer:
 
         Returns:
             The sample to go on from where the chunk is complete, :meth:`score` is to run the model
-            on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before.
+            on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before, as it does where
+            ``start`` is its end.
         """
         # No generator, and the usual case by itself: code between two runs of the model has left
         # the processor's caches, and costs several times of what it costs alone.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import EarmarkError
+from .graph_ends import NAMES
 from .manifest import Manifest
 from .onnx_file import KINDS, MAX_RANK, Node, OnnxFile
 
@@ -48,6 +49,11 @@ def check_graph(file: OnnxFile, manifest: Manifest) -> None:
     known |= {name: tensor for (side, name), tensor in expected.items() if side == "input"}
     if len(known) < len(file.weights) + 2:
         raise EarmarkError("the graph has weights in the place of an input: export it again")
+    taken = NAMES & {*file.weights, *(name for node in file.nodes for name in node.outputs)}
+    if taken:
+        raise EarmarkError(
+            f"the graph has a tensor {min(taken)!r}, a name that the runtime gives: export it again"
+        )
     elements = work = 0
     for place, node in enumerate(file.nodes):
         try:

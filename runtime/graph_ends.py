@@ -17,10 +17,15 @@ from .manifest import Manifest
 from .onnx_file import fields
 
 INPUT = "s16"
-"""Float32 [batch, chunk]: samples in units of an int16 step."""
+"""Float32 [batch, chunk]: samples in units of an int16 step. As many letters as ``pcm``, in whose
+place it is written."""
 OUTPUT = "posteriors"
 """Float32 [batch, steps, labels]."""
 S16_STEP = np.float32(1 / FULL_SCALE)
+_STEP = "s16_step"
+NAMES = frozenset((INPUT, OUTPUT, _STEP))
+"""Those that no file may have: one that had them would mean something else in onnxruntime than in
+numpy."""
 _OPERATORS = {"softmax": "Softmax", "sigmoid": "Sigmoid"}
 # Fields of onnx.proto by number.
 _MODEL_GRAPH = 7
@@ -38,27 +43,32 @@ def with_ends(data: bytes, manifest: Manifest) -> bytes:
         data: a file that :func:`~earmark.runtime.graph_check.check_graph` accepts.
         manifest: that of the file.
     """
-    file = bytearray(with_posteriors(data, manifest))
+    weights = [
+        bytes([_TENSOR_KIND << 3, _FLOAT32]),
+        _text(_TENSOR_NAME, _STEP),
+        _message(_TENSOR_RAW, S16_STEP.astype("<f4").tobytes()),
+    ]
+    step = _message(_GRAPH_WEIGHTS, b"".join(weights))
+    # Operators stand behind those whose outputs they take.
+    before = _message(_MODEL_GRAPH, step + _node("Mul", (INPUT, _STEP), "pcm"))
+    # A file may be large: no more copies of it than must be.
+    file = bytearray().join((before, data, _posteriors(manifest)))
     for graph in _find(memoryview(file), _MODEL_GRAPH):
         for value in _find(graph, _GRAPH_INPUT):
             for name in _find(value, _VALUE_NAME):
                 if name == b"pcm":
-                    name[:] = INPUT.encode()  # of the same length
-    weights = [
-        bytes([_TENSOR_KIND << 3, _FLOAT32]),
-        _text(_TENSOR_NAME, "s16_step"),
-        _message(_TENSOR_RAW, S16_STEP.astype("<f4").tobytes()),
-    ]
-    step = _message(_GRAPH_WEIGHTS, b"".join(weights))
-    # In front: operators stand behind those whose outputs they take.
-    return _message(_MODEL_GRAPH, step + _node("Mul", (INPUT, "s16_step"), "pcm")) + bytes(file)
+                    name[:] = INPUT.encode()
+    return bytes(file)
 
 
 def with_posteriors(data: bytes, manifest: Manifest) -> bytes:
     """A model file whose graph also gives ``posteriors``. Arguments as of :func:`with_ends`."""
+    return data + _posteriors(manifest)
+
+
+def _posteriors(manifest: Manifest) -> bytes:
     node = _node(_OPERATORS[manifest.activation], ("logits",), OUTPUT)
-    output = _message(_GRAPH_OUTPUT, _text(_VALUE_NAME, OUTPUT))
-    return data + _message(_MODEL_GRAPH, node + output)
+    return _message(_MODEL_GRAPH, node + _message(_GRAPH_OUTPUT, _text(_VALUE_NAME, OUTPUT)))
 
 
 def _find(message: memoryview, number: int) -> list[memoryview]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import to_int16
+from .audio import FULL_SCALE, to_int16
 from .clips import Place, noise_place, save, word_place
 from .errors import EarmarkError
 from .events import write_event
@@ -159,7 +159,7 @@ def record_noise(pieces: Iterator[Piece], place: Place, seconds: float) -> None:
 def _save_noise(place: Place, pcm: np.ndarray) -> None:
     if not pcm.any():
         raise EarmarkError("the microphone delivers only zeros: is it muted?")
-    wide = pcm.astype(np.float64) / 32768
+    wide = pcm.astype(np.float64) / FULL_SCALE
     level = float(np.sqrt(np.mean(wide**2)))
     peak = float(np.abs(wide).max())
     _tell("noise", save(place, pcm, RATE), len(pcm), decibels(peak), decibels(level))

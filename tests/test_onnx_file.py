@@ -51,6 +51,10 @@ def weights(model: onnx.ModelProto, name: str, array: np.ndarray) -> str:
     return name
 
 
+def posteriors(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["pcm"], ["posteriors"]))
+
+
 def doubled(model: onnx.ModelProto) -> None:
     last = weights(model, "seed", np.ones(1, np.float32))
     for _ in range(40):
@@ -193,6 +197,9 @@ def manifest(**fields: Any) -> Change:
         (many, "more than 10000"),
         (other_logits, "computes another logits"),
         (typed_data, "field 4 of its weights"),
+        (lambda m: weights(m, "s16_step", np.float32(1e-3)), "'s16_step', a name that the runtime"),
+        (lambda m: weights(m, "s16", np.zeros((1, 1280), np.float32)), "a name that the runtime"),
+        (posteriors, "'posteriors', a name that the runtime gives"),
         (lambda m: node(m, "ConstantOfShape", "far"), "'ConstantOfShape', is none"),
         (lambda m: node(m, "Relu", "pcm", alpha=1), "has the attribute 'alpha'"),
         (lambda m: node(m, "Relu", "pcm", "pcm"), "has 2 inputs"),

@@ -36,11 +36,10 @@ from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
-from ...runtime.layout import SOURCES_FILE, folder_name
+from ...runtime.layout import SOURCES_FILE, SPEAKER_MARK, folder_name
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.audio_files import find_audio
-from ...train.data.corpus import SPEAKER_MARK
 from ...train.data.decoded import SAMPLE_RATE
 from ...train.data.sources import read_sources, write_source
 from ...train.data.speech import word_bounds

@@ -112,7 +112,7 @@ def cold_starts(starts: Sequence[Start], repeats: int = REPEATS) -> list[Cold]:
 
 def _once(start: Start) -> tuple[float, float, int | None]:
     command = [sys.executable, "-c", start.code, json.dumps(start.setting)]
-    # Python would compile everything anew at each start.
+    # With this variable Python would compile at each start what is compiled when it is installed.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     try:
         done = subprocess.run(

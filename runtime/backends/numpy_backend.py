@@ -70,7 +70,7 @@ class NumpyBackend:
         def program(count: int) -> Program:
             made = Program(count, memory)
             tensors = self._constants | {name: x[:count] for name, x in inputs.items()}
-            if INPUT in tensors:
+            if INPUT in inputs:
                 s16 = tensors[INPUT]
                 # No operator has an output without a name.
                 scaled = memory.take(("", 0), s16.nbytes, count).view(s16.dtype)

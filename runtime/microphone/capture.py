@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..audio import FULL_SCALE
 from ..errors import EarmarkError
 from ..sources import Gap
 from .portaudio import Device, close_stream, load, open_stream
@@ -81,7 +82,7 @@ class Capture:
             mono = frames.mean(axis=1, dtype=np.float32)
         else:
             mono = frames[:, self._channel].astype(np.float32)
-        mono *= np.float32(1 / 32768)
+        mono *= np.float32(1 / FULL_SCALE)
         return mono, gap
 
     def close(self) -> None:

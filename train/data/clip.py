@@ -28,7 +28,7 @@ class Clip:
         return (self.word, *self.others) if self.word else ()
 
     own: bool = False
-    """Whether it is from a folder of few speakers (see :func:`scan`)."""
+    """Whether it is from a folder of few speakers (see :func:`earmark.train.data.corpus.scan`)."""
     member: Member | None = None
     """Where it lies in a shard; ``path`` is then that of the shard and the name in it."""
 

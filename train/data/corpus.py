@@ -21,7 +21,7 @@ from ...runtime.manifest import SILENCE, UNKNOWN, Source
 from . import metadata, shards
 from .audio_files import audio_stem, find_audio
 from .clip import Clip
-from .roots import file_size, scan_folder, scan_shards, scan_table, some
+from .roots import file_size, scan_folder, scan_shards, scan_table, some_names
 from .shards import Recording
 from .transcripts import transcript_files
 
@@ -91,7 +91,7 @@ class Corpus:
                 raise EarmarkError(f"{empty[0]}: no audio files: record clips of {keyword!r} there")
             raise EarmarkError(
                 f"{where}: no folder {name!r} for the keyword {keyword!r} "
-                f"(found: {some(self.words)}): record it or run earmark synth"
+                f"(found: {some_names(self.words)}): record it or run earmark synth"
             )
         rest = [(UNKNOWN, "other words")] if unknown else []
         for name, keyword in [*wanted.items(), *rest]:
@@ -114,11 +114,11 @@ def scan(
     """List the clips of one corpus folder, table or set of shards, or of several as if one.
 
     The split of a folder is that of its lists. A clip in neither list, one list or both being
-    present, is for training. A folder without lists is split by :func:`hashed_split`. Files without
-    ``_nohash_`` in their name have no known speaker: each counts as its own (in a folder without
-    lists those of equal name count as one, so that ``yes/ann.wav`` and ``no/ann.wav`` stay
-    together). A table is split by its column ``split``, and by the hash where that is empty, and
-    so are shards.
+    present, is for training. A folder without lists is split by
+    :func:`earmark.runtime.layout.hashed_split`. Files without ``_nohash_`` in their name have no
+    known speaker: each counts as its own (in a folder without lists those of equal name count as
+    one, so that ``yes/ann.wav`` and ``no/ann.wav`` stay together). A table is split by its column
+    ``split``, and by the hash where that is empty, and so are shards.
 
     Args:
         roots: folders, CSV files as :mod:`earmark.train.data.metadata` describes them, or patterns

@@ -94,10 +94,12 @@ def scan_folder(root: Path, own: bool) -> Found:
             f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"
         )
     if ignored:
-        _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), some(ignored))
+        _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), some_names(ignored))
     missing = split_of.keys() - {f"{clip.word}/{audio_stem(clip.path.name)}" for clip in clips}
     if missing:
-        _LOG.warning("%s: %d listed clips do not exist: %s", root, len(missing), some(missing))
+        _LOG.warning(
+            "%s: %d listed clips do not exist: %s", root, len(missing), some_names(missing)
+        )
     return Found(root, clips, _noise_beside(root), read_sources(root))
 
 
@@ -130,7 +132,7 @@ def scan_table(table: Path, own: bool) -> Found:
     if missing:
         raise EarmarkError(
             f"{table}: {len(missing)} of {len(rows)} clips are neither in {root / 'audio'} nor in "
-            f"{root}: {some(missing)}"
+            f"{root}: {some_names(missing)}"
         )
     if not clips:
         raise EarmarkError(f"{table}: has no rows: a table needs one for each clip")
@@ -166,7 +168,9 @@ def scan_shards(pattern: Path, own: bool) -> Found:
     if bare or not sources:
         sources += read_sources(place)
     if ignored:
-        _LOG.warning("%s: %d members are no recordings: %s", pattern, len(ignored), some(ignored))
+        _LOG.warning(
+            "%s: %d members are no recordings: %s", pattern, len(ignored), some_names(ignored)
+        )
     ordered = sorted(samples.values(), key=lambda sample: PurePosixPath(sample.member.name).parts)
     clips = []
     for sample in ordered:
@@ -219,7 +223,7 @@ def file_size(path: Path) -> int:
         return -1
 
 
-def some(names: Iterable[str], limit: int = 5) -> str:
+def some_names(names: Iterable[str], limit: int = 5) -> str:
     """The first names of many, for a message."""
     ordered = sorted(names)
     return one_line(", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else ""))
