@@ -7,6 +7,7 @@ call, and nearest neighbours remember the training clips; what is printed of eac
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..train.data.dataset import Split
+from ..train.recipe import parse_recipe
 from .evaluate import clip_seconds, score
 from .held_out import Trained
 
@@ -234,7 +236,10 @@ def _distillation(settings: Any) -> dict[str, Any] | None:
 
 
 def _digest(recipe: dict[str, Any], without: tuple[str, ...]) -> str:
-    """A short hash of a recipe without some of its fields."""
+    """A short hash of a recipe without some of its fields. What it does not say has its default: a
+    field that a later version added makes no other recipe of it."""
+    with suppress(EarmarkError):  # a recipe of another version, or of another program
+        recipe = asdict(parse_recipe(recipe, "recipe"))
     left: dict[str, Any] = {}
     for name, value in recipe.items():
         dropped = _PLACES.get(name, ())

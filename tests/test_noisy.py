@@ -1,7 +1,7 @@
 """Clips in noise: the ratio is what it says, and the noise follows from the clip's name alone."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +134,22 @@ def test_a_record_holds_how_its_model_was_taught(folder: Path, tmp_path: Path, c
     assert main(["evaluate", *models, "--data", str(folder / "corpus"), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["distill"] for line in lines] == [{"weight": 0.9, "mode": "cached"}, None, None]
+
+
+def test_a_setting_that_a_recipe_leaves_out_has_its_default(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
+    whole = json.loads(json.dumps(asdict(tiny_recipe(folder / "corpus"))))
+    before = whole | {"train": {k: v for k, v in whole["train"].items() if k != "optimizer"}}
+    other = whole | {"train": whole["train"] | {"optimizer": "muon"}}
+    models = [
+        str(toy_model.save(tmp_path / f"{number}.onnx", training={"recipe": recipe}))
+        for number, recipe in enumerate((whole, before, other))
+    ]
+    assert main(["evaluate", *models, "--data", str(folder / "corpus"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["recipe"] == lines[1]["recipe"] != lines[2]["recipe"]
+    assert lines[0]["base"] == lines[1]["base"] != lines[2]["base"]
 
 
 def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path, capsys) -> None:
