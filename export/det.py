@@ -113,7 +113,7 @@ def trace(
     def take(pcm: NDArray[np.generic]) -> None:
         # Chunk by chunk as a stream does it, so that posteriors are the same to the last bit.
         taken = 0
-        while (taken := scorer.take(pcm, taken)) >= 0:
+        while taken < len(pcm) and (taken := scorer.take(pcm, taken)) >= 0:
             scorer.score()
             kept.frombytes(scorer.posteriors[:, columns].tobytes())
 

@@ -170,12 +170,11 @@ class Scorer:
 
         Args:
             pcm: what :func:`~earmark.runtime.audio.as_pcm` gave.
-            start: the first sample to take.
+            start: the first sample to take, before the end of ``pcm``.
 
         Returns:
             The sample to go on from where the chunk is complete, :meth:`score` is to run the model
-            on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before, as it does where
-            ``start`` is its end.
+            on it, and :attr:`chunk` holds it; -1 where ``pcm`` ended before.
         """
         # No generator, and the usual case by itself: code between two runs of the model has left
         # the processor's caches, and costs several times of what it costs alone.
@@ -185,8 +184,6 @@ class Scorer:
             self.samples += length
             return length
         count = min(length - filled, total - start)
-        if count <= 0:
-            return -1
         copy_pcm(pcm[start : start + count], self.chunk[filled : filled + count])
         self.samples += count
         if filled + count < length:

@@ -66,7 +66,7 @@ def posteriors(pcm: np.ndarray) -> np.ndarray:
     """Of whole chunks by the Python runtime, [steps, labels]."""
     scorer = Engine().scorer()
     rows, taken = [], 0
-    while (taken := scorer.take(pcm, taken)) >= 0:
+    while taken < len(pcm) and (taken := scorer.take(pcm, taken)) >= 0:
         scorer.score()
         rows.append(scorer.posteriors.copy())
     return np.concatenate(rows)
