@@ -70,12 +70,14 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
     strip = 0.35 + 0.16 * len(others)
     figure = Figure(figsize=(8, 2.6 + strip), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(2.6, strip))
-    # One above the other, so that names of rows of the same accuracy and cost can be read; the
-    # cheapest highest, so that no line crosses a name.
+    levels = [100 * row.accuracy.value for row in measured if row.accuracy]
+    # One above the other and above all marks, so that names of rows of like accuracy and cost can
+    # be read; the cheapest highest, so that no line crosses a name.
     dearest_first = sorted(measured, key=lambda row: -row.hot.cpu_ms_per_second.median)
     for place, row in enumerate(dearest_first, 1):
         assert row.accuracy is not None
-        _mark(above, row, 100 * row.accuracy.value, "#0072b2", rise=12.0 * place)
+        named = max(levels), 12.0 * place
+        _mark(above, row, 100 * row.accuracy.value, "#0072b2", named)
     for place, row in enumerate(others):
         _mark(below, row, -place, GREY)
     above.set_xscale("log")
@@ -83,7 +85,6 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
     # Room for the names, which stand to the right of the marks.
     above.set_xlim(left, right * (right / left) ** 0.6)
     above.set_ylabel("accuracy %")
-    levels = [100 * row.accuracy.value for row in measured if row.accuracy]
     above.set_ylim(min(levels) - 1, min(100.0, max(levels) + 1))
     below.set_ylim(-len(others) + 0.2, 0.8)
     below.set_yticks([])
@@ -94,8 +95,13 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
     return figure
 
 
-def _mark(axes: Any, row: Row, height: float, color: str, rise: float = 0.0) -> None:
-    """A row's cost with its interval, and its name, ``rise`` points higher on the end of a line."""
+def _mark(
+    axes: Any, row: Row, height: float, color: str, named: tuple[float, float] | None = None
+) -> None:
+    """A row's cost with its interval, and its name beside it, or at the end of a line: a height and
+    so many points above it."""
+    from matplotlib.transforms import offset_copy
+
     cost = row.hot.cpu_ms_per_second
     axes.errorbar(
         [cost.median],
@@ -110,13 +116,15 @@ def _mark(axes: Any, row: Row, height: float, color: str, rise: float = 0.0) -> 
         label += f", {row.job}, {row.device}"
     axes.annotate(
         label,
-        (cost.median if rise else cost.high, height),
-        xytext=(6, rise),
-        textcoords="offset points",
+        (cost.median if named else cost.high, height),
+        xytext=(cost.median, named[0]) if named else (cost.high, height),
+        textcoords=offset_copy(
+            axes.transData, axes.figure, 6, named[1] if named else 0, units="points"
+        ),
         va="center",
         fontsize=SIZE - 2,
         arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": GREY, "relpos": (0, 0.5)}
-        if rise
+        if named
         else None,
     )
 
