@@ -1,4 +1,4 @@
-"""What runs the graph of a model file: onnxruntime, or numpy where there is no onnxruntime."""
+"""What runs the graph of a model file: compiled code of Earmark's own, onnxruntime or numpy."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,8 @@ from ..onnx_file import OnnxFile
 
 VARIABLE = "EARMARK_BACKEND"
 """The environment variable that chooses a backend where a program does not."""
-BACKENDS = ("onnxruntime", "numpy")
+BACKENDS = ("native", "onnxruntime", "numpy")
+"""Where none is named, the first that is there."""
 
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, float32 [rows, ...], C order."""
@@ -43,8 +44,8 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
     """Make a graph ready.
 
     Args:
-        name: one of ``BACKENDS``; None for what the environment variable says, or else onnxruntime
-            where it can be imported.
+        name: one of ``BACKENDS``; None for what the environment variable says, or else the first
+            of them that is there.
         data: the model file, which :func:`~earmark.runtime.graph_check.check_graph` accepts.
         file: what it holds.
         manifest: that of the file.
@@ -52,7 +53,12 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
     Raises:
         EarmarkError: the backend cannot load the graph.
     """
-    if chosen(name) == "numpy":
+    name = chosen(name)
+    if name == "native":
+        from .native_backend import NativeBackend
+
+        return NativeBackend(file, manifest)
+    if name == "numpy":
         from .numpy_backend import NumpyBackend
 
         return NumpyBackend(file, manifest)
@@ -62,42 +68,53 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
 
 
 def chosen(name: str | None = None) -> str:
-    """The backend that :func:`load` takes, which is imported here if it is onnxruntime.
+    """The backend that :func:`load` takes, whose library is loaded here.
 
     Raises:
-        EarmarkError: there is no backend of that name, or it was asked for and cannot be imported.
+        EarmarkError: there is no backend of that name, or it was asked for and cannot be had.
     """
     asked, name = name, name or os.environ.get(VARIABLE)
     if not name:
-        return "numpy" if _missing() else "onnxruntime"
+        return _first()
     if name not in BACKENDS:
         where = "backend" if asked else f"environment variable {VARIABLE}"
         raise EarmarkError(f"{where} {name!r}: choose from {', '.join(BACKENDS)}")
-    if name == "onnxruntime":
-        _import()
+    _import(name)
     return name
 
 
 @cache
-def _missing() -> bool:
-    """Whether onnxruntime cannot be imported, which is said once."""
-    try:
-        _import()
-    except EarmarkError as error:
-        # For what most programs never say, an engine alone would hold 0.2 MB more.
-        import logging
+def _first() -> str:
+    """The first backend that is there. That neither of the fast ones is, is said once."""
+    *fast, last = BACKENDS
+    reasons = []
+    for name in fast:
+        try:
+            _import(name)
+        except EarmarkError as error:
+            reasons.append(str(error))
+        else:
+            return name
+    # For what most programs never say, an engine alone would hold 0.2 MB more.
+    import logging
 
-        logging.getLogger(__name__).warning(
-            "earmark: %s: numpy runs the model, which takes more of the processor", error
-        )
-        return True
-    return False
+    logging.getLogger(__name__).warning(
+        "earmark: %s: %s runs the model, which takes more of the processor",
+        "; ".join(reasons),
+        last,
+    )
+    return last
 
 
-def _import() -> None:
-    try:
-        from .onnxruntime_import import onnxruntime  # noqa: F401
-    except ImportError as error:
-        if was_interrupted(error):
-            raise
-        raise EarmarkError(f"onnxruntime cannot be imported ({first_line(error)})") from error
+def _import(name: str) -> None:
+    if name == "native":
+        from .native_library import library
+
+        library()
+    elif name == "onnxruntime":
+        try:
+            from .onnxruntime_import import onnxruntime  # noqa: F401
+        except ImportError as error:
+            if was_interrupted(error):
+                raise
+            raise EarmarkError(f"onnxruntime cannot be imported ({first_line(error)})") from error

@@ -1,18 +1,12 @@
-"""A graph as a list of numpy calls over memory that is taken beforehand.
+"""A graph as a list of numpy calls over memory that is taken beforehand."""
 
-All shapes are known when a program is made. So every tensor has its array from the start, what only
-looks at another tensor in another way (a slice, a transposition) is a view that costs nothing, and
-a run is nothing but the calls that compute.
-"""
-
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..onnx_file import Node
+from .program import Memory, Operation
 
 GEMM_ONE_THREAD = 4 * 65536
 """Multiplications up to which OpenBLAS, which numpy's wheels contain, forms a product of matrices
@@ -21,34 +15,26 @@ GEMV_ONE_THREAD = 4 * 2304 - 1
 """The same of a matrix and a vector."""
 
 
-class Memory:
-    """Memory of programs of one graph that differ in their rows alone and of which one runs at a
-    time: what one of them keeps in a place, the others keep there, too."""
-
-    def __init__(self, rows: int) -> None:
-        """``rows``: those of the program that has most."""
-        self.rows = rows
-        self._blocks: dict[tuple[str, int], np.ndarray] = {}
-
-    def take(self, place: tuple[str, int], size: int, rows: int) -> np.ndarray:
-        """So many bytes for a program of so many rows."""
-        if place not in self._blocks:
-            self._blocks[place] = np.zeros(-(-size * self.rows // rows), np.uint8)
-        return self._blocks[place][:size]
-
-
-class Program:
-    """Calls in their order."""
+class NumpyProgram:
+    """Calls in their order. See :class:`~earmark.runtime.backends.program.Program`."""
 
     def __init__(self, rows: int = 1, memory: Memory | None = None) -> None:
         """``rows``: chunks in a run."""
         self.rows = rows
-        self.memory = memory or Memory(rows)
+        self._memory = memory or Memory(rows)
         self.calls: list[Callable[[], Any]] = []
 
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         """Add a call."""
         self.calls.append(partial(function, *arguments, **named))
+
+    def take(self, place: tuple[str, int], size: int) -> np.ndarray:
+        """See :class:`~earmark.runtime.backends.program.Program`."""
+        return self._memory.take(place, size, self.rows)
+
+    def copy(self, out: np.ndarray, x: np.ndarray) -> None:
+        """See :class:`~earmark.runtime.backends.program.Program`."""
+        self.do(np.copyto, out, x, "unsafe")
 
     def multiply(self, left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
         """Add the calls of ``left @ right``, in parts small enough for one thread.
@@ -81,57 +67,4 @@ def _even(count: int, most: int) -> list[slice]:
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
-class Operation:
-    """One operator of a graph with the arrays of its inputs, and where to add what computes it."""
-
-    def __init__(self, program: Program, node: Node, inputs: list[np.ndarray]) -> None:
-        self.program = program
-        self.node = node
-        self.inputs = inputs
-        self._arrays = 0
-
-    def new(self, shape: tuple[int, ...], kind: Any, fill: float | None = None) -> np.ndarray:
-        """An array to compute into. What ``fill`` puts there stays where no call writes."""
-        size = np.dtype(kind).itemsize * math.prod(shape)
-        place = (self.node.outputs[0], self._arrays)
-        self._arrays += 1
-        memory, rows = self.program.memory, self.program.rows
-        array = memory.take(place, size, rows).view(kind).reshape(shape)
-        if fill is not None:
-            array[...] = fill
-        return array
-
-    @property
-    def x(self) -> np.ndarray:
-        """The first input."""
-        return self.inputs[0]
-
-    def number(self, name: str, default: int = 0) -> int:
-        """An attribute that is a number; its type has been checked."""
-        value = self.node.attributes.get(name, default)
-        assert isinstance(value, int)
-        return value
-
-    def numbers(self, name: str) -> tuple[int, ...]:
-        """An attribute that is a list; its type has been checked."""
-        value = self.node.attributes[name]
-        assert isinstance(value, tuple)
-        return value
-
-    def reshaped(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The first input in another shape: a view where its memory allows it."""
-        x = self.x
-        view = x.reshape(shape)
-        if np.may_share_memory(view, x) or not x.size:
-            return view
-        copy = self.new(view.shape, x.dtype)
-        self.program.do(np.copyto, copy.reshape(x.shape), x)
-        return copy
-
-    def by_row(self, x: np.ndarray) -> np.ndarray:
-        """``x`` [rows of all chunks, n] as [chunks, rows, n], so that a product of it takes chunk
-        by chunk and gives each what it would give it alone, to the last bit."""
-        rows = self.program.rows
-        if x.ndim != 2 or rows == 1 or len(x) % rows:
-            return x
-        return x.reshape(rows, -1, x.shape[1])
+NumpyOperation = Operation[NumpyProgram]

@@ -1,4 +1,4 @@
-"""numpy as a second opinion on every graph that is exported, and where there is no onnxruntime."""
+"""All backends on every graph that is exported, held against onnxruntime, and which one runs."""
 
 import json
 import os
@@ -21,9 +21,11 @@ from earmark.export.model_file import with_manifest
 from earmark.export.quantize import calibrate
 from earmark.runtime import EarmarkError, Engine, read_audio
 from earmark.runtime.backends import backend
+from earmark.runtime.backends.native_backend import NativeBackend
+from earmark.runtime.backends.native_library import library
 from earmark.runtime.backends.numpy_backend import NumpyBackend
 from earmark.runtime.backends.numpy_ops import RULES
-from earmark.runtime.backends.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, Program
+from earmark.runtime.backends.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, NumpyProgram
 from earmark.runtime.backends.onnxruntime_import import onnxruntime
 from earmark.runtime.cli import main
 from earmark.runtime.graph_check import _OPERATORS
@@ -41,34 +43,70 @@ Tensors = dict[str, np.ndarray]
 CONV = ("kernel_shape", "strides", "dilations", "pads")
 
 
-def both(model: onnx.ModelProto, inputs: Tensors, outputs: list[str]) -> tuple[Tensors, Tensors]:
-    """What onnxruntime and numpy compute."""
+def _built() -> bool:
+    try:
+        library()
+    except EarmarkError:
+        return False
+    return True
+
+
+BUILT = _built()
+native = pytest.mark.skipif(not BUILT, reason="no C compiler when Earmark was installed")
+OURS = [
+    "numpy",
+    pytest.param("native", marks=native),
+    pytest.param("native without vectors", marks=native),
+]
+"""What does not compute by onnxruntime. "without vectors": what processors without AVX2 run."""
+
+
+def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors) -> Tensors:
+    """``outputs``, after a backend of ours has computed them."""
+    file, manifest = read_onnx(data), toy_model.manifest()
+    if kind == "numpy":
+        backend = NumpyBackend(file, manifest)
+    else:
+        backend = NativeBackend(file, manifest, vectors=kind == "native")
+    *_, call = backend.bind(inputs, outputs)
+    call()
+    return outputs
+
+
+def both(
+    kind: str, model: onnx.ModelProto, inputs: Tensors, outputs: list[str]
+) -> tuple[Tensors, Tensors]:
+    """What onnxruntime and a backend of ours compute."""
     data = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     expected = {name: np.asarray(session.run([name], inputs)[0]) for name in outputs}
-    found = {name: np.zeros_like(array) for name, array in expected.items()}
-    *_, call = NumpyBackend(read_onnx(data), toy_model.manifest()).bind(inputs, found)
-    call()
-    return expected, found
+    empty = {name: np.zeros_like(array) for name, array in expected.items()}
+    return expected, found_by(kind, data, inputs, empty)
 
 
-def single(operator: str, inputs: Tensors, fixed: Tensors, kind: type, **more: Any):
-    """A graph of one operator, through both."""
+def one_operator(
+    operator: str, inputs: Tensors, fixed: Tensors, gives: type, **more: Any
+) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     sides = [f"side{axis}" for axis in range(next(iter(inputs.values())).ndim)]
     types = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name, x in inputs.items()}
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(
             [helper.make_node(operator, [*inputs, *fixed], ["y"], **more)],
             "single",
             [value(name, types[name], x.shape) for name, x in inputs.items()],
-            [value("y", helper.np_dtype_to_tensor_dtype(np.dtype(kind)), sides)],
+            [value("y", helper.np_dtype_to_tensor_dtype(np.dtype(gives)), sides)],
             [numpy_helper.from_array(x, name) for name, x in fixed.items()],
         ),
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    expected, found = both(model, inputs, ["y"])
+
+
+def single(kind: str, operator: str, inputs: Tensors, fixed: Tensors, gives: type, **more: Any):
+    """A graph of one operator, through onnxruntime and a backend of ours."""
+    model = one_operator(operator, inputs, fixed, gives, **more)
+    expected, found = both(kind, model, inputs, ["y"])
     return expected["y"], found["y"]
 
 
@@ -76,9 +114,10 @@ def test_every_operator_of_the_graphs_has_a_rule() -> None:
     assert _OPERATORS.keys() == RULES.keys() | {"Conv", "QLinearConv"}
 
 
+@pytest.mark.parametrize("kind", OURS)
 @settings(max_examples=60)
-@given(st.data())
-def test_quantized_convolutions_are_exact(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_quantized_convolutions_are_exact(kind: str, data: st.DataObject) -> None:
     """Any shape, on codes and weights at random and at their ends, with small and huge biases."""
     draw = lambda least, most: data.draw(st.integers(least, most))  # noqa: E731
     seed = np.random.default_rng(draw(0, 1 << 30))
@@ -106,13 +145,114 @@ def test_quantized_convolutions_are_exact(data: st.DataObject) -> None:
     }
     fixed = {name: np.asarray(array) for name, array in fixed.items()}
     attributes = dict(zip(CONV, (kernel, strides, dilations, pads), strict=True))
-    expected, found = single("QLinearConv", {"x": x}, fixed, np.uint8, **attributes)
+    expected, found = single(kind, "QLinearConv", {"x": x}, fixed, np.uint8, **attributes)
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("kind", OURS[1:])
+@settings(max_examples=40)
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 40), st.integers(0, 1 << 30))
+def test_weights_of_8_bits_are_exact(
+    kind: str, rows: int, inputs: int, outputs: int, seed: int
+) -> None:
+    """Where onnxruntime without VNNI would not be: numpy is."""
+    random = np.random.default_rng(seed)
+    fixed = {
+        "scale": np.float32(1),
+        "zero": np.uint8(random.integers(0, 256)),
+        "weight": random.integers(-128, 128, (outputs, inputs, 1, 1)).astype(np.int8),
+        "weight_scale": np.full(outputs, 1e-3, np.float32),
+        "weight_zero": np.zeros(outputs, np.int8),
+        "target_scale": np.float32(1),
+        "target_zero": np.uint8(random.integers(0, 256)),
+        "bias": random.integers(-(1 << 20), 1 << 20, outputs).astype(np.int32),
+    }
+    fixed = {name: np.asarray(array) for name, array in fixed.items()}
+    model = one_operator(
+        "QLinearConv",
+        {"x": (x := random.choice(np.array([0, 1, 254, 255], np.uint8), (1, inputs, rows, 1)))},
+        fixed,
+        np.uint8,
+        **dict(zip(CONV, ([1, 1], [1, 1], [1, 1], [0] * 4), strict=True)),
+    ).SerializeToString()
+    expected, found = (
+        found_by(which, model, {"x": x}, {"y": np.zeros((1, outputs, rows, 1), np.uint8)})["y"]
+        for which in ("numpy", kind)
+    )
+    assert np.array_equal(found, expected)
+
+
+LAID_OUT = st.permutations([1, 2, 3])
+"""Axes behind the first in another order: what an operator gets does not lie in C order."""
+
+
+@pytest.mark.parametrize("kind", OURS)
+@settings(max_examples=40)
+@given(
+    sides=st.tuples(*[st.integers(1, 20)] * 3),
+    perm=LAID_OUT,
+    columns=st.integers(1, 40),
+    seed=st.integers(0, 1 << 30),
+)
+def test_operators_of_floats(
+    kind: str, sides: tuple[int, ...], perm: list[int], columns: int, seed: int
+) -> None:
+    """Each on a tensor whose axes were exchanged, by numbers and by what comes from the audio."""
+    random = np.random.default_rng(seed)
+    laid = [sides[axis - 1] for axis in perm]
+    fixed = {
+        "right": random.standard_normal((laid[2], columns)).astype(np.float32),
+        "places": random.integers(-laid[1], laid[1], 5),
+        "row": random.standard_normal(laid[2]).astype(np.float32),
+        "left": random.standard_normal((3, laid[1])).astype(np.float32),
+        "kernel": random.standard_normal((columns, laid[0], 1, 1)).astype(np.float32),
+        "bias": random.standard_normal(columns).astype(np.float32),
+    }
+    nodes = [
+        ("Transpose", ["x"], "t", {"perm": [0, *perm]}),
+        ("MatMul", ["t", "right"], "product", {}),
+        ("MatMul", ["left", "t"], "product_of_audio", {}),
+        ("Gather", ["t", "places"], "taken", {"axis": 2}),
+        ("Sub", ["t", "row"], "difference", {}),
+        ("Mul", ["difference", "t"], "scaled", {}),
+        ("Div", ["row", "t"], "ratio", {}),
+        ("Min", ["t", "row", "scaled"], "least", {}),
+        ("Relu", ["t"], "positive", {}),
+        ("ReduceMean", ["t"], "mean", {"axes": [1, 3], "keepdims": 0}),
+        ("Concat", ["t", "scaled", "t"], "joined", {"axis": 2}),
+        (
+            "Conv",
+            ["t", "kernel", "bias"],
+            "convolved",
+            dict(zip(CONV, ([1, 1], [1, 2], [1, 1], [0, 1, 1, 0]), strict=True)),
+        ),
+    ]
+    outputs = [output for _, _, output, _ in nodes[1:]]
+    x = random.standard_normal((2, *sides)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(name, inputs, [y], **more) for name, inputs, y, more in nodes],
+            "floats",
+            [value("x", onnx.TensorProto.FLOAT, x.shape)],
+            [
+                value(name, onnx.TensorProto.FLOAT, list("abcd")[: 2 if name == "mean" else 4])
+                for name in outputs
+            ],
+            [numpy_helper.from_array(array, name) for name, array in fixed.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    expected, found = both(kind, model, {"x": x}, outputs)
+    for name in outputs:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("zero", [0, 255])
 @pytest.mark.parametrize("wraps", [False, True])
-def test_sums_that_float32_cannot_hold_are_exact(zero: int, wraps: bool) -> None:
+def test_sums_that_float32_cannot_hold_are_exact(kind: str, zero: int, wraps: bool) -> None:
     """A layer of 256 channels and 9 taps at its worst; sums that do not fit 32 bits wrap around."""
     seed = np.random.default_rng(0)
     weight = seed.choice([62, 63], (4, 256, 3, 3)).astype(np.int8)
@@ -132,23 +272,26 @@ def test_sums_that_float32_cannot_hold_are_exact(zero: int, wraps: bool) -> None
     }
     fixed = {name: np.asarray(array) for name, array in fixed.items()}
     attributes = dict(zip(CONV, ([3, 3], [1, 1], [1, 1], [0] * 4), strict=True))
-    expected, found = single("QLinearConv", {"x": x}, fixed, np.uint8, **attributes)
+    expected, found = single(kind, "QLinearConv", {"x": x}, fixed, np.uint8, **attributes)
     assert np.array_equal(found, expected)
     assert wraps or len(np.unique(expected)) > 10
 
 
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("zero", [0, 1, 128, 255])
 @pytest.mark.parametrize("scale", [0.5, 0.1, 3.7])
-def test_codes_are_exact(zero: int, scale: float) -> None:
+def test_codes_are_exact(kind: str, zero: int, scale: float) -> None:
     """Halves between codes, neighbours of them, and what lies beyond the codes."""
     halves = (np.arange(-600, 600) / 2 * np.float32(scale)).astype(np.float32)
     beyond = np.array([3e38, -3e38, np.inf, -np.inf], np.float32)
     x = np.concatenate([halves, np.nextafter(halves, 9e9), np.nextafter(halves, -9e9), beyond])
     fixed = {"scale": np.array(scale, np.float32), "zero": np.array(zero, np.uint8)}
-    expected, found = single("QuantizeLinear", {"x": x.astype(np.float32)}, fixed, np.uint8)
+    expected, found = single(
+        kind, "QuantizeLinear", {"x": x.astype(np.float32)[None]}, fixed, np.uint8
+    )
     assert np.array_equal(found, expected)
     codes = np.arange(256, dtype=np.uint8)
-    expected, found = single("DequantizeLinear", {"x": codes}, fixed, np.float32)
+    expected, found = single(kind, "DequantizeLinear", {"x": codes[None]}, fixed, np.float32)
     assert np.array_equal(found, expected)
 
 
@@ -159,7 +302,7 @@ def test_products_in_parts_are_the_products(rows: int, inner: int, columns: int,
     seed = np.random.default_rng(0)
     left = seed.integers(-9, 10, (many, rows, inner)).astype(np.float32)
     right = seed.integers(-9, 10, (inner, columns)).astype(np.float32)
-    program = Program()
+    program = NumpyProgram()
     out = np.zeros((many, rows, columns), np.float32)
     program.multiply(left, right, out)
     program.run()
@@ -202,8 +345,9 @@ def students_model(number: int, quantized: bool) -> tuple[onnx.ModelProto, Manif
     return model, manifest
 
 
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("number", range(len(SHAPES)))
-def test_all_between_the_first_codes_and_the_last_is_exact(number: int) -> None:
+def test_all_between_the_first_codes_and_the_last_is_exact(kind: str, number: int) -> None:
     """The quantized part of each student: convolutions, histories and what cuts and joins them."""
     model, _ = students_model(number, quantized=True)
     ends = {node.op_type: node for node in model.graph.node}
@@ -221,33 +365,39 @@ def test_all_between_the_first_codes_and_the_last_is_exact(number: int) -> None:
     }
     for _ in range(3):
         codes = {name: seed.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
-        expected, found = both(part, codes, [last, future])
+        expected, found = both(kind, part, codes, [last, future])
         for name in (last, future):
             assert np.array_equal(found[name], expected[name])
             assert len(np.unique(found[name])) > 10
 
 
+WHOLE = ["numpy", pytest.param("native", marks=native)]
+"""What ``Engine`` calls those that are not onnxruntime."""
+
+
+@pytest.mark.parametrize("ours", WHOLE)
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("number", range(len(SHAPES)))
-def test_both_give_the_same_logits(tmp_path: Path, number: int, quantized: bool) -> None:
+def test_all_give_the_same_logits(tmp_path: Path, ours: str, number: int, quantized: bool) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(with_manifest(*students_model(number, quantized)))
     pcm = speech_like(16000)[:64_000]
-    expected, found = (Engine(path, name).scorer().feed(pcm) for name in backend.BACKENDS)
+    expected, found = (Engine(path, name).scorer().feed(pcm) for name in ("onnxruntime", ours))
     assert found.std() > 0.01
     # Float32 sums in another order: now and then a value between two codes goes to the other.
     far = np.abs(found - expected).max(1) > 2e-4
     assert far.mean() <= (0.05 if quantized else 0)
 
 
+@pytest.mark.parametrize("ours", WHOLE)
 @pytest.mark.parametrize("number", [0, 3])
 @pytest.mark.parametrize("quantized", [False, True])
 def test_streams_of_a_pool_are_to_the_bit_as_alone(
-    tmp_path: Path, number: int, quantized: bool
+    tmp_path: Path, ours: str, number: int, quantized: bool
 ) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(with_manifest(*students_model(number, quantized)))
-    engine = Engine(path, "numpy")
+    engine = Engine(path, ours)
     low = Decision(dict.fromkeys(engine.manifest.keywords, 1e-3), refractory=0.0)
     pool = StreamPool(engine, low, streams=5)
     chunk = engine.manifest.geometry.chunk
@@ -273,26 +423,28 @@ def test_streams_of_a_pool_are_to_the_bit_as_alone(
         assert found[stream]
 
 
-def test_the_toy_detects_its_scene_in_both(tmp_path: Path) -> None:
-    for activation in ("softmax", "sigmoid"):
-        path = toy_model.save(tmp_path / "toy.onnx", activation=activation)
-        onnx_found, numpy_found = (
-            Engine(path, name).stream().push(toy_model.scene()) for name in backend.BACKENDS
-        )
-        assert [d.keyword for d in numpy_found][:2] == ["low", "high"]
-        for ours, theirs in zip(numpy_found, onnx_found, strict=True):
-            assert (ours.keyword, ours.time) == (theirs.keyword, theirs.time)
-            assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_toy_detects_its_scene_in_all(tmp_path: Path, kind: str, activation: str) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx", activation=activation)
+    onnx_found, found = (
+        Engine(path, name).stream().push(toy_model.scene()) for name in ("onnxruntime", kind)
+    )
+    assert [d.keyword for d in found][:2] == ["low", "high"]
+    for ours, theirs in zip(found, onnx_found, strict=True):
+        assert (ours.keyword, ours.time) == (theirs.keyword, theirs.time)
+        assert ours.score == pytest.approx(theirs.score, abs=1e-5)
 
 
-def test_the_shipped_model_hears_the_same_words_in_both(shared: Path) -> None:
+@pytest.mark.parametrize("kind", WHOLE)
+def test_the_shipped_model_hears_the_same_words_in_all(shared: Path, kind: str) -> None:
     folder = shared / "data" / "speech-commands"
     clips = [
         clip
         for word in ("yes", "go", "happy", "cat")
         for clip in sorted((folder / word).iterdir())[5:600:100]
     ]
-    engines = [Engine(backend=name) for name in backend.BACKENDS]
+    engines = [Engine(backend=name) for name in ("onnxruntime", kind)]
     counts = 0
     for clip in clips:
         pcm = read_audio(clip, 16000)
@@ -305,11 +457,16 @@ def test_the_shipped_model_hears_the_same_words_in_both(shared: Path) -> None:
     assert counts >= 6
 
 
-def without_onnxruntime(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """A process in which onnxruntime cannot be imported."""
+def without(folder: Path, code: str, *, native: bool = False) -> subprocess.CompletedProcess[str]:
+    """A process in which onnxruntime cannot be imported, nor compiled code be found unless
+    ``native``."""
     (folder / "onnxruntime.py").write_text('raise ImportError("no wheel\\nfor this machine")')
+    hidden = "from earmark.runtime.backends import native_library as n; n.EXTENSION_SUFFIXES = []"
     return subprocess.run(
-        [sys.executable, "-c", f"from earmark.runtime.cli import main\n{code}"],
+        [
+            *(sys.executable, "-c"),
+            f"{'' if native else hidden}\nfrom earmark.runtime.cli import main\n{code}",
+        ],
         cwd=folder,
         env={key: x for key, x in os.environ.items() if key != backend.VARIABLE}
         | {"PYTHONPATH": str(folder)},
@@ -318,43 +475,60 @@ def without_onnxruntime(folder: Path, code: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_without_onnxruntime_numpy_detects_and_says_so_once(tmp_path: Path) -> None:
+def test_without_both_fast_ones_numpy_detects_and_says_so_once(tmp_path: Path) -> None:
     path = toy_model.save(tmp_path / "toy.onnx")
     with wave.open(str(tmp_path / "scene.wav"), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(toy_model.scene().astype("<i2").tobytes())
     detect = f"main(['detect', '--model', {str(path)!r}, 'scene.wav'])"
-    done = without_onnxruntime(tmp_path, f"raise SystemExit({detect} or {detect})")
+    done = without(tmp_path, f"raise SystemExit({detect} or {detect})")
     assert done.returncode == 0
     keywords = [json.loads(line)["keyword"] for line in done.stdout.splitlines()]
     assert keywords == ["low", "high", "low"] * 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("earmark: onnxruntime cannot be imported (no wheel): numpy runs")
+    assert line.startswith("earmark: the native backend was not built")
+    assert "; onnxruntime cannot be imported (no wheel): numpy runs the model" in line
     show = f"main(['info', {str(path)!r}, '--json'])"
-    assert json.loads(without_onnxruntime(tmp_path, show).stdout)["backend"] == "numpy"
+    assert json.loads(without(tmp_path, show).stdout)["backend"] == "numpy"
+
+
+@native
+def test_compiled_code_needs_no_onnxruntime(tmp_path: Path) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx")
+    show = f"main(['info', {str(path)!r}, '--json'])"
+    done = without(tmp_path, show, native=True)
+    assert json.loads(done.stdout)["backend"] == "native"
+    assert not done.stderr
 
 
 def test_the_environment_chooses_where_a_program_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = toy_model.save(tmp_path / "toy.onnx")
-    assert Engine(path).backend == "onnxruntime"
+    assert Engine(path).backend == "native" if BUILT else "onnxruntime"
     monkeypatch.setenv(backend.VARIABLE, "numpy")
     assert Engine(path).backend == "numpy"
     assert Engine(path, "onnxruntime").backend == "onnxruntime"
     assert main(["info", str(path)]) == 0
     assert "run by numpy" in capsys.readouterr().out.splitlines()[0]
     monkeypatch.setenv(backend.VARIABLE, "tflite")
-    with pytest.raises(EarmarkError, match="'tflite': choose from onnxruntime, numpy"):
+    with pytest.raises(EarmarkError, match="'tflite': choose from native, onnxruntime, numpy"):
         Engine(path)
 
 
-def test_onnxruntime_that_is_asked_for_must_be_there(
+def test_a_backend_that_is_asked_for_must_be_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx")
     monkeypatch.setitem(sys.modules, "earmark.runtime.backends.onnxruntime_import", None)
     with pytest.raises(EarmarkError, match="onnxruntime cannot be imported"):
-        Engine(toy_model.save(tmp_path / "toy.onnx"), "onnxruntime")
+        Engine(path, "onnxruntime")
+    library.cache_clear()
+    monkeypatch.setattr("earmark.runtime.backends.native_library.EXTENSION_SUFFIXES", [".none"])
+    with pytest.raises(EarmarkError, match="was not built: it takes a C compiler"):
+        Engine(path, "native")
+    monkeypatch.undo()
+    assert BUILT is _built()
 
 
 MEAN = ("ReduceMean", ["cache"], {"axes": [0, 1], "keepdims": 0})
@@ -372,8 +546,9 @@ MEAN = ("ReduceMean", ["cache"], {"axes": [0, 1], "keepdims": 0})
         ),
     ],
 )
-def test_what_numpy_does_not_run_is_refused_on_one_line(
-    tmp_path: Path, nodes: list[tuple[str, list[str], dict[str, Any]]], reason: str
+@pytest.mark.parametrize("kind", WHOLE)
+def test_what_ours_do_not_run_is_refused_on_one_line(
+    tmp_path: Path, nodes: list[tuple[str, list[str], dict[str, Any]]], reason: str, kind: str
 ) -> None:
     path = toy_model.save(tmp_path / "toy.onnx")
     model = onnx.load(path)
@@ -384,7 +559,7 @@ def test_what_numpy_does_not_run_is_refused_on_one_line(
         model.graph.node.append(node)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(EarmarkError, match=reason) as caught:
-        Engine(path, "numpy")
+        Engine(path, kind)
     assert str(caught.value).startswith(f"{path}: ")
 
 

@@ -1,0 +1,271 @@
+"""The operators of Earmark's graphs as instructions for compiled code.
+
+Each is here what :mod:`earmark.runtime.backends.numpy_ops` says that it is. What only looks at its
+input in another way is the same in both.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import EarmarkError
+from ..onnx_file import KINDS, Node
+from .native_program import (
+    PANEL,
+    Instruction,
+    Layer,
+    NativeOperation,
+    filled_up,
+    in_panels,
+    zeros,
+)
+from .numpy_conv import matrix
+from .views import VIEWS, along, joined, patches, places
+
+Rule = Callable[[NativeOperation], list[np.ndarray]]
+
+
+class Product(NamedTuple):
+    """The right side of a product of matrices that does not depend on the audio."""
+
+    panels: np.ndarray
+    bias: np.ndarray
+
+
+Weights = Product | Layer | None
+
+
+def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool) -> Weights:
+    """What all programs share of an operator: its weights as the compiled code reads them.
+
+    Args:
+        node: any operator.
+        constants: of :func:`~earmark.runtime.backends.folded.folded`.
+        quads: whether the processor takes four inputs at a time.
+
+    Raises:
+        EarmarkError: weights that no file of Earmark's has.
+    """
+    fixed = [constants.get(name) for name in node.inputs[1:]]
+    if node.operator == "Conv":
+        weight, bias = (x for x in fixed if x is not None)
+        return Product(in_panels(matrix(weight)), filled_up(bias))
+    if node.operator == "QLinearConv":
+        return _layer(*(x for x in fixed if x is not None), quads=quads)
+    if node.operator in ("Gemm", "MatMul"):
+        right, *bias = fixed
+        if right is not None and right.ndim == 2 and all(x is not None for x in bias):
+            columns = right.shape[1]
+            (given,) = (x for x in bias if x is not None) if bias else (np.zeros(columns),)
+            return Product(in_panels(right), filled_up(given.astype(np.float32)))
+    return None
+
+
+def _layer(
+    scale: np.ndarray,
+    zero: np.ndarray,
+    weight: np.ndarray,
+    weight_scale: np.ndarray,
+    weight_zero: np.ndarray,
+    target_scale: np.ndarray,
+    target_zero: np.ndarray,
+    bias: np.ndarray,
+    quads: bool,
+) -> Layer:
+    if weight_zero.any():
+        raise EarmarkError("the native backend has no weights whose code for 0 is another than 0")
+    exact = matrix(weight)
+    inputs = len(exact)
+    # sum((x - zero) w) + bias = sum(x w) + (bias - zero sum(w)), which wraps as all sums do.
+    offset = bias.astype(np.int64) - int(zero) * exact.sum(0, np.int64)
+    pairs = np.abs(np.pad(exact, ((0, -inputs % 4), (0, 0))).astype(np.int64))
+    instruction = Instruction.CONVOLVE
+    panels = in_panels(exact)
+    if quads and (pairs[::2] + pairs[1::2]).max(initial=0) <= 128:
+        instruction = Instruction.QUADS
+        whole = zeros((len(panels), -(-inputs // 4), PANEL, 4), np.int8)
+        for place in range(inputs):
+            whole[:, place // 4, :, place % 4] = panels[:, place]
+        panels = whole
+    least = -np.float32(target_zero)
+    return Layer(
+        instruction,
+        panels,
+        filled_up(offset.astype(np.int32)),
+        filled_up(scale * weight_scale / target_scale),
+        np.array([least, least + 255, target_zero], np.float32),
+    )
+
+
+def compute(operation: NativeOperation, weights: Weights) -> list[np.ndarray]:
+    """Add the instructions of one operator and return the arrays of its outputs.
+
+    Args:
+        operation: any that :mod:`earmark.runtime.graph_check` lets pass.
+        weights: of :func:`native_weights`.
+
+    Raises:
+        EarmarkError: an operator computes with other numbers than float32 and 8-bit codes.
+    """
+    if isinstance(weights, Layer):
+        return [_conv_quantized(operation, weights)]
+    if isinstance(weights, Product):
+        if operation.node.operator == "Conv":
+            return [_conv(operation, weights)]
+        return _matmul(operation, weights)
+    return RULES[operation.node.operator](operation)
+
+
+def _conv(operation: NativeOperation, weights: Product) -> np.ndarray:
+    rows, sides = patches(operation, np.dtype(np.float32), 0.0)
+    outputs = operation.inputs[1].shape[0]
+    y = operation.new((*rows.shape[:2], outputs), np.float32)
+    _multiply(operation, rows, weights, y)
+    return y.reshape(len(rows), *sides, outputs).transpose(0, 3, 1, 2)
+
+
+def _conv_quantized(operation: NativeOperation, weights: Layer) -> np.ndarray:
+    rows, sides = patches(operation, np.dtype(np.uint8), int(operation.inputs[2]))
+    outputs = operation.inputs[3].shape[0]
+    y = operation.new((*rows.shape[:2], outputs), np.uint8)
+    operation.program.convolve(rows.reshape(-1, rows.shape[2]), weights, y.reshape(-1, outputs))
+    return y.reshape(len(rows), *sides, outputs).transpose(0, 3, 1, 2)
+
+
+def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[np.ndarray]:
+    left, right, *bias = operation.inputs
+    shape = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    y = operation.new((*shape, left.shape[-2], right.shape[-1]), np.float32)
+    left = np.broadcast_to(left, (*shape, *left.shape[-2:]))
+    if weights is not None:
+        _multiply(operation, left, weights, y)
+        return [y]
+    # Both sides come from the audio, or the right one is no single matrix: panels are made anew.
+    inner, columns = right.shape[-2:]
+    panels = operation.new((-(-columns // PANEL), inner, PANEL), np.float32, 0.0)
+    given = operation.new((len(panels) * PANEL,), np.float32, 0.0)
+    if bias:
+        operation.program.copy(given[:columns], bias[0])
+    right = np.broadcast_to(right, (*shape, inner, columns))
+    for place in np.ndindex(*shape):
+        for panel, out in enumerate(panels):
+            some = right[place][:, panel * PANEL : (panel + 1) * PANEL]
+            operation.program.copy(out[:, : some.shape[1]], some)
+        _multiply(operation, left[place], Product(panels, given), y[place])
+    return [y]
+
+
+def _multiply(operation: NativeOperation, left: np.ndarray, right: Product, y: np.ndarray) -> None:
+    """[..., rows, inner] by a matrix, in one product where memory allows it."""
+    if not left.flags.c_contiguous:
+        copied = operation.new(left.shape, np.float32)
+        operation.program.copy(copied, left)
+        left = copied
+    if y.size:
+        left = left.reshape(-1, left.shape[-1])
+        operation.program.product(left, *right, y.reshape(-1, y.shape[-1]))
+
+
+def _elementwise(instruction: Instruction, operation: NativeOperation) -> list[np.ndarray]:
+    first, *others = operation.inputs
+    if any(x.dtype != np.float32 for x in operation.inputs):
+        raise EarmarkError(f"the native backend has {operation.node.operator!r} of float32 alone")
+    y = operation.new(np.broadcast_shapes(*(x.shape for x in operation.inputs)), np.float32)
+    if not others:
+        operation.program.copy(y, first)
+    for other in others:
+        operation.program.loop(instruction, y, first, other)
+        first = y
+    return [y]
+
+
+def _logarithm(operation: NativeOperation) -> list[np.ndarray]:
+    y = operation.new(operation.x.shape, np.float32)
+    operation.program.loop(Instruction.LOGARITHM, y, operation.x)
+    return [y]
+
+
+def _relu(operation: NativeOperation) -> list[np.ndarray]:
+    y = operation.new(operation.x.shape, np.float32)
+    operation.program.loop(Instruction.MOST, y, operation.x, np.zeros((), np.float32))
+    return [y]
+
+
+def _cast(operation: NativeOperation) -> list[np.ndarray]:
+    y = operation.new(operation.x.shape, KINDS[operation.number("to")])
+    operation.program.copy(y, operation.x)
+    return [y]
+
+
+def _quantize(operation: NativeOperation) -> list[np.ndarray]:
+    x, scale, zero = operation.inputs
+    y = operation.new(x.shape, np.uint8)
+    least = -np.float32(zero)
+    limits = np.array([scale, least, least + 255, zero], np.float32)
+    operation.program.table(Instruction.ENCODE, y, x, limits)
+    return [y]
+
+
+def _dequantize(operation: NativeOperation) -> list[np.ndarray]:
+    x, scale, zero = operation.inputs
+    y = operation.new(x.shape, np.float32)
+    values = (np.arange(256, dtype=np.float32) - np.float32(zero)) * scale
+    operation.program.table(Instruction.DECODE, y, x, values)
+    return [y]
+
+
+def _concat(operation: NativeOperation) -> list[np.ndarray]:
+    y, axis, start = (
+        operation.new(joined(operation), operation.x.dtype),
+        operation.number("axis"),
+        0,
+    )
+    for x in operation.inputs:
+        operation.program.copy(y[along(axis, slice(start, start + x.shape[axis]))], x)
+        start += x.shape[axis]
+    return [y]
+
+
+def _gather(operation: NativeOperation) -> list[np.ndarray]:
+    x, axis, taken = operation.x, operation.number("axis"), places(operation)
+    if not x.flags.c_contiguous:
+        whole = operation.new(x.shape, x.dtype)
+        operation.program.copy(whole, x)
+        x = whole
+    y = operation.new((*x.shape[:axis], *taken.shape, *x.shape[axis + 1 :]), x.dtype)
+    operation.program.gather(x, taken, axis, y)
+    return [y]
+
+
+def _reduce_mean(operation: NativeOperation) -> list[np.ndarray]:
+    x, axes = operation.x, operation.numbers("axes")
+    y = operation.new(tuple(np.delete(x.shape, axes).tolist()), np.float32)
+    count = x.size // max(1, y.size)
+    zero, share = np.zeros((), np.float32), np.array(1 / max(1, count), np.float32)
+    operation.program.copy(y, np.broadcast_to(zero, y.shape))
+    sums = np.broadcast_to(np.expand_dims(y, axes), x.shape)
+    operation.program.loop(Instruction.ADD, sums, sums, x)
+    operation.program.loop(Instruction.MULTIPLY, y, y, share)
+    return [y]
+
+
+RULES: dict[str, Rule] = {
+    **VIEWS,
+    "Add": partial(_elementwise, Instruction.ADD),
+    "Cast": _cast,
+    "Concat": _concat,
+    "DequantizeLinear": _dequantize,
+    "Div": partial(_elementwise, Instruction.DIVIDE),
+    "Gather": _gather,
+    "Gemm": _matmul,
+    "Log": _logarithm,
+    "MatMul": _matmul,
+    "Min": partial(_elementwise, Instruction.LEAST),
+    "Mul": partial(_elementwise, Instruction.MULTIPLY),
+    "QuantizeLinear": _quantize,
+    "ReduceMean": _reduce_mean,
+    "Relu": _relu,
+    "Sub": partial(_elementwise, Instruction.SUBTRACT),
+}
