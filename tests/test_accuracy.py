@@ -213,7 +213,7 @@ def test_the_cost_is_that_of_a_report_of_bench(
     assert main(["bench", str(model), *fast, "--json"]) == 0
     report = tmp_path / "bench.json"
     report.write_text(capsys.readouterr().out)
-    row, _as_numpy_runs_it = json.loads(report.read_text())["rows"]
+    row, *_as_others_run_it = json.loads(report.read_text())["rows"]
     clips, target = tmp_path / "clips.jsonl", tmp_path / "page.md"
     clips.write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
     command = ["accuracy", "--clips", str(clips), "-o", str(target)]

@@ -123,7 +123,9 @@ def test_detect_needs_no_more(device: Path, tmp_path: Path) -> None:
     )
     done = run(device, tmp_path, "python", "-c", code)
     modules = set(json.loads(done.stdout.splitlines()[-1]))
-    assert "onnxruntime" in modules
+    # Compiled code ran it; where none was built, onnxruntime did.
+    built = list((device.parent / "lib").glob("*/site-packages/earmark/runtime/backends/_native.*"))
+    assert ("onnxruntime" in modules) is not bool(built)
     assert not modules & set(OTHERS)
     # Six megabytes that only other verbs need.
     assert not modules & {"asyncio", "ssl", "_hashlib"}

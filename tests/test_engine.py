@@ -90,7 +90,9 @@ def test_the_streamed_logits_are_those_of_the_graph(toy: Engine) -> None:
         pcm = SCENE[start : start + 1280].astype(np.float32)[None] / 32768
         logits, cache = session.run(["logits", "cache_out"], {"pcm": pcm, "cache": cache})
         expected.append(logits[0])
-    assert np.array_equal(toy.scorer().feed(SCENE[: 20 * 1280]), np.concatenate(expected))
+    logits = toy.scorer().feed(SCENE[: 20 * 1280])
+    # Sums in another order.
+    np.testing.assert_allclose(logits, np.concatenate(expected), rtol=1e-5, atol=1e-4)
 
 
 def test_sample_types_agree(toy: Engine) -> None:

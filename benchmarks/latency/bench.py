@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.backends.backend import available
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...train.progress import progress
@@ -125,7 +126,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 
 def _edges(models: Sequence[str]) -> list[tuple[str, Engine]]:
-    """Engines with a name that tells the files apart; the first model also as numpy runs it."""
+    """Engines with a name that tells the files apart; the first model also by each other backend
+    that is there."""
     engines = [Engine(path) for path in models] or [Engine()]
     stems = Counter(engine.path.stem for engine in engines)
     names = [e.path.stem if stems[e.path.stem] == 1 else str(e.path) for e in engines]
@@ -133,7 +135,8 @@ def _edges(models: Sequence[str]) -> list[tuple[str, Engine]]:
         raise EarmarkError(f"{', '.join(names)}: a model is named twice")
     edges = list(zip(names, engines, strict=True))
     name, first = edges[0]
-    return edges if first.backend == "numpy" else [*edges, (name, Engine(first.path, "numpy"))]
+    others = [backend for backend in available() if backend != first.backend]
+    return edges + [(name, Engine(first.path, backend)) for backend in others]
 
 
 def _chosen(names: Sequence[str]) -> dict[str, tuple[str, str, Peer]]:
@@ -192,12 +195,12 @@ def _live(
 
 
 def _networks(plan: Plan, edges: list[tuple[str, Engine]]) -> list[Network]:
-    """The graphs of the models that onnxruntime runs, and their front ends, in turn."""
+    """The graphs of the models that run as the first one does, and their front ends, in turn."""
     found: list[Network] = []
     named = [
         (name, engine.manifest.precision, works)
         for name, engine in edges
-        if engine.backend == "onnxruntime" and (works := network_works(engine, name))
+        if engine.backend == edges[0][1].backend and (works := network_works(engine, name))
     ]
     if not named:
         return found

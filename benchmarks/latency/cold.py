@@ -77,7 +77,7 @@ class Start:
             "block": geometry.chunk,
             "steps": SECONDS * geometry.sample_rate // geometry.chunk,
         }
-        without = ("onnxruntime",) if engine.backend == "numpy" else ()
+        without = () if engine.backend == "onnxruntime" else ("onnxruntime",)
         return cls(_EDGE, setting, "earmark", without)
 
     @classmethod

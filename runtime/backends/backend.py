@@ -83,6 +83,19 @@ def chosen(name: str | None = None) -> str:
     return name
 
 
+def available() -> list[str]:
+    """Those of ``BACKENDS`` that are there."""
+
+    def is_there(name: str) -> bool:
+        try:
+            _import(name)
+        except EarmarkError:
+            return False
+        return True
+
+    return [name for name in BACKENDS if is_there(name)]
+
+
 @cache
 def _first() -> str:
     """The first backend that is there. That neither of the fast ones is, is said once."""
