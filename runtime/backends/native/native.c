@@ -1,6 +1,7 @@
 /* Runs a graph as native_program.py wrote it down: a list of instructions over memory that stays
-   where it is. Nothing is checked here: shapes were, when the file was loaded, and who wrote the list
-   keeps its memory alive. There are no globals that change, so that threads may run lists at once.
+   where it is. Nothing is checked here: shapes were, when the file was loaded, and who wrote the
+   list keeps its memory alive. There are no globals that change, so that threads may run lists at
+   once.
 
    It needs a compiler that knows vectors of GNU C (GCC, Clang) and the standard library, nothing of
    Python. */
@@ -30,113 +31,6 @@ struct codes {
     float least, most, zero;
 };
 
-#define NAME(name) name##_any
-#define TARGET
-#define LANES 4
-#if defined(__aarch64__)
-#define ROWS 4
-#else
-#define ROWS 2
-#endif
-#include "kernels.h"
-
-static inline __attribute__((always_inline)) void
-convolve_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-               const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
-               word out_step, word width)
-{
-    uint32_t sums[ROWS][PANEL] = {0};
-    for (word place = 0; place < inner; place++, right += PANEL)
-        for (int row = 0; row < rows; row++) {
-            int16_t one = left[row * step + place];
-            /* 255 times -128 fits in 16 bits. */
-            for (int lane = 0; lane < PANEL; lane++)
-                sums[row][lane] += (uint32_t)(int16_t)(one * right[lane]);
-        }
-    for (int row = 0; row < rows; row++)
-        store_codes_any((const int32_t *)sums[row], bias, scale, codes, out + row * out_step, width);
-}
-
-/* Codes out[rows, columns] of the sums of codes left[rows, inner] times weights in panels. */
-static void convolve(word rows, word columns, word inner, const uint8_t *left, word step,
-                     const int8_t *right, const int32_t *bias, const float *scale,
-                     struct codes codes, uint8_t *out)
-{
-    for (word column = 0; column < columns; column += PANEL) {
-        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
-        for (; row + ROWS <= rows; row += ROWS)
-            convolve_block(ROWS, inner, left + row * step, step, right, bias + column,
-                           scale + column, codes, out + row * columns + column, columns, width);
-        for (; row < rows; row++)
-            convolve_block(1, inner, left + row * step, step, right, bias + column, scale + column,
-                           codes, out + row * columns + column, columns, width);
-        right += inner * PANEL;
-    }
-}
-#undef NAME
-#undef TARGET
-#undef LANES
-#undef ROWS
-
-#if defined(__x86_64__)
-#define NAME(name) name##_avx2
-#define TARGET __attribute__((target("avx2,fma")))
-#define LANES 8
-#define ROWS 4
-#include "kernels.h"
-
-/* As `convolve`, four inputs at a time: weights [columns / PANEL][inner / 4][PANEL][4], of which no
-   two that stand side by side are together beyond 128, since their products are added in 16 bits. */
-TARGET static inline __attribute__((always_inline)) void
-quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-            const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
-            word out_step, word width)
-{
-    __m256i sums[ROWS][2], ones = _mm256_set1_epi16(1);
-    for (int row = 0; row < rows; row++)
-        sums[row][0] = sums[row][1] = _mm256_setzero_si256();
-    for (word place = 0; place < inner; place += 4, right += 4 * PANEL) {
-        __m256i low = _mm256_loadu_si256((const __m256i *)right);
-        __m256i high = _mm256_loadu_si256((const __m256i *)(right + 2 * PANEL));
-        for (int row = 0; row < rows; row++) {
-            int32_t four;
-            memcpy(&four, left + row * step + place, sizeof four);
-            __m256i inputs = _mm256_set1_epi32(four);
-            __m256i pairs = _mm256_maddubs_epi16(inputs, low);
-            sums[row][0] = _mm256_add_epi32(sums[row][0], _mm256_madd_epi16(pairs, ones));
-            pairs = _mm256_maddubs_epi16(inputs, high);
-            sums[row][1] = _mm256_add_epi32(sums[row][1], _mm256_madd_epi16(pairs, ones));
-        }
-    }
-    for (int row = 0; row < rows; row++) {
-        int32_t whole[PANEL];
-        _mm256_storeu_si256((__m256i *)whole, sums[row][0]);
-        _mm256_storeu_si256((__m256i *)(whole + PANEL / 2), sums[row][1]);
-        store_codes_avx2(whole, bias, scale, codes, out + row * out_step, width);
-    }
-}
-
-TARGET static void
-quads(word rows, word columns, word inner, const uint8_t *left, word step, const int8_t *right,
-      const int32_t *bias, const float *scale, struct codes codes, uint8_t *out)
-{
-    for (word column = 0; column < columns; column += PANEL) {
-        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
-        for (; row + ROWS <= rows; row += ROWS)
-            quads_block(ROWS, inner, left + row * step, step, right, bias + column, scale + column,
-                        codes, out + row * columns + column, columns, width);
-        for (; row < rows; row++)
-            quads_block(1, inner, left + row * step, step, right, bias + column, scale + column,
-                        codes, out + row * columns + column, columns, width);
-        right += (inner + 3) / 4 * 4 * PANEL;
-    }
-}
-#undef NAME
-#undef TARGET
-#undef LANES
-#undef ROWS
-#endif
-
 enum {
     END,
     COPY_FLOATS,
@@ -160,9 +54,12 @@ enum {
     SIGMOID,
 };
 
+typedef void loop(word, char *, word, const char *, word, const char *, word);
+
 /* Loops over an axis: `out`, `a` and `b` with their steps in bytes. */
 #define LOOP(name, T_OUT, T_A, T_B, expression)                                                    \
-    static void name(word n, char *out, word so, const char *a, word sa, const char *b, word sb)   \
+    TARGET static void NAME(name)(word n, char *out, word so, const char *a, word sa,              \
+                                  const char *b, word sb)                                          \
     {                                                                                              \
         if (so == sizeof(T_OUT) && sa == sizeof(T_A) && (sb == 0 || sb == sizeof(T_B))) {          \
             T_OUT *o = (T_OUT *)out;                                                               \
@@ -198,75 +95,114 @@ static inline uint8_t to_code(float x)
     return (uint8_t)(int32_t)(x < 255 ? x : 255);
 }
 
-LOOP(codes_to_floats, float, uint8_t, uint8_t, x)
-LOOP(floats_to_codes, uint8_t, float, float, to_code(x))
-LOOP(add, float, float, float, x + y)
-LOOP(subtract, float, float, float, x - y)
-LOOP(multiply, float, float, float, x * y)
-LOOP(divide, float, float, float, x / y)
-LOOP(least, float, float, float, x < y || x != x ? x : y)
-LOOP(most, float, float, float, x > y || x != x ? x : y)
-LOOP(logarithm, float, float, float, logf(x))
+#define NAME(name) name##_any
+#define TARGET
+#define LANES 4
+#if defined(__aarch64__)
+#define ROWS 4
+#else
+#define ROWS 2
+#endif
+#include "kernels.h"
 
-static void copy_codes(word n, char *out, word so, const char *a, word sa, const char *b, word sb)
+static inline __attribute__((always_inline)) void
+convolve_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
+               const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
+               word out_step, word width)
 {
-    (void)b, (void)sb;
-    if (so == 1 && sa == 1)
-        memcpy(out, a, n);
-    else
-        for (; n--; out += so, a += sa)
-            *out = *a;
+    uint32_t sums[ROWS][PANEL] = {0};
+    for (word place = 0; place < inner; place++, right += PANEL)
+        for (int row = 0; row < rows; row++) {
+            int16_t one = left[row * step + place];
+            /* 255 times -128 fits in 16 bits. */
+            for (int lane = 0; lane < PANEL; lane++)
+                sums[row][lane] += (uint32_t)(int16_t)(one * right[lane]);
+        }
+    for (int row = 0; row < rows; row++)
+        store_codes_any((const int32_t *)sums[row], bias, scale, codes, out + row * out_step,
+                        width);
 }
 
-static void copy_floats(word n, char *out, word so, const char *a, word sa, const char *b, word sb)
+/* Codes out[rows, columns] of the sums of codes left[rows, inner] times weights in panels. */
+static void convolve(word rows, word columns, word inner, const uint8_t *left, word step,
+                     const int8_t *right, const int32_t *bias, const float *scale,
+                     struct codes codes, uint8_t *out)
 {
-    (void)b, (void)sb;
-    if (so == 4 && sa == 4)
-        memcpy(out, a, 4 * n);
-    else
-        for (; n--; out += so, a += sa)
-            *(float *)out = *(const float *)a;
+    for (word column = 0; column < columns; column += PANEL) {
+        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
+        for (; row + ROWS <= rows; row += ROWS)
+            convolve_block(ROWS, inner, left + row * step, step, right, bias + column,
+                           scale + column, codes, out + row * columns + column, columns, width);
+        for (; row < rows; row++)
+            convolve_block(1, inner, left + row * step, step, right, bias + column, scale + column,
+                           codes, out + row * columns + column, columns, width);
+        right += inner * PANEL;
+    }
 }
+#undef NAME
+#undef TARGET
+#undef LANES
+#undef ROWS
 
-/* `b` is scale, least, most and zero. */
-static void encode(word n, char *out, word so, const char *a, word sa, const char *b, word sb)
+#if defined(__x86_64__)
+#define NAME(name) name##_avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define ROWS 4
+#include "kernels.h"
+
+/* As `convolve`, four inputs at a time: weights [columns / PANEL][inner / 4][PANEL][4], of which no
+   two that stand side by side are together beyond 128, since their products are added in 16 bits.
+ */
+TARGET static inline __attribute__((always_inline)) void
+quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
+            const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
+            word out_step, word width)
 {
-    const float *limits = (const float *)b, scale = limits[0], zero = limits[3];
-    (void)sb;
-    for (; n--; out += so, a += sa) {
-        float step = *(const float *)a / scale;
-        step = step > limits[1] ? step : limits[1];
-        step = step < limits[2] ? step : limits[2];
-        *(uint8_t *)out = (uint8_t)(int32_t)((step + ROUND - ROUND) + zero);
+    __m256i sums[ROWS][2], ones = _mm256_set1_epi16(1);
+    for (int row = 0; row < rows; row++)
+        sums[row][0] = sums[row][1] = _mm256_setzero_si256();
+    for (word place = 0; place < inner; place += 4, right += 4 * PANEL) {
+        __m256i low = _mm256_loadu_si256((const __m256i *)right);
+        __m256i high = _mm256_loadu_si256((const __m256i *)(right + 2 * PANEL));
+        for (int row = 0; row < rows; row++) {
+            int32_t four;
+            memcpy(&four, left + row * step + place, sizeof four);
+            __m256i inputs = _mm256_set1_epi32(four);
+            __m256i pairs = _mm256_maddubs_epi16(inputs, low);
+            sums[row][0] = _mm256_add_epi32(sums[row][0], _mm256_madd_epi16(pairs, ones));
+            pairs = _mm256_maddubs_epi16(inputs, high);
+            sums[row][1] = _mm256_add_epi32(sums[row][1], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    for (int row = 0; row < rows; row++) {
+        int32_t whole[PANEL];
+        _mm256_storeu_si256((__m256i *)whole, sums[row][0]);
+        _mm256_storeu_si256((__m256i *)(whole + PANEL / 2), sums[row][1]);
+        store_codes_avx2(whole, bias, scale, codes, out + row * out_step, width);
     }
 }
 
-/* `b` has the value of each code. */
-static void decode(word n, char *out, word so, const char *a, word sa, const char *b, word sb)
+TARGET static void quads(word rows, word columns, word inner, const uint8_t *left, word step,
+                         const int8_t *right, const int32_t *bias, const float *scale,
+                         struct codes codes, uint8_t *out)
 {
-    const float *values = (const float *)b;
-    (void)sb;
-    for (; n--; out += so, a += sa)
-        *(float *)out = values[*(const uint8_t *)a];
+    for (word column = 0; column < columns; column += PANEL) {
+        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
+        for (; row + ROWS <= rows; row += ROWS)
+            quads_block(ROWS, inner, left + row * step, step, right, bias + column, scale + column,
+                        codes, out + row * columns + column, columns, width);
+        for (; row < rows; row++)
+            quads_block(1, inner, left + row * step, step, right, bias + column, scale + column,
+                        codes, out + row * columns + column, columns, width);
+        right += (inner + 3) / 4 * 4 * PANEL;
+    }
 }
-
-typedef void loop(word, char *, word, const char *, word, const char *, word);
-
-static loop *const loops[] = {
-    [COPY_FLOATS] = copy_floats,
-    [COPY_CODES] = copy_codes,
-    [CODES_TO_FLOATS] = codes_to_floats,
-    [FLOATS_TO_CODES] = floats_to_codes,
-    [ADD] = add,
-    [SUBTRACT] = subtract,
-    [MULTIPLY] = multiply,
-    [DIVIDE] = divide,
-    [LEAST] = least,
-    [MOST] = most,
-    [LOGARITHM] = logarithm,
-    [ENCODE] = encode,
-    [DECODE] = decode,
-};
+#undef NAME
+#undef TARGET
+#undef LANES
+#undef ROWS
+#endif
 
 /* Axes, the last first, then for each its length and the steps of `out`, `a` and `b`. */
 static const word *run_loop(loop *inner, const word *at)
@@ -324,7 +260,13 @@ int earmark_native_vectors(void)
 /* Run a list. `vectors`: use AVX2 and FMA, which the processor then must have. */
 void earmark_native_run(const word *at, int vectors)
 {
+    loop *const *loops = loops_any;
+#if defined(__x86_64__)
+    if (vectors)
+        loops = loops_avx2;
+#else
     (void)vectors;
+#endif
     for (;;) {
         word operation = *at++;
         switch (operation) {
