@@ -58,7 +58,7 @@ OURS = [
     pytest.param("native", marks=native),
     pytest.param("native without vectors", marks=native),
 ]
-"""What does not compute by onnxruntime. "without vectors": what processors without AVX2 run."""
+"""What does not compute by onnxruntime. "without vectors": what any processor of this kind runs."""
 
 
 def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors) -> Tensors:

@@ -33,7 +33,7 @@ class NativeBackend:
         Args:
             file: see there.
             manifest: see there.
-            vectors: use AVX2 where the processor has it.
+            vectors: use AVX2 on x86 and 8-bit dot products on ARM where the processor has them.
         """
         self._activation = _ACTIVATIONS[manifest.activation]
         self._run = library().earmark_native_run

@@ -43,7 +43,7 @@ def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool)
     Args:
         node: any operator.
         constants: of :func:`~earmark.runtime.backends.folded.folded`.
-        quads: whether the processor takes four inputs at a time.
+        quads: whether the processor takes four inputs of a quantized layer at a time.
 
     Raises:
         EarmarkError: weights that no file of Earmark's has.

@@ -82,7 +82,7 @@ def _concat(operation: NumpyOperation) -> list[np.ndarray]:
 def _gather(operation: NumpyOperation) -> list[np.ndarray]:
     x, axis, taken = operation.x, operation.number("axis"), places(operation)
     y = operation.new((*x.shape[:axis], *taken.shape, *x.shape[axis + 1 :]), x.dtype)
-    operation.program.do(np.take, x, taken, axis, y, "clip")
+    operation.program.do(np.take, x, taken.astype(np.intp), axis, y, "clip")
     return [y]
 
 

@@ -13,6 +13,11 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #endif
 
 #if FLT_EVAL_METHOD != 0
@@ -95,6 +100,26 @@ static inline uint8_t to_code(float x)
     return (uint8_t)(int32_t)(x < 255 ? x : 255);
 }
 
+/* Defines a function that computes codes out[rows, columns] of the sums of codes left[rows, inner]
+   times weights in panels, whose inputs lie in groups. */
+#define LAYER(name, group)                                                                         \
+    TARGET static void name(word rows, word columns, word inner, const uint8_t *left, word step,   \
+                            const int8_t *right, const int32_t *bias, const float *scale,          \
+                            struct codes codes, uint8_t *out)                                      \
+    {                                                                                              \
+        for (word column = 0; column < columns; column += PANEL) {                                 \
+            word width = columns - column < PANEL ? columns - column : PANEL, row = 0;             \
+            for (; row + ROWS <= rows; row += ROWS)                                                \
+                name##_block(ROWS, inner, left + row * step, step, right, bias + column,           \
+                             scale + column, codes, out + row * columns + column, columns, width); \
+            for (; row < rows; row++)                                                              \
+                name##_block(1, inner, left + row * step, step, right, bias + column,              \
+                             scale + column, codes, out + row * columns + column, columns, width); \
+            right += (inner + group - 1) / group * group * PANEL;                                  \
+        }                                                                                          \
+    }
+
+/* What any processor of the kind runs. */
 #define NAME(name) name##_any
 #define TARGET
 #define LANES 4
@@ -110,50 +135,50 @@ convolve_block(const int rows, word inner, const uint8_t *left, word step, const
                const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
                word out_step, word width)
 {
+    /* A product, 255 times -128 at most, fits in 16 bits. */
+#if defined(__aarch64__)
+    int32x4_t sums[ROWS][PANEL / 4] = {0};
+    for (word place = 0; place < inner; place++, right += PANEL) {
+        int8x16_t weights = vld1q_s8(right);
+        int16x8_t low = vmovl_s8(vget_low_s8(weights)), high = vmovl_s8(vget_high_s8(weights));
+        for (int row = 0; row < rows; row++) {
+            int16_t one = left[row * step + place];
+            sums[row][0] = vmlal_n_s16(sums[row][0], vget_low_s16(low), one);
+            sums[row][1] = vmlal_n_s16(sums[row][1], vget_high_s16(low), one);
+            sums[row][2] = vmlal_n_s16(sums[row][2], vget_low_s16(high), one);
+            sums[row][3] = vmlal_n_s16(sums[row][3], vget_high_s16(high), one);
+        }
+    }
+#else
     uint32_t sums[ROWS][PANEL] = {0};
     for (word place = 0; place < inner; place++, right += PANEL)
         for (int row = 0; row < rows; row++) {
             int16_t one = left[row * step + place];
-            /* 255 times -128 fits in 16 bits. */
             for (int lane = 0; lane < PANEL; lane++)
                 sums[row][lane] += (uint32_t)(int16_t)(one * right[lane]);
         }
+#endif
     for (int row = 0; row < rows; row++)
         store_codes_any((const int32_t *)sums[row], bias, scale, codes, out + row * out_step,
                         width);
 }
 
-/* Codes out[rows, columns] of the sums of codes left[rows, inner] times weights in panels. */
-static void convolve(word rows, word columns, word inner, const uint8_t *left, word step,
-                     const int8_t *right, const int32_t *bias, const float *scale,
-                     struct codes codes, uint8_t *out)
-{
-    for (word column = 0; column < columns; column += PANEL) {
-        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
-        for (; row + ROWS <= rows; row += ROWS)
-            convolve_block(ROWS, inner, left + row * step, step, right, bias + column,
-                           scale + column, codes, out + row * columns + column, columns, width);
-        for (; row < rows; row++)
-            convolve_block(1, inner, left + row * step, step, right, bias + column, scale + column,
-                           codes, out + row * columns + column, columns, width);
-        right += inner * PANEL;
-    }
-}
+LAYER(convolve, 1)
 #undef NAME
 #undef TARGET
 #undef LANES
 #undef ROWS
 
+/* What only some have. `quads` is `convolve` by four inputs at a time: weights
+   [columns / PANEL][inner / 4][PANEL][4], of which no two that stand side by side are together
+   beyond 128, since AVX2 adds their products in 16 bits. */
 #if defined(__x86_64__)
-#define NAME(name) name##_avx2
+#define NAME(name) name##_vectors
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define ROWS 4
 #include "kernels.h"
 
-/* As `convolve`, four inputs at a time: weights [columns / PANEL][inner / 4][PANEL][4], of which no
-   two that stand side by side are together beyond 128, since their products are added in 16 bits.
- */
 TARGET static inline __attribute__((always_inline)) void
 quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
             const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
@@ -179,29 +204,52 @@ quads_block(const int rows, word inner, const uint8_t *left, word step, const in
         int32_t whole[PANEL];
         _mm256_storeu_si256((__m256i *)whole, sums[row][0]);
         _mm256_storeu_si256((__m256i *)(whole + PANEL / 2), sums[row][1]);
-        store_codes_avx2(whole, bias, scale, codes, out + row * out_step, width);
+        store_codes_vectors(whole, bias, scale, codes, out + row * out_step, width);
     }
 }
 
-TARGET static void quads(word rows, word columns, word inner, const uint8_t *left, word step,
-                         const int8_t *right, const int32_t *bias, const float *scale,
-                         struct codes codes, uint8_t *out)
+LAYER(quads, 4)
+#elif defined(__aarch64__)
+#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define ROWS 4
+#define product_vectors product_any
+#define loops_vectors loops_any
+
+TARGET static inline __attribute__((always_inline)) void
+quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
+            const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
+            word out_step, word width)
 {
-    for (word column = 0; column < columns; column += PANEL) {
-        word width = columns - column < PANEL ? columns - column : PANEL, row = 0;
-        for (; row + ROWS <= rows; row += ROWS)
-            quads_block(ROWS, inner, left + row * step, step, right, bias + column, scale + column,
-                        codes, out + row * columns + column, columns, width);
-        for (; row < rows; row++)
-            quads_block(1, inner, left + row * step, step, right, bias + column, scale + column,
-                        codes, out + row * columns + column, columns, width);
-        right += (inner + 3) / 4 * 4 * PANEL;
+    /* Its products are of signed numbers: inputs are taken less 128, which `extra` makes good. */
+    int32x4_t sums[ROWS][PANEL / 4] = {0}, extra[PANEL / 4] = {0};
+    int8x16_t half = vdupq_n_s8(-128);
+    for (word place = 0; place < inner; place += 4, right += 4 * PANEL) {
+        int8x16_t weights[PANEL / 4];
+        for (int part = 0; part < PANEL / 4; part++) {
+            weights[part] = vld1q_s8(right + 16 * part);
+            extra[part] = vdotq_s32(extra[part], weights[part], half);
+        }
+        for (int row = 0; row < rows; row++) {
+            uint32_t four;
+            memcpy(&four, left + row * step + place, sizeof four);
+            int8x16_t inputs = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080));
+            for (int part = 0; part < PANEL / 4; part++)
+                sums[row][part] = vdotq_s32(sums[row][part], weights[part], inputs);
+        }
+    }
+    for (int row = 0; row < rows; row++) {
+        int32_t whole[PANEL];
+        for (int part = 0; part < PANEL / 4; part++)
+            vst1q_s32(whole + 4 * part, vsubq_s32(sums[row][part], extra[part]));
+        store_codes_any(whole, bias, scale, codes, out + row * out_step, width);
     }
 }
-#undef NAME
-#undef TARGET
-#undef LANES
-#undef ROWS
+
+LAYER(quads, 4)
+#else
+#define quads convolve
+#define product_vectors product_any
+#define loops_vectors loops_any
 #endif
 
 /* Axes, the last first, then for each its length and the steps of `out`, `a` and `b`. */
@@ -252,52 +300,39 @@ int earmark_native_vectors(void)
 {
 #if defined(__x86_64__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#elif defined(__aarch64__) && defined(__APPLE__)
+    return 1;
+#elif defined(__aarch64__) && defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
     return 0;
 #endif
 }
 
-/* Run a list. `vectors`: use AVX2 and FMA, which the processor then must have. */
+/* Run a list. `vectors`: use AVX2 and FMA on x86, 8-bit dot products on ARM, which the processor
+   then must have; a list with QUADS needs them. */
 void earmark_native_run(const word *at, int vectors)
 {
-    loop *const *loops = loops_any;
-#if defined(__x86_64__)
-    if (vectors)
-        loops = loops_avx2;
-#else
-    (void)vectors;
-#endif
+    loop *const *loops = vectors ? loops_vectors : loops_any;
     for (;;) {
         word operation = *at++;
         switch (operation) {
         case END:
             return;
-        case PRODUCT: {
-            void (*product)(word, word, word, const float *, word, const float *, const float *,
-                            float *, word) = product_any;
-#if defined(__x86_64__)
-            if (vectors)
-                product = product_avx2;
-#endif
-            product(at[0], at[1], at[2], POINTER(const float, 3), at[4], POINTER(const float, 5),
-                    POINTER(const float, 6), POINTER(float, 7), at[8]);
+        case PRODUCT:
+            (vectors ? product_vectors : product_any)(
+                at[0], at[1], at[2], POINTER(const float, 3), at[4], POINTER(const float, 5),
+                POINTER(const float, 6), POINTER(float, 7), at[8]);
             at += 9;
             break;
-        }
         case CONVOLVE:
-        case QUADS: {
-            void (*layer)(word, word, word, const uint8_t *, word, const int8_t *, const int32_t *,
-                          const float *, struct codes, uint8_t *) = convolve;
-#if defined(__x86_64__)
-            if (operation == QUADS)
-                layer = quads;
-#endif
-            layer(at[0], at[1], at[2], POINTER(const uint8_t, 3), at[4], POINTER(const int8_t, 5),
-                  POINTER(const int32_t, 6), POINTER(const float, 7),
-                  codes_of(POINTER(const float, 8)), POINTER(uint8_t, 9));
+        case QUADS:
+            (operation == QUADS ? quads : convolve)(
+                at[0], at[1], at[2], POINTER(const uint8_t, 3), at[4], POINTER(const int8_t, 5),
+                POINTER(const int32_t, 6), POINTER(const float, 7),
+                codes_of(POINTER(const float, 8)), POINTER(uint8_t, 9));
             at += 10;
             break;
-        }
         case GATHER: {
             /* outer, places, bytes, source, its step, its step along the places, places, out */
             const char *source = POINTER(const char, 3);
