@@ -5,7 +5,7 @@ of instructions over memory that stays where it is, and a chunk is one call.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from .backend import Arrays
 from .folded import folded
 from .native_library import library
 from .native_ops import compute, native_weights
-from .native_program import Instruction, NativeOperation, NativeProgram
-from .program import Memory
+from .native_program import Instruction, NativeOperation, NativeProgram, address, zeros
+from .native_template import Template
 
 _ACTIVATIONS = {"softmax": Instruction.SOFTMAX, "sigmoid": Instruction.SIGMOID}
 
@@ -40,36 +40,43 @@ class NativeBackend:
         self._vectors = int(vectors and library().earmark_native_vectors())
         nodes, self._constants = folded(file)
         quads = bool(self._vectors)
+        self._templates: dict[tuple, Template] = {}
         self._nodes = [(node, native_weights(node, self._constants, quads)) for node in nodes]
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
-        """The first row is made ready at once, all others when they first run. Rows run one after
-        the other, in the same memory: weights stay in the caches, and nothing else would be gained.
-        """
-        rows = len(next(iter(inputs.values())))
-        memory = Memory(1)
+        """Rows run one after the other, in the same memory: weights stay in the caches, and nothing
+        else would be gained."""
+        arrays = [*inputs.values(), *outputs.values()]
+        rows = len(arrays[0])
+        template = self._template(inputs, outputs)
+        memory = template.memory()
+        # The last row first: a run of fewer begins further down.
+        lists = [
+            template.over([x[row : row + 1] for x in arrays], memory)
+            for row in reversed(range(rows))
+        ]
+        words = np.concatenate([*lists, [Instruction.END]])
+        size = words.itemsize * len(lists[0])
+        calls = [
+            partial(self._run, address(words) + (rows - count) * size, self._vectors)
+            for count in range(1, rows + 1)
+        ]
+        for call in calls:
+            vars(call)["alive"] = words, template, memory, arrays
+        return calls
 
-        @cache
-        def row(place: int) -> Callable[[], None]:
-            cut = slice(place, place + 1)
-            program = self._program(
-                memory,
-                {name: x[cut] for name, x in inputs.items()},
-                {name: x[cut] for name, x in outputs.items()},
-            )
-            words = program.words()
-            call = partial(self._run, words.ctypes.data, self._vectors)
-            vars(call)["alive"] = program, words
-            return call
+    def _template(self, inputs: Arrays, outputs: Arrays) -> Template:
+        """The program of one row for arrays of these names, shapes and types."""
+        key = tuple((name, x.shape[1:], x.dtype) for name, x in (*inputs.items(), *outputs.items()))
+        if key not in self._templates:
+            one = {name: zeros((1, *x.shape[1:]), x.dtype) for name, x in inputs.items()}
+            other = {name: zeros((1, *x.shape[1:]), x.dtype) for name, x in outputs.items()}
+            program = self._program(one, other)
+            self._templates[key] = Template(program, [*one.values(), *other.values()])
+        return self._templates[key]
 
-        def run(count: int) -> None:
-            for place in range(count):
-                row(place)()
-
-        return [row(0), *(partial(run, count) for count in range(2, rows + 1))]
-
-    def _program(self, memory: Memory, inputs: Arrays, outputs: Arrays) -> NativeProgram:
-        program = NativeProgram(memory, outputs)
+    def _program(self, inputs: Arrays, outputs: Arrays) -> NativeProgram:
+        program = NativeProgram(outputs)
         tensors = self._constants | dict(inputs)
         if INPUT in inputs:
             s16 = tensors[INPUT]

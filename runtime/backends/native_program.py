@@ -70,27 +70,25 @@ class Layer(NamedTuple):
 class NativeProgram:
     """Instructions in their order. See :class:`~earmark.runtime.backends.program.Program`."""
 
-    def __init__(self, memory: Memory, outputs: Mapping[str, np.ndarray]) -> None:
-        """
-        Args:
-            memory: of programs that do not run at once.
-            outputs: arrays in C order that tensors are to be computed into, by name.
-        """
-        self._memory = memory
-        self._outputs = outputs
-        self._words: list[int] = []
-        self._kept: list[np.ndarray] = []
+    words: list[int]
+    """The list, which is valid as long as the program lives. Behind it belongs ``END``."""
+    addresses: list[int]
+    """Which words are addresses."""
+    memory: Memory
 
-    def words(self) -> np.ndarray:
-        """The list, int64, which is valid as long as this program lives."""
-        return np.array([*self._words, Instruction.END], np.int64)
+    def __init__(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """``outputs``: arrays in C order that tensors are to be computed into, by name."""
+        self.words, self.addresses = [], []
+        self.memory = Memory(1)
+        self._outputs = outputs
+        self._kept: list[np.ndarray] = []
 
     def take(self, place: tuple[str, int], size: int) -> np.ndarray:
         """See :class:`~earmark.runtime.backends.program.Program`."""
         name, number = place
         if number == 0 and name in self._outputs and self._outputs[name].nbytes == size:
             return self._outputs[name].reshape(-1).view(np.uint8)
-        return self._memory.take(place, size, 1)
+        return self.memory.take(place, size, 1)
 
     def copy(self, out: np.ndarray, x: np.ndarray) -> None:
         """See :class:`~earmark.runtime.backends.program.Program`.
@@ -133,7 +131,7 @@ class NativeProgram:
         assert left.strides[1] == out.strides[1] == 4 or inner == 1 or out.shape[1] == 1
         step, out_step = left.strides[0] // 4, out.strides[0] // 4
         self._add(Instruction.PRODUCT, rows, out.shape[1], inner, left, step, panels, bias, out)
-        self._words.append(out_step)
+        self.words.append(out_step)
 
     def convolve(self, left: np.ndarray, layer: Layer, out: np.ndarray) -> None:
         """Add a quantized product: uint8 [rows, inputs] to uint8 [rows, columns], C order."""
@@ -178,17 +176,23 @@ class NativeProgram:
             raise EarmarkError(f"the native backend has no tensors of {len(axes)} axes")
         axes = axes or [[1, out.itemsize, a.itemsize, b.itemsize]]
         self._add(instruction, len(axes), out, a, b)
-        self._words += (number for axis in axes for number in axis)
+        self.words += (number for axis in axes for number in axis)
 
     def _add(self, *words: int | np.ndarray) -> None:
         for word in words:
             if isinstance(word, np.ndarray):
                 self._kept.append(word)
-                word = word.__array_interface__["data"][0]
-            self._words.append(word)
+                self.addresses.append(len(self.words))
+                word = address(word)
+            self.words.append(word)
 
 
 NativeOperation = Operation[NativeProgram]
+
+
+def address(x: np.ndarray) -> int:
+    """Where the first number of an array lies."""
+    return x.__array_interface__["data"][0]
 
 
 def in_panels(matrix: np.ndarray) -> np.ndarray:

@@ -34,6 +34,11 @@ class Memory:
         self.rows = rows
         self._blocks: dict[tuple[str, int], np.ndarray] = {}
 
+    @property
+    def blocks(self) -> list[np.ndarray]:
+        """What was taken, uint8."""
+        return list(self._blocks.values())
+
     def take(self, place: tuple[str, int], size: int, rows: int) -> np.ndarray:
         """So many bytes for a program of so many rows."""
         if place not in self._blocks:
