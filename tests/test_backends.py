@@ -61,15 +61,16 @@ OURS = [
 """What does not compute by onnxruntime. "without vectors": what any processor of this kind runs."""
 
 
-def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors) -> Tensors:
-    """``outputs``, after a backend of ours has computed them."""
+def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors, runs: int = 1) -> Tensors:
+    """``outputs``, after a backend of ours has computed them so often."""
     file, manifest = read_onnx(data), toy_model.manifest()
     if kind == "numpy":
         backend = NumpyBackend(file, manifest)
     else:
         backend = NativeBackend(file, manifest, vectors=kind == "native")
     *_, call = backend.bind(inputs, outputs)
-    call()
+    for _ in range(runs):
+        call()
     return outputs
 
 
@@ -147,6 +148,17 @@ def test_quantized_convolutions_are_exact(kind: str, data: st.DataObject) -> Non
     attributes = dict(zip(CONV, (kernel, strides, dilations, pads), strict=True))
     expected, found = single(kind, "QLinearConv", {"x": x}, fixed, np.uint8, **attributes)
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_padding_as_large_as_the_output(kind: str) -> None:
+    """The same array must not serve both: what pads is written once, before the first run."""
+    fixed = {"kernel": np.ones((2, 1, 1, 3), np.float32), "bias": np.zeros(2, np.float32)}
+    attributes = dict(zip(CONV, ([1, 3], [1, 1], [1, 1], [0, 1, 0, 1]), strict=True))
+    x = np.arange(1, 5, dtype=np.float32).reshape(1, 1, 2, 2)
+    model = one_operator("Conv", {"x": x}, fixed, np.float32, **attributes).SerializeToString()
+    found = found_by(kind, model, {"x": x}, {"y": np.ones((1, 2, 2, 2), np.float32)}, runs=2)
+    assert found["y"].ravel().tolist() == [3, 3, 7, 7] * 2
 
 
 @pytest.mark.parametrize("kind", OURS[1:])

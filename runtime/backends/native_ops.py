@@ -6,7 +6,7 @@ input in another way is the same in both.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,10 +118,18 @@ def compute(operation: NativeOperation, weights: Weights) -> list[np.ndarray]:
     return RULES[operation.node.operator](operation)
 
 
+def _result(operation: NativeOperation, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    """An array for what an operator gives, which is written once and whole."""
+    out = operation.program.outputs.get(operation.node.outputs[0])
+    if out is not None and (out.shape, out.dtype) == (shape, kind):
+        return out
+    return operation.new(shape, kind)
+
+
 def _conv(operation: NativeOperation, weights: Product) -> np.ndarray:
     rows, sides = patches(operation, np.dtype(np.float32), 0.0)
     outputs = operation.inputs[1].shape[0]
-    y = operation.new((*rows.shape[:2], outputs), np.float32)
+    y = _result(operation, (*rows.shape[:2], outputs), np.float32)
     _multiply(operation, rows, weights, y)
     return y.reshape(len(rows), *sides, outputs).transpose(0, 3, 1, 2)
 
@@ -129,7 +137,7 @@ def _conv(operation: NativeOperation, weights: Product) -> np.ndarray:
 def _conv_quantized(operation: NativeOperation, weights: Layer) -> np.ndarray:
     rows, sides = patches(operation, np.dtype(np.uint8), int(operation.inputs[2]))
     outputs = operation.inputs[3].shape[0]
-    y = operation.new((*rows.shape[:2], outputs), np.uint8)
+    y = _result(operation, (*rows.shape[:2], outputs), np.uint8)
     operation.program.convolve(rows.reshape(-1, rows.shape[2]), weights, y.reshape(-1, outputs))
     return y.reshape(len(rows), *sides, outputs).transpose(0, 3, 1, 2)
 
@@ -137,7 +145,7 @@ def _conv_quantized(operation: NativeOperation, weights: Layer) -> np.ndarray:
 def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[np.ndarray]:
     left, right, *bias = operation.inputs
     shape = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    y = operation.new((*shape, left.shape[-2], right.shape[-1]), np.float32)
+    y = _result(operation, (*shape, left.shape[-2], right.shape[-1]), np.float32)
     left = np.broadcast_to(left, (*shape, *left.shape[-2:]))
     if weights is not None:
         _multiply(operation, left, weights, y)
@@ -172,7 +180,7 @@ def _elementwise(instruction: Instruction, operation: NativeOperation) -> list[n
     first, *others = operation.inputs
     if any(x.dtype != np.float32 for x in operation.inputs):
         raise EarmarkError(f"the native backend has {operation.node.operator!r} of float32 alone")
-    y = operation.new(np.broadcast_shapes(*(x.shape for x in operation.inputs)), np.float32)
+    y = _result(operation, np.broadcast_shapes(*(x.shape for x in operation.inputs)), np.float32)
     if not others:
         operation.program.copy(y, first)
     for other in others:
@@ -182,26 +190,26 @@ def _elementwise(instruction: Instruction, operation: NativeOperation) -> list[n
 
 
 def _logarithm(operation: NativeOperation) -> list[np.ndarray]:
-    y = operation.new(operation.x.shape, np.float32)
+    y = _result(operation, operation.x.shape, np.float32)
     operation.program.loop(Instruction.LOGARITHM, y, operation.x)
     return [y]
 
 
 def _relu(operation: NativeOperation) -> list[np.ndarray]:
-    y = operation.new(operation.x.shape, np.float32)
+    y = _result(operation, operation.x.shape, np.float32)
     operation.program.loop(Instruction.MOST, y, operation.x, np.zeros((), np.float32))
     return [y]
 
 
 def _cast(operation: NativeOperation) -> list[np.ndarray]:
-    y = operation.new(operation.x.shape, KINDS[operation.number("to")])
+    y = _result(operation, operation.x.shape, KINDS[operation.number("to")])
     operation.program.copy(y, operation.x)
     return [y]
 
 
 def _quantize(operation: NativeOperation) -> list[np.ndarray]:
     x, scale, zero = operation.inputs
-    y = operation.new(x.shape, np.uint8)
+    y = _result(operation, x.shape, np.uint8)
     least = -np.float32(zero)
     limits = np.array([scale, least, least + 255, zero], np.float32)
     operation.program.table(Instruction.ENCODE, y, x, limits)
@@ -210,18 +218,15 @@ def _quantize(operation: NativeOperation) -> list[np.ndarray]:
 
 def _dequantize(operation: NativeOperation) -> list[np.ndarray]:
     x, scale, zero = operation.inputs
-    y = operation.new(x.shape, np.float32)
+    y = _result(operation, x.shape, np.float32)
     values = (np.arange(256, dtype=np.float32) - np.float32(zero)) * scale
     operation.program.table(Instruction.DECODE, y, x, values)
     return [y]
 
 
 def _concat(operation: NativeOperation) -> list[np.ndarray]:
-    y, axis, start = (
-        operation.new(joined(operation), operation.x.dtype),
-        operation.number("axis"),
-        0,
-    )
+    y = _result(operation, joined(operation), operation.x.dtype)
+    axis, start = operation.number("axis"), 0
     for x in operation.inputs:
         operation.program.copy(y[along(axis, slice(start, start + x.shape[axis]))], x)
         start += x.shape[axis]
@@ -234,14 +239,14 @@ def _gather(operation: NativeOperation) -> list[np.ndarray]:
         whole = operation.new(x.shape, x.dtype)
         operation.program.copy(whole, x)
         x = whole
-    y = operation.new((*x.shape[:axis], *taken.shape, *x.shape[axis + 1 :]), x.dtype)
+    y = _result(operation, (*x.shape[:axis], *taken.shape, *x.shape[axis + 1 :]), x.dtype)
     operation.program.gather(x, taken, axis, y)
     return [y]
 
 
 def _reduce_mean(operation: NativeOperation) -> list[np.ndarray]:
     x, axes = operation.x, operation.numbers("axes")
-    y = operation.new(tuple(np.delete(x.shape, axes).tolist()), np.float32)
+    y = _result(operation, tuple(np.delete(x.shape, axes).tolist()), np.float32)
     count = x.size // max(1, y.size)
     zero, share = np.zeros((), np.float32), np.array(1 / max(1, count), np.float32)
     operation.program.copy(y, np.broadcast_to(zero, y.shape))
