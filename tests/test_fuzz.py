@@ -10,11 +10,12 @@ import pytest
 from earmark.benchmarks.reliability.fuzz import draw, examine, fuzz
 from earmark.benchmarks.reliability.fuzz_targets import TARGETS, Target
 from earmark.benchmarks.reliability.mutate import mutate_bytes, mutate_value
+from earmark.runtime.backends.backend import available
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
 
 # Loading a damaged run costs ten times what the others do.
-CASES = {"model": 150, "model in numpy": 150, "run": 60}
+CASES = {"run": 60} | {f"model by {name}": 150 for name in available()}
 
 
 @pytest.mark.parametrize("name", TARGETS)

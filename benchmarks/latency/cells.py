@@ -94,9 +94,9 @@ def _network(report: Report) -> Table:
     ]
     return Table(
         "The network without its front end",
-        "The graph alone in onnxruntime, hot, and its part up to the log mel energies, which is "
-        "float32 in every file; the rest is the network. Microseconds of a chunk; ratios are of "
-        "the network to that of the first row, round by round.",
+        "The graph alone, hot, as the first model above is run, and its part up to the log mel "
+        "energies, which is float32 in every file; the rest is the network. Microseconds of a "
+        "chunk; ratios are of the network to that of the first row, round by round.",
         ("name", "precision", "graph µs", "front end µs", "network µs", "ratio"),
         rows,
     )

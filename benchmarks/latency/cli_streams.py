@@ -58,6 +58,7 @@ def _run(arguments: Namespace) -> int:
             "machine": found,
             "model": str(engine.path),
             "precision": engine.manifest.precision,
+            "backend": engine.backend,
             "chunk_ms": chunk_ms,
             "settings": settings(seconds, rounds),
             "memory_kib_per_stream": taken,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.audio import read_blocks
+from ...runtime.backends.backend import available
 from ...runtime.engine import DEFAULT_MODEL, Engine
 from ...runtime.info import describe
 from ...runtime.manifest import METADATA_KEY, Manifest
@@ -415,12 +416,19 @@ def _read_wyoming(data: bytes, folder: Path) -> None:
     asyncio.run(read())
 
 
+def _model_targets() -> dict[str, Target]:
+    """One for each backend that is there."""
+    return {
+        f"model by {name}": Target(_model_seeds, partial(_read_model, name), _mutate_model)
+        for name in available()
+    }
+
+
 TARGETS: dict[str, Target] = {
     "wav": Target(_wav_seeds, _read_audio),
     "audio": Target(_audio_seeds, _read_audio),
     "raw": Target(_raw_seeds, _read_raw),
-    "model": Target(_model_seeds, partial(_read_model, "onnxruntime"), _mutate_model),
-    "model in numpy": Target(_model_seeds, partial(_read_model, "numpy"), _mutate_model),
+    **_model_targets(),
     "manifest": Target(_manifest_seeds, _read_manifest, _mutate_json),
     "recipe": Target(_recipe_seeds, _read_recipe, _mutate_toml),
     "run": Target(_run_seeds, _read_run, _mutate_run),

@@ -93,7 +93,8 @@ def _streams(report: Report) -> str:
         else f"\n\nMemory of a stream: {memory['single']:.0f} KiB one by one, "
         f"{memory['pool']:.0f} KiB in a pool."
     )
-    return markdown_table(heads, rows) + taken
+    by = f"Run by {report['backend']}.\n\n" if "backend" in report else ""
+    return by + markdown_table(heads, rows) + taken
 
 
 SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {

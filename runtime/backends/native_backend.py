@@ -41,7 +41,8 @@ class NativeBackend:
         nodes, self._constants = folded(file)
         quads = bool(self._vectors)
         self._templates: dict[tuple, Template] = {}
-        self._nodes = [(node, native_weights(node, self._constants, quads)) for node in nodes]
+        with np.errstate(all="ignore"):  # infinities are the business of who reads the result
+            self._nodes = [(node, native_weights(node, self._constants, quads)) for node in nodes]
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
         """Rows run one after the other, in the same memory: weights stay in the caches, and nothing
@@ -71,7 +72,8 @@ class NativeBackend:
         if key not in self._templates:
             one = {name: zeros((1, *x.shape[1:]), x.dtype) for name, x in inputs.items()}
             other = {name: zeros((1, *x.shape[1:]), x.dtype) for name, x in outputs.items()}
-            program = self._program(one, other)
+            with np.errstate(all="ignore"):
+                program = self._program(one, other)
             self._templates[key] = Template(program, [*one.values(), *other.values()])
         return self._templates[key]
 
