@@ -26,8 +26,9 @@ from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from ..train.score import clip_posteriors
 from .card import model_card
 from .evaluate import evaluate
-from .graph import Affine, build
+from .graph import build
 from .model_file import with_manifest
+from .network import Affine
 from .quantize import PERCENTILE, calibrate
 from .verify import Limits, verify
 

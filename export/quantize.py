@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..train.student import Student, whole_steps
-from .graph import Affine
+from .network import Affine
 
 PERCENTILE = 99.99
 """An activation's range ends here: rare values beyond are clipped, the others get finer steps."""

@@ -31,7 +31,7 @@ class Mfcc(nn.Module):
     n_fft=window, hop_length=hop, n_mels=mels, f_min=f_min, f_max=f_max, center=False))``. Frames
     are never centred: frame ``i`` covers samples ``i * hop`` to ``i * hop + window``.
 
-    Here the transform is an FFT; :mod:`earmark.export.graph` writes it as matrix products.
+    Here the transform is an FFT; :mod:`earmark.export.front_end` writes it as matrix products.
     """
 
     window: Tensor

@@ -106,7 +106,8 @@ def _model_seeds(folder: Path) -> list[bytes]:
     """The shipped model, and a tiny one in both precisions."""
     import torch
 
-    from ...export.graph import Affine, build
+    from ...export.graph import build
+    from ...export.network import Affine
     from ...train.mfcc import MfccSettings
     from ...train.student import Student, StudentSettings
 
