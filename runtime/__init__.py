@@ -1,5 +1,5 @@
-"""The spotter itself. It needs numpy, uses onnxruntime where there is one, and imports no other
-stage."""
+"""The spotter itself. It needs numpy, runs models by compiled code of its own or by onnxruntime
+where there is one, and imports no other stage."""
 
 from typing import TYPE_CHECKING
 

@@ -48,8 +48,8 @@ class Engine:
         """
         Args:
             path: an ONNX file that ``earmark export`` wrote; None for the shipped model.
-            backend: ``onnxruntime`` or ``numpy``; None for what the environment variable
-                ``EARMARK_BACKEND`` says, or else onnxruntime where it can be imported.
+            backend: ``native``, ``onnxruntime`` or ``numpy``; None for what the environment
+                variable ``EARMARK_BACKEND`` says, or else the first of them that is there.
 
         Raises:
             EarmarkError: there is no such file, it is no ONNX file, it has no manifest or a newer
@@ -86,7 +86,7 @@ class Engine:
 
     @property
     def backend(self) -> str:
-        """What runs the graph: ``onnxruntime`` or ``numpy``."""
+        """What runs the graph: ``native``, ``onnxruntime`` or ``numpy``."""
         return self._backend.name
 
     def scorer(self) -> "Scorer":

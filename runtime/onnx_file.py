@@ -2,7 +2,7 @@
 
 onnxruntime computes whatever a file tells it to while it loads the file, in as much memory as that
 takes. So what a file holds is read here first, by the wire format of protocol buffers and the field
-numbers of onnx.proto; the numpy backend knows a file by nothing else. Only what ``earmark export``
+numbers of onnx.proto; our own backends know a file by nothing else. Only what ``earmark export``
 writes is accepted: one graph of plain operators with integer attributes, and weights inside the
 file. All else is refused rather than skipped, so that onnxruntime sees nothing that was not seen
 here.

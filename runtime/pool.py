@@ -1,8 +1,9 @@
 """Many streams of one engine, whose chunks are run together.
 
-The batch axis of the graph is free, and most of what a call costs, it costs once for all rows: a
-chunk in a batch of 16 takes about half the time that it takes alone. A run takes the chunks that
-are there: few streams run one by one and without delay, and the batches grow with the load.
+The batch axis of the graph is free, and much of what a call costs, it costs once for all rows: in a
+batch of 16 a chunk takes about half the time that it takes alone by onnxruntime, three quarters by
+compiled code, which saves only what Python does. A run takes the chunks that are there: few streams
+run one by one and without delay, and the batches grow with the load.
 """
 
 from collections import deque

@@ -9,7 +9,7 @@ from .manifest import Manifest
 
 def activation(manifest: Manifest) -> Callable[[np.ndarray], np.ndarray]:
     """The function that makes posteriors of arrays of the model's logits: :func:`softmax` or
-    :func:`sigmoid`. Those of the session differ from it by rounding."""
+    :func:`sigmoid`. What backends compute themselves differs from it by rounding."""
     return {"softmax": softmax, "sigmoid": sigmoid}[manifest.activation]
 
 

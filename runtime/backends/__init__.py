@@ -1,1 +1,1 @@
-"""What computes a model: onnxruntime, or numpy where there is none."""
+"""What computes a model: compiled code of our own, onnxruntime, or numpy where there is neither."""
