@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # Colours that people with any colour vision can tell apart (M. Okabe and K. Ito, 2008), those that
 # are too light for a line on white left out. Past the last, lines are dashed.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 PICTURES = (".png", ".svg", ".pdf")
 """Suffixes of the files that pictures can be written to."""

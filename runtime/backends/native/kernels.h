@@ -39,7 +39,10 @@ TARGET static void NAME(product)(word rows, word columns, word inner, const floa
         for (; row + ROWS <= rows; row += ROWS)
             NAME(product_block)(ROWS, inner, left + row * step, step, right, bias + column,
                                 out + row * out_step + column, out_step, width);
-        for (; row < rows; row++)
+        for (; row + 2 <= rows; row += 2)
+            NAME(product_block)(2, inner, left + row * step, step, right, bias + column,
+                                out + row * out_step + column, out_step, width);
+        if (row < rows)
             NAME(product_block)(1, inner, left + row * step, step, right, bias + column,
                                 out + row * out_step + column, out_step, width);
         right += inner * PANEL;

@@ -112,7 +112,10 @@ static inline uint8_t to_code(float x)
             for (; row + ROWS <= rows; row += ROWS)                                                \
                 name##_block(ROWS, inner, left + row * step, step, right, bias + column,           \
                              scale + column, codes, out + row * columns + column, columns, width); \
-            for (; row < rows; row++)                                                              \
+            for (; row + 2 <= rows; row += 2)                                                      \
+                name##_block(2, inner, left + row * step, step, right, bias + column,              \
+                             scale + column, codes, out + row * columns + column, columns, width); \
+            if (row < rows)                                                                        \
                 name##_block(1, inner, left + row * step, step, right, bias + column,              \
                              scale + column, codes, out + row * columns + column, columns, width); \
             right += (inner + group - 1) / group * group * PANEL;                                  \
