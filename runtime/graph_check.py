@@ -273,6 +273,8 @@ def _gather(call: _Call) -> Result:
 
 def _reduce_mean(call: _Call) -> Result:
     axes = [call.axis(axis) for axis in call.numbers("axes")]
+    if len(set(axes)) < len(axes):
+        raise _WrongError("takes the mean of an axis twice")
     if call.number("keepdims", 1) or call.inputs[0].kind != "float32":
         raise _WrongError("is not of float32 without keepdims")
     shape = tuple(side for axis, side in enumerate(call.shape) if axis not in axes)

@@ -8,8 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import EarmarkError, first_line, was_interrupted
+from ..graph_ends import INPUT, OUTPUT
 from ..manifest import Manifest
 from ..onnx_file import OnnxFile
+from .native_library import NotBuiltError, library
 
 VARIABLE = "EARMARK_BACKEND"
 """The environment variable that chooses a backend where a program does not."""
@@ -45,7 +47,7 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
 
     Args:
         name: one of ``BACKENDS``; None for what the environment variable says, or else the first
-            of them that is there.
+            of them that is there and takes the graph.
         data: the model file, which :func:`~earmark.runtime.graph_check.check_graph` accepts.
         file: what it holds.
         manifest: that of the file.
@@ -53,11 +55,28 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
     Raises:
         EarmarkError: the backend cannot load the graph.
     """
-    name = chosen(name)
+    if name or os.environ.get(VARIABLE):
+        return _load(chosen(name), data, file, manifest)
+    errors = []
+    _first()  # says what is missing
+    for each in BACKENDS:
+        try:
+            # One after the other: what is not needed is not loaded.
+            if _is_there(each):
+                return _load(each, data, file, manifest)
+        except EarmarkError as error:  # another one may take what this one does not
+            errors.append(error)
+    raise errors[0]
+
+
+def _load(name: str, data: bytes, file: OnnxFile, manifest: Manifest) -> Backend:
     if name == "native":
         from .native_backend import NativeBackend
 
-        return NativeBackend(file, manifest)
+        backend = NativeBackend(file, manifest)
+        # What it has no instructions for is refused here, not when a stream starts.
+        backend.bind(*_arrays(manifest))
+        return backend
     if name == "numpy":
         from .numpy_backend import NumpyBackend
 
@@ -65,6 +84,23 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
     from .onnxruntime_backend import OnnxruntimeBackend
 
     return OnnxruntimeBackend(data, manifest)
+
+
+def _arrays(manifest: Manifest) -> tuple[Arrays, Arrays]:
+    """Inputs and outputs of a stream."""
+    geometry = manifest.geometry
+    pcm, kept, steps = (
+        np.zeros((1, *sides), np.float32)
+        for sides in (
+            (geometry.chunk,),
+            (geometry.cache,),
+            (geometry.steps, len(manifest.labels)),
+        )
+    )
+    return (
+        {INPUT: pcm, "cache": kept},
+        {"logits": steps, OUTPUT: steps.copy(), "cache_out": kept.copy()},
+    )
 
 
 def chosen(name: str | None = None) -> str:
@@ -85,44 +121,46 @@ def chosen(name: str | None = None) -> str:
 
 def available() -> list[str]:
     """Those of ``BACKENDS`` that are there."""
+    return [name for name in BACKENDS if _is_there(name)]
 
-    def is_there(name: str) -> bool:
-        try:
-            _import(name)
-        except EarmarkError:
-            return False
-        return True
 
-    return [name for name in BACKENDS if is_there(name)]
+def _is_there(name: str) -> bool:
+    try:
+        _import(name)
+    except EarmarkError:
+        return False
+    return True
 
 
 @cache
 def _first() -> str:
-    """The first backend that is there. That neither of the fast ones is, is said once."""
+    """The first backend that is there. That it is numpy, or that the compiled code is broken, is
+    said once."""
     *fast, last = BACKENDS
-    reasons = []
+    errors = []
     for name in fast:
         try:
             _import(name)
         except EarmarkError as error:
-            reasons.append(str(error))
+            errors.append(error)
         else:
-            return name
-    # For what most programs never say, an engine alone would hold 0.2 MB more.
-    import logging
+            break
+    else:
+        name = last
+    if name == last or not all(isinstance(error, NotBuiltError) for error in errors):
+        # For what most programs never say, an engine alone would hold 0.2 MB more.
+        import logging
 
-    logging.getLogger(__name__).warning(
-        "earmark: %s: %s runs the model, which takes more of the processor",
-        "; ".join(reasons),
-        last,
-    )
-    return last
+        logging.getLogger(__name__).warning(
+            "earmark: %s: %s runs the model, which takes more of the processor",
+            "; ".join(map(str, errors)),
+            name,
+        )
+    return name
 
 
 def _import(name: str) -> None:
     if name == "native":
-        from .native_library import library
-
         library()
     elif name == "onnxruntime":
         try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import EarmarkError
+from ..errors import EarmarkError, first_line
 from ..onnx_file import Node, OnnxFile
 from .numpy_conv import numpy_weights
 from .numpy_ops import compute
@@ -45,8 +45,14 @@ def folded(file: OnnxFile) -> tuple[Sequence[Node], dict[str, np.ndarray]]:
         if constants.keys() >= set(node.inputs):
             program = NumpyProgram()
             operation = NumpyOperation(program, node, [constants[name] for name in node.inputs])
-            outputs = compute(operation, numpy_weights(node, constants))
-            program.run()
+            try:
+                outputs = compute(operation, numpy_weights(node, constants))
+                program.run()
+            except ValueError as error:
+                raise EarmarkError(
+                    f"operator {place} of the graph, {node.operator!r}, cannot be computed "
+                    f"({first_line(error)})"
+                ) from error
             constants |= zip(node.outputs, outputs, strict=True)
         else:
             nodes.append(node)

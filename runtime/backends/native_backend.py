@@ -34,6 +34,10 @@ class NativeBackend:
             file: see there.
             manifest: see there.
             vectors: use AVX2 on x86 and 8-bit dot products on ARM where the processor has them.
+                Tests also do without.
+
+        Raises:
+            EarmarkError: there is no compiled code, or the graph has what only others compute.
         """
         self._activation = _ACTIVATIONS[manifest.activation]
         self._run = library().earmark_native_run

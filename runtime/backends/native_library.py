@@ -2,10 +2,18 @@
 
 import ctypes
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-from ..errors import EarmarkError
+from ..errors import EarmarkError, first_line
+
+FORMAT = 1
+"""Of the lists that :mod:`earmark.runtime.backends.native_program` writes, as in
+``native/native.c``."""
+FOLDER = Path(__file__).parent
+
+
+class NotBuiltError(EarmarkError):
+    """There is no compiled code."""
 
 
 @cache
@@ -13,23 +21,26 @@ def library() -> ctypes.CDLL:
     """The compiled code.
 
     Raises:
-        EarmarkError: it is not there, or cannot be loaded.
+        NotBuiltError: it is not there.
+        EarmarkError: it cannot be loaded, or was built from other sources.
     """
-    folder = Path(__file__).parent
-    for suffix in EXTENSION_SUFFIXES:
-        path = folder / f"_native{suffix}"
-        if path.is_file():
-            break
-    else:
-        raise EarmarkError(
+    # Whatever Python it was built by: it uses nothing of Python.
+    path = next(iter(sorted(FOLDER.glob("_native.*"))), None)
+    if path is None:
+        raise NotBuiltError(
             "the native backend was not built: it takes a C compiler (gcc or clang) when Earmark "
             "is installed"
         )
     try:
         found = ctypes.CDLL(str(path))
+        found.earmark_native_format.argtypes = []
         found.earmark_native_vectors.argtypes = []
         found.earmark_native_run.argtypes = [ctypes.c_void_p, ctypes.c_int]
         found.earmark_native_run.restype = None
+        version = found.earmark_native_format()
     except (OSError, AttributeError) as error:
-        raise EarmarkError(f"{path}: cannot be loaded ({error})") from error
+        reason = first_line(error).removeprefix(f"{path}: ")
+        raise EarmarkError(f"{path}: cannot be loaded ({reason}): install Earmark again") from error
+    if version != FORMAT:
+        raise EarmarkError(f"{path}: was built from other sources: install Earmark again")
     return found

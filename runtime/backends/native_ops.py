@@ -4,6 +4,7 @@ Each is here what :mod:`earmark.runtime.backends.numpy_ops` says that it is. Wha
 input in another way is the same in both.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from .native_program import (
 )
 from .numpy_conv import matrix
 from .views import VIEWS, along, joined, patches, places
+
+MOST_PRODUCTS = 4096
+"""Of one operator. Each is an instruction; graphs of Earmark have a few."""
 
 Rule = Callable[[NativeOperation], list[np.ndarray]]
 
@@ -48,18 +52,17 @@ def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool)
     Raises:
         EarmarkError: weights that no file of Earmark's has.
     """
-    fixed = [constants.get(name) for name in node.inputs[1:]]
+    names = node.inputs[1:]
     if node.operator == "Conv":
-        weight, bias = (x for x in fixed if x is not None)
+        weight, bias = (constants[name] for name in names)
         return Product(in_panels(matrix(weight)), filled_up(bias))
     if node.operator == "QLinearConv":
-        return _layer(*(x for x in fixed if x is not None), quads=quads)
-    if node.operator in ("Gemm", "MatMul"):
-        right, *bias = fixed
-        if right is not None and right.ndim == 2 and all(x is not None for x in bias):
-            columns = right.shape[1]
-            (given,) = (x for x in bias if x is not None) if bias else (np.zeros(columns),)
-            return Product(in_panels(right), filled_up(given.astype(np.float32)))
+        return _layer(*(constants[name] for name in names), quads=quads)
+    if node.operator in ("Gemm", "MatMul") and constants.keys() >= set(names):
+        right, *bias = (constants[name] for name in names)
+        if right.ndim == 2:
+            given = bias[0] if bias else np.zeros(right.shape[1], np.float32)
+            return Product(in_panels(right), filled_up(given))
     return None
 
 
@@ -152,7 +155,12 @@ def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[
         return [y]
     # Both sides come from the audio, or the right one is no single matrix: panels are made anew.
     inner, columns = right.shape[-2:]
-    panels = operation.new((-(-columns // PANEL), inner, PANEL), np.float32, 0.0)
+    count = -(-columns // PANEL)
+    if math.prod(shape) * count > MOST_PRODUCTS:
+        raise EarmarkError(
+            f"the native backend computes no {math.prod(shape):,} products of matrices at once"
+        )
+    panels = operation.new((count, inner, PANEL), np.float32, 0.0)
     given = operation.new((len(panels) * PANEL,), np.float32, 0.0)
     if bias:
         operation.program.copy(given[:columns], bias[0])
@@ -172,8 +180,9 @@ def _multiply(operation: NativeOperation, left: np.ndarray, right: Product, y: n
         operation.program.copy(copied, left)
         left = copied
     if y.size:
-        left = left.reshape(-1, left.shape[-1])
-        operation.program.product(left, *right, y.reshape(-1, y.shape[-1]))
+        rows = math.prod(left.shape[:-1])
+        left = left.reshape(rows, left.shape[-1])
+        operation.program.product(left, *right, y.reshape(rows, y.shape[-1]))
 
 
 def _elementwise(instruction: Instruction, operation: NativeOperation) -> list[np.ndarray]:
@@ -245,6 +254,7 @@ def _gather(operation: NativeOperation) -> list[np.ndarray]:
 
 
 def _reduce_mean(operation: NativeOperation) -> list[np.ndarray]:
+    # One after the other, in float32: for the few numbers that a graph takes the mean of.
     x, axes = operation.x, operation.numbers("axes")
     y = _result(operation, tuple(np.delete(x.shape, axes).tolist()), np.float32)
     count = x.size // max(1, y.size)

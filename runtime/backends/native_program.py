@@ -104,8 +104,7 @@ class NativeProgram:
     ) -> None:
         """Add what computes each number of ``out`` from those of its inputs."""
         b = a if b is None else b
-        steps = [x.strides for x in (out, np.broadcast_to(a, out.shape))]
-        steps.append(np.broadcast_to(b, out.shape).strides)
+        steps = [np.broadcast_to(x, out.shape).strides for x in (out, a, b)]
         self._loop(instruction, out, a, b, steps)
 
     def table(
@@ -182,6 +181,8 @@ class NativeProgram:
                 self._kept.append(word)
                 self.addresses.append(len(self.words))
                 word = address(word)
+            # A number of numpy's own would be taken for an address further down.
+            assert type(word) in (int, Instruction)
             self.words.append(word)
 
 

@@ -298,6 +298,9 @@ static struct codes codes_of(const float *limits)
     return (struct codes){limits[0], limits[1], limits[2]};
 }
 
+/* Of the lists below, as in native_library.py. */
+int earmark_native_format(void) { return 1; }
+
 /* Whether this processor has what `vectors` below asks for. */
 int earmark_native_vectors(void)
 {
