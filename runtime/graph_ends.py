@@ -25,7 +25,7 @@ S16_STEP = np.float32(1 / FULL_SCALE)
 _STEP = "s16_step"
 NAMES = frozenset((INPUT, OUTPUT, _STEP))
 """Those that no file may have: one that had them would mean something else in onnxruntime than in
-numpy."""
+the other backends."""
 _OPERATORS = {"softmax": "Softmax", "sigmoid": "Sigmoid"}
 # Fields of onnx.proto by number.
 _MODEL_GRAPH = 7

@@ -382,6 +382,11 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    assert not re.findall(r"@[A-Z]+@|TODO|TBD|FIXME", page.read_text())
+
+
 def test_the_public_names_exist() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     names = re.findall(r"^\| `(earmark[\w.]+)` \|", page, re.MULTILINE)

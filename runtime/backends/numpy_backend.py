@@ -1,4 +1,4 @@
-"""A graph run by numpy alone, for machines that onnxruntime has no wheel for.
+"""A graph run by numpy alone, where there is neither a compiler nor a wheel of onnxruntime.
 
 Quantized convolutions are exact: they give the codes that onnxruntime gives. Sums of floating-point
 numbers are made in another order than there.
