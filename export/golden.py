@@ -74,7 +74,12 @@ def write_golden(engine: Engine, folder: Path, audio: Sequence[Path] = ()) -> li
         "format": FORMAT,
         "model": manifest.name,
         "model_sha256": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
-        "versions": {name: version(name) for name in ("earmark", "numpy")},
+        # Compiled code has the version of Earmark.
+        "versions": {
+            name: version(name)
+            for name in ("earmark", "numpy", "onnxruntime")
+            if name in ("earmark", "numpy", engine.backend)
+        },
         "backend": engine.backend,
         "sample_rate": geometry.sample_rate,
         "step": geometry.step,

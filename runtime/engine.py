@@ -49,7 +49,8 @@ class Engine:
         Args:
             path: an ONNX file that ``earmark export`` wrote; None for the shipped model.
             backend: ``native``, ``onnxruntime`` or ``numpy``; None for what the environment
-                variable ``EARMARK_BACKEND`` says, or else the first of them that is there.
+                variable ``EARMARK_BACKEND`` says, or else the first of them that is there and takes
+                the graph.
 
         Raises:
             EarmarkError: there is no such file, it is no ONNX file, it has no manifest or a newer
