@@ -1,94 +1,130 @@
 """The front end as products of matrices: :class:`earmark.train.mfcc.Mfcc` up to its logarithm."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..train.mfcc import MfccSettings
 from ..train.student import Student
 from .fold import Array
-from .nodes import FIRST, Graph, cut, tail
+from .nodes import Graph, cut, tail
 from .state import State
 
 
 def log_mel(g: Graph, student: Student, state: State, chunk: int) -> str:
     """Log mel energies [batch * frames, mels] of the chunk.
 
-    A frame's window is symmetric about its middle, so that the cosine of a bin needs only the sums
-    of samples at equal distances from it, and the sine only their differences: two products of
-    half the size in place of one. Window and transform are one matrix, and so are the mel filters.
+    The transform of a frame is split in two (Cooley and Tukey, "An algorithm for the machine
+    calculation of complex Fourier series", 1965). With the frame as rows of ``width`` samples, the
+    first product transforms its columns and the second, one for each two of the rows that it gives,
+    what belongs together then. They multiply and read a quarter of what one product would.
     """
     s = student.mfcc.settings
-    half, overlap = s.window // 2, s.window - s.hop
-    # Frame i ends with row i of the chunk's hops.
-    ends = g.node("Reshape", "pcm", g.array([-1, s.hop]))
-    if half < s.hop:
-        shifted, last = g.split("pcm", [chunk - overlap, overlap])
-        shifted = g.node("Concat", state.tail, shifted, axis=1)
-        starts = g.node("Reshape", shifted, g.array([-1, s.hop]))
-        before = cut(g, starts, 1, half + 1)
-        after = _reversed(g, ends, s.hop - 1, half)
-        state.tail = last
-    else:
-        audio = g.node("Concat", state.tail, "pcm", axis=1)
-        pieces = [ends]
-        for start in range(overlap - s.hop, 0, -s.hop):
-            pieces.insert(0, _hops(g, audio, start, chunk, s.hop))
-        first = _hops(g, audio, 0, chunk, s.hop)
-        pieces.insert(0, first if overlap % s.hop == 0 else cut(g, first, 0, overlap % s.hop))
-        frames = g.node("Concat", *pieces, axis=1)
-        before = cut(g, frames, 1, half + 1)
-        after = _reversed(g, frames, s.window - 1, half)
-        state.tail = tail(g, audio, overlap)
-    cosines, sines, filters = _mfcc_matrices(g, student)
-    real = g.node("MatMul", g.node("Add", before, after), cosines)
-    imaginary = g.node("MatMul", g.node("Sub", before, after), sines)
-    power = g.node("Add", g.node("Mul", real, real), g.node("Mul", imaginary, imaginary))
+    width = _width(s.window)
+    windowed = g.node("Mul", _frames(g, s, state, chunk), g.array(student.mfcc.window.numpy()))
+    samples = g.node("Reshape", windowed, g.array([-1, s.window // width, width]))
+    bins = _bins(s.window, width)
+    pairs = len(bins)
+    columns = g.node("MatMul", g.array(_first(s.window, width)), samples)
+    columns = g.node("Reshape", columns, g.array([-1, pairs, 2 * width]))
+    by_pair = g.node("Transpose", columns, perm=[1, 0, 2])
+    spectrum = g.node("MatMul", by_pair, _second(g, s.window, bins))
+    squares = g.node("Mul", spectrum, spectrum)
+    real, imaginary = cut(g, squares, 0, width, 2), cut(g, squares, width, 2 * width, 2)
+    by_frame = g.node("Transpose", g.node("Add", real, imaginary), perm=[1, 0, 2])
+    power = g.node("Reshape", by_frame, g.array([-1, pairs * width]))
     floor = g.array(np.full(s.mels, s.floor, np.float32))
-    return g.node("Log", g.node("Gemm", power, filters, floor))
+    return g.node("Log", g.node("Gemm", power, _filters(g, student, bins), floor))
 
 
-def _hops(g: Graph, audio: str, start: int, length: int, hop: int) -> str:
-    """Rows [batch * frames, hop] of a part of the audio."""
-    return g.node("Reshape", cut(g, audio, start, start + length), g.array([-1, hop]))
+def _frames(g: Graph, s: MfccSettings, state: State, chunk: int) -> str:
+    """[batch * frames, window]. Frame i ends with row i of the chunk's hops."""
+    overlap = s.window - s.hop
+    audio = g.node("Concat", state.tail, "pcm", axis=1)
+    state.tail = tail(g, audio, overlap)
+
+    def hops(start: int) -> str:
+        part = cut(g, audio, start, start + chunk)
+        return g.node("Reshape", part, g.array([-1, s.hop]))
+
+    rest = overlap % s.hop
+    pieces = [cut(g, hops(0), 0, rest)] if rest else []
+    return g.node("Concat", *pieces, *map(hops, range(rest, overlap + 1, s.hop)), axis=1)
 
 
-def _reversed(g: Graph, rows: str, start: int, length: int) -> str:
-    """``length`` columns from ``start`` on, backwards."""
-    end = start - length if start >= length else FIRST
-    return g.node("Slice", rows, g.array([start]), g.array([end]), g.array([1]), g.array([-1]))
+def _width(window: int) -> int:
+    """Samples in a row: the least multiplications, ``window * (window / width + 2 * width)``."""
+    widths = [width for width in range(1, window + 1) if window % width == 0]
+    return min(widths, key=lambda width: (window // width + 2 * width, -width))
 
 
-def _mfcc_matrices(g: Graph, student: Student) -> tuple[str, str, str]:
-    """The windowed DFT, cosines and sines [window / 2, bins], and the mel filters [bins, mels], as
-    expressions.
+def _bins(window: int, width: int) -> NDArray[np.int64]:
+    """The bins, int64 [pairs, width], that the second product gives.
 
-    Row n - 1 is for the samples n before and n before the end of the frame; the last is the middle,
-    which is its own counterpart and counts once. The bins are those that any filter weighs.
-    Stored whole they would take 0.5 MB, four times the network. A runtime computes them when it
+    Pair j > 0 gives those of the form j + rows * m, of which one beyond the middle is the conjugate
+    of its counterpart before it. Pair 0 gives what is left: multiples of half as many as there are
+    rows or, of an odd number, of all. Bin 0, which no mel filter weighs, fills it up.
+    """
+    rows = window // width
+    bins = np.arange((rows + 1) // 2, dtype=np.int64)[:, None] + rows * np.arange(width)
+    step = rows if rows % 2 else rows // 2
+    bins[0] = step * np.arange(1, width + 1)
+    bins[0, bins[0] > window // 2] = 0
+    return bins
+
+
+def _first(window: int, width: int) -> Array:
+    """The first product [2 * pairs, rows]: cosines and sines of pair j, and in the place of those
+    of pair 0, which would be ones and zeros, sums of every other row."""
+    row = np.arange(window // width)
+    pair = np.arange((len(row) + 1) // 2)
+    angle = 2 * np.pi * np.outer(pair, row) / len(row)
+    parts = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    parts[0] = row % 2 == 0, row % 2 == 1
+    return _float32(parts.reshape(-1, len(row)))
+
+
+def _second(g: Graph, window: int, bins: NDArray[np.int64]) -> str:
+    """The second product [pairs, 2 * width, 2 * width], real parts before imaginary ones, as an
+    expression: stored whole it would take 60 kB, half of the network. A runtime computes it when it
     loads the file (constant folding).
     """
-    s = student.mfcc.settings
-    used = student.mfcc.used_bins().numpy()
-    n = np.arange(1, s.window // 2 + 1)
+    width = bins.shape[1]
     # exp(2 pi i n k / N) repeats in n k modulo N, so that a table of N values is exact.
-    product = g.node("Mul", g.array(n[:, None]), g.array(used[None]))
-    turns = g.node("Mod", product, g.array([s.window]))
-    angle = 2 * np.pi * np.arange(s.window) / s.window
-    weights = student.mfcc.window.double().numpy()[n] * np.where(n == n[-1], 0.5, 1)
-    window = g.array(_float32(weights[:, None]))
-    cosines, sines = (
-        g.node("Mul", g.node("Gather", g.array(_float32(wave(angle))), turns), window)
-        for wave in (np.cos, np.sin)
-    )
+    angle = 2 * np.pi * np.arange(window) / window
+    tables = [g.array(_float32(wave(angle))) for wave in (np.cos, np.sin)]
 
-    # A mel filter is the lesser of its rising and its falling line, where that is positive.
+    def waves(samples: int, some: NDArray[np.int64]) -> list[str]:
+        product = g.node("Mul", g.array(np.arange(samples)[:, None]), g.array(some[:, None]))
+        turns = g.node("Mod", product, g.array([window]))
+        return [g.node("Gather", table, turns) for table in tables]
+
+    # Pair 0 holds a real signal of twice the width; each other one a complex signal.
+    parts = [g.node("Concat", *waves(2 * width, bins[:1]), axis=2)]
+    if len(bins) > 1:
+        cosines, sines = waves(width, bins[1:])
+        negative = g.node("Mul", sines, g.array(np.array(-1, np.float32)))
+        real = g.node("Concat", cosines, negative, axis=1)
+        imaginary = g.node("Concat", sines, cosines, axis=1)
+        parts.append(g.node("Concat", real, imaginary, axis=2))
+    return g.node("Concat", *parts, axis=0)
+
+
+def _filters(g: Graph, student: Student, bins: NDArray[np.int64]) -> str:
+    """The mel filters [pairs * width, mels], as an expression as well.
+
+    A filter is the lesser of its rising and its falling line, where that is positive.
+    """
+    s = student.mfcc.settings
     edges = student.mfcc.edges().numpy()
-    width = np.diff(edges)
-    frequency = g.array(_float32(used * s.sample_rate / s.window)[:, None])
+    span = np.diff(edges)
+    hertz = np.minimum(bins, s.window - bins).reshape(-1, 1) * s.sample_rate / s.window
+    frequency = g.array(_float32(hertz))
     above = g.node("Sub", frequency, g.array(_float32(edges[:-2])))
     below = g.node("Sub", g.array(_float32(edges[2:])), frequency)
-    rising = g.node("Div", above, g.array(_float32(width[:-1])))
-    falling = g.node("Div", below, g.array(_float32(width[1:])))
-    return cosines, sines, g.node("Relu", g.node("Min", rising, falling))
+    rising = g.node("Div", above, g.array(_float32(span[:-1])))
+    falling = g.node("Div", below, g.array(_float32(span[1:])))
+    return g.node("Relu", g.node("Min", rising, falling))
 
 
-def _float32(values: np.ndarray) -> Array:
+def _float32(values: NDArray[np.float64]) -> Array:
     return values.astype(np.float32)

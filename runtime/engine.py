@@ -126,10 +126,11 @@ class Scorer:
         self._caches = [np.zeros((1, geometry.cache), np.float32) for _ in range(2)]
         # Two calls over the same buffers whose caches swap roles.
         outputs = {"logits": self._logits, OUTPUT: self._posteriors}
-        self._runs = [
-            engine._backend.bind({INPUT: pcm, "cache": source}, outputs | {"cache_out": target})[0]
+        ends = [
+            ({INPUT: pcm, "cache": source}, outputs | {"cache_out": target})
             for source, target in (self._caches, self._caches[::-1])
         ]
+        self._runs = [run for (run,) in engine._backend.bind(*ends)]
         self._turn = 0
         self._filled = 0
         self.samples = 0

@@ -11,6 +11,7 @@ from collections import deque
 import numpy as np
 
 from .audio import as_pcm, copy_pcm
+from .backends.backend import Arrays
 from .decision import BatchDecider
 from .engine import Detection, Engine
 from .errors import EarmarkError
@@ -78,10 +79,9 @@ class StreamPool:
             np.zeros((rows, geometry.steps, len(manifest.labels)), np.float32),
             np.zeros((rows, geometry.cache), np.float32),
         )
-        self._runs = engine._backend.bind(
-            dict(zip((INPUT, "cache"), self._inputs, strict=True)),
-            dict(zip((OUTPUT, "cache_out"), self._outputs, strict=True)),
-        )
+        inputs: Arrays = dict(zip((INPUT, "cache"), self._inputs, strict=True))
+        outputs: Arrays = dict(zip((OUTPUT, "cache_out"), self._outputs, strict=True))
+        (self._runs,) = engine._backend.bind((inputs, outputs))
 
     @property
     def pending(self) -> int:

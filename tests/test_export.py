@@ -77,6 +77,10 @@ def test_float_graph_equals_the_student(
         MfccSettings(hop=200),
         MfccSettings(window=400, hop=160),
         MfccSettings(window=640, hop=320, mels=64, f_min=60.0, f_max=7000.0),
+        # Lengths of other factors, down to twice a prime, and all the frequencies there are.
+        MfccSettings(window=450, hop=150, f_min=0.0, f_max=8000.0),
+        MfccSettings(window=482, hop=160),
+        MfccSettings(window=486, hop=480, f_min=0.0, f_max=8000.0),
     ],
 )
 def test_the_front_end_in_the_graph_is_that_of_training(features: MfccSettings) -> None:

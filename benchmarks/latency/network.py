@@ -80,4 +80,6 @@ def _bound(engine: Engine, data: bytes, inputs: Arrays, outputs: Arrays) -> Call
     if engine.backend == "onnxruntime":
         return bound(open_session(data), inputs, outputs)
     ours = {"native": NativeBackend, "numpy": NumpyBackend}
-    return ours[engine.backend](read_onnx(data), engine.manifest).bind(inputs, outputs)[0]
+    backend = ours[engine.backend](read_onnx(data), engine.manifest)
+    ((run,),) = backend.bind((inputs, outputs))
+    return run

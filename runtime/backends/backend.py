@@ -20,6 +20,8 @@ BACKENDS = ("native", "onnxruntime", "numpy")
 
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, float32 [rows, ...], C order."""
+Ends = tuple[Arrays, Arrays]
+"""Inputs and outputs."""
 
 
 class Backend(Protocol):
@@ -29,15 +31,17 @@ class Backend(Protocol):
     name: str
     """One of ``BACKENDS``."""
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Sequence[Callable[[], None]]:
-        """Calls over these arrays, of which the n-th takes and gives the first n + 1 rows.
+    def bind(self, *ends: Ends) -> Sequence[Sequence[Callable[[], None]]]:
+        """For each pair of inputs and outputs the calls over these arrays, of which the n-th takes
+        and gives the first n + 1 rows.
 
-        One thread at a time may run them.
+        All share what they compute in: one thread at a time may run them.
 
         Args:
-            inputs: ``s16`` (see :mod:`earmark.runtime.graph_ends`) and ``cache``.
-            outputs: any of ``logits``, ``posteriors`` and ``cache_out``; none shares memory with an
-                input.
+            ends: pairs of the same names, shapes and types. Inputs are ``s16`` (see
+                :mod:`earmark.runtime.graph_ends`) and ``cache``, outputs any of ``logits``,
+                ``posteriors`` and ``cache_out``, of which none shares memory with an input of its
+                pair.
         """
         ...
 
@@ -75,7 +79,7 @@ def _load(name: str, data: bytes, file: OnnxFile, manifest: Manifest) -> Backend
 
         backend = NativeBackend(file, manifest)
         # What it has no instructions for is refused here, not when a stream starts.
-        backend.bind(*_arrays(manifest))
+        backend.bind(_ends(manifest))
         return backend
     if name == "numpy":
         from .numpy_backend import NumpyBackend
@@ -86,8 +90,8 @@ def _load(name: str, data: bytes, file: OnnxFile, manifest: Manifest) -> Backend
     return OnnxruntimeBackend(data, manifest)
 
 
-def _arrays(manifest: Manifest) -> tuple[Arrays, Arrays]:
-    """Inputs and outputs of a stream."""
+def _ends(manifest: Manifest) -> Ends:
+    """Those of a stream."""
     geometry = manifest.geometry
     pcm, kept, steps = (
         np.zeros((1, *sides), np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from ..graph_ends import INPUT, OUTPUT, S16_STEP
 from ..manifest import Manifest
 from ..onnx_file import OnnxFile
-from .backend import Arrays
+from .backend import Arrays, Ends
 from .folded import folded
 from .native_library import library
 from .native_ops import compute, native_weights
@@ -48,13 +48,18 @@ class NativeBackend:
         with np.errstate(all="ignore"):  # infinities are the business of who reads the result
             self._nodes = [(node, native_weights(node, self._constants, quads)) for node in nodes]
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
+    def bind(self, *ends: Ends) -> list[list[Callable[[], None]]]:
         """Rows run one after the other, in the same memory: weights stay in the caches, and nothing
         else would be gained."""
-        arrays = [*inputs.values(), *outputs.values()]
-        rows = len(arrays[0])
-        template = self._template(inputs, outputs)
+        template = self._template(*ends[0])
         memory = template.memory()
+        return [self._calls(template, memory, each) for each in ends]
+
+    def _calls(
+        self, template: Template, memory: np.ndarray, ends: Ends
+    ) -> list[Callable[[], None]]:
+        arrays = [array for side in ends for array in side.values()]
+        rows = len(arrays[0])
         # The last row first: a run of fewer begins further down.
         lists = [
             template.over([x[row : row + 1] for x in arrays], memory)

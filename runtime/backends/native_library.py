@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import EarmarkError, first_line
 
-FORMAT = 1
+FORMAT = 2
 """Of the lists that :mod:`earmark.runtime.backends.native_program` writes, as in
 ``native/native.c``."""
 FOLDER = Path(__file__).parent

@@ -59,6 +59,9 @@ class Layer(NamedTuple):
     """How ``weights`` lie: ``CONVOLVE`` [panels, inputs, PANEL] or ``QUADS``
     [panels, inputs / 4, PANEL, 4]."""
     weights: np.ndarray
+    order: np.ndarray
+    """Int32, of ``QUADS`` [panels, 1 + inputs / 4]: how many pairs of quads the weights of a panel
+    begin with, and the first input of each pair and then of each other quad."""
     bias: np.ndarray
     """Int32, with the zero point of the input in it."""
     scale: np.ndarray
@@ -135,7 +138,7 @@ class NativeProgram:
         rows, inputs = left.shape
         sizes = (rows, out.shape[1], inputs, left, inputs)
         self._add(layer.instruction, *sizes, layer.weights, layer.bias, layer.scale, layer.limits)
-        self._add(out)
+        self._add(out, layer.order)
 
     def gather(self, x: np.ndarray, places: np.ndarray, axis: int, out: np.ndarray) -> None:
         """Add what takes ``places``, int64, of an axis. ``x`` and ``out`` are in C order."""
@@ -195,13 +198,13 @@ def address(x: np.ndarray) -> int:
 
 
 def in_panels(matrix: np.ndarray) -> np.ndarray:
-    """[inner, columns] as [panels, inner, PANEL], filled up with zeros."""
-    inner, columns = matrix.shape
+    """[..., inner, columns] as [..., panels, inner, PANEL], filled up with zeros."""
+    *places, inner, columns = matrix.shape
     panels = -(-columns // PANEL)
-    out = zeros((panels, inner, PANEL), matrix.dtype)
+    out = zeros((*places, panels, inner, PANEL), matrix.dtype)
     for panel in range(panels):
-        some = matrix[:, panel * PANEL : (panel + 1) * PANEL]
-        out[panel, :, : some.shape[1]] = some
+        some = matrix[..., panel * PANEL : (panel + 1) * PANEL]
+        out[..., panel, :, : some.shape[-1]] = some
     return out
 
 

@@ -13,7 +13,7 @@ from ..graph_ends import INPUT, OUTPUT, S16_STEP
 from ..manifest import Manifest
 from ..onnx_file import OnnxFile
 from ..posteriors import activation
-from .backend import Arrays
+from .backend import Arrays, Ends
 from .folded import folded
 from .numpy_conv import numpy_weights
 from .numpy_ops import compute
@@ -32,10 +32,13 @@ class NumpyBackend:
         nodes, self._constants = folded(file)
         self._nodes = [(node, numpy_weights(node, self._constants)) for node in nodes]
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
-        """The programs share their memory, and each is made when it first runs."""
-        rows = len(next(iter(inputs.values())))
-        memory = Memory(rows)
+    def bind(self, *ends: Ends) -> list[list[Callable[[], None]]]:
+        """See :class:`~earmark.runtime.backends.backend.Backend`."""
+        memory = Memory(len(next(iter(ends[0][0].values()))))
+        return [self._calls(memory, *each) for each in ends]
+
+    def _calls(self, memory: Memory, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
+        """Each program is made when it first runs."""
 
         @cache
         def program(count: int) -> NumpyProgram:
@@ -60,7 +63,7 @@ class NumpyBackend:
         def run(count: int) -> None:
             program(count).run()
 
-        return [partial(run, count) for count in range(1, rows + 1)]
+        return [partial(run, count) for count in range(1, memory.rows + 1)]
 
     def _give_posteriors(self, logits: np.ndarray, out: np.ndarray) -> None:
         labels = logits.shape[-1]

@@ -97,17 +97,19 @@ def _matmul(operation: NumpyOperation) -> list[np.ndarray]:
     left, right = operation.inputs[:2]
     shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2])
     y = operation.new((*shape, right.shape[-1]), np.float32)
-    rows = operation.program.rows
-    operation.program.multiply(_by_row(left, rows), right, _by_row(y, rows))
+    chunks, out = operation.program.rows, y
+    # A left side of fewer axes is the same for all chunks. Otherwise its rows are theirs: a product
+    # takes chunk by chunk and gives each what it would give it alone, to the last bit.
+    if left.ndim == right.ndim and chunks > 1 and left.shape[-2] % chunks == 0:
+        left, out = (_by_chunk(x, chunks) for x in (left, y))
+        right = np.expand_dims(right, -3)
+    operation.program.multiply(left, right, out)
     return [y]
 
 
-def _by_row(x: np.ndarray, rows: int) -> np.ndarray:
-    """``x`` [rows of all chunks, n] as [chunks, rows, n], so that a product of it takes chunk by
-    chunk and gives each what it would give it alone, to the last bit."""
-    if x.ndim != 2 or rows == 1 or len(x) % rows:
-        return x
-    return x.reshape(rows, -1, x.shape[1])
+def _by_chunk(x: np.ndarray, chunks: int) -> np.ndarray:
+    """[..., rows of all chunks, n] as [..., chunks, rows, n]."""
+    return x.reshape(*x.shape[:-2], chunks, x.shape[-2] // chunks, x.shape[-1])
 
 
 def _gemm(operation: NumpyOperation) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from functools import partial
 from ..errors import EarmarkError, first_line
 from ..graph_ends import with_ends
 from ..manifest import Manifest
-from .backend import Arrays
+from .backend import Arrays, Ends
 from .onnxruntime_import import onnxruntime
 
 
@@ -19,8 +19,11 @@ class OnnxruntimeBackend:
         """See :func:`earmark.runtime.backends.backend.load`."""
         self._session = open_session(with_ends(data, manifest))
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
+    def bind(self, *ends: Ends) -> list[list[Callable[[], None]]]:
         """See :class:`~earmark.runtime.backends.backend.Backend`."""
+        return [self._calls(inputs, outputs) for inputs, outputs in ends]
+
+    def _calls(self, inputs: Arrays, outputs: Arrays) -> list[Callable[[], None]]:
         rows = len(next(iter(inputs.values())))
         return [
             bound(self._session, _first(count, inputs), _first(count, outputs))

@@ -104,21 +104,22 @@ static inline uint8_t to_code(float x)
    times weights in panels, whose inputs lie in groups. */
 #define LAYER(name, group)                                                                         \
     TARGET static void name(word rows, word columns, word inner, const uint8_t *left, word step,   \
-                            const int8_t *right, const int32_t *bias, const float *scale,          \
-                            struct codes codes, uint8_t *out)                                      \
+                            const int8_t *right, const int32_t *order, const int32_t *bias,        \
+                            const float *scale, struct codes codes, uint8_t *out)                  \
     {                                                                                              \
         for (word column = 0; column < columns; column += PANEL) {                                 \
             word width = columns - column < PANEL ? columns - column : PANEL, row = 0;             \
             for (; row + ROWS <= rows; row += ROWS)                                                \
-                name##_block(ROWS, inner, left + row * step, step, right, bias + column,           \
+                name##_block(ROWS, inner, left + row * step, step, right, order, bias + column,    \
                              scale + column, codes, out + row * columns + column, columns, width); \
             for (; row + 2 <= rows; row += 2)                                                      \
-                name##_block(2, inner, left + row * step, step, right, bias + column,              \
+                name##_block(2, inner, left + row * step, step, right, order, bias + column,       \
                              scale + column, codes, out + row * columns + column, columns, width); \
             if (row < rows)                                                                        \
-                name##_block(1, inner, left + row * step, step, right, bias + column,              \
+                name##_block(1, inner, left + row * step, step, right, order, bias + column,       \
                              scale + column, codes, out + row * columns + column, columns, width); \
             right += (inner + group - 1) / group * group * PANEL;                                  \
+            order += group == 1 ? 0 : 1 + (inner + group - 1) / group;                             \
         }                                                                                          \
     }
 
@@ -135,9 +136,10 @@ static inline uint8_t to_code(float x)
 
 static inline __attribute__((always_inline)) void
 convolve_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-               const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
-               word out_step, word width)
+               const int32_t *order, const int32_t *bias, const float *scale, struct codes codes,
+               uint8_t *out, word out_step, word width)
 {
+    (void)order;
     /* A product, 255 times -128 at most, fits in 16 bits. */
 #if defined(__aarch64__)
     int32x4_t sums[ROWS][PANEL / 4] = {0};
@@ -173,8 +175,10 @@ LAYER(convolve, 1)
 #undef ROWS
 
 /* What only some have. `quads` is `convolve` by four inputs at a time: weights
-   [columns / PANEL][inner / 4][PANEL][4], of which no two that stand side by side are together
-   beyond 128, since AVX2 adds their products in 16 bits. */
+   [columns / PANEL][inner / 4][PANEL][4], a quad for every four inputs. `order`
+   [columns / PANEL][1 + inner / 4] has the number of pairs of quads that come first, then the first
+   input of each pair and after them of each quad that is left. AVX2 adds products of two inputs,
+   and of a pair those of four, in 16 bits: who wrote the list has seen that they hold them. */
 #if defined(__x86_64__)
 #define NAME(name) name##_vectors
 #define TARGET __attribute__((target("avx2,fma")))
@@ -182,32 +186,62 @@ LAYER(convolve, 1)
 #define ROWS 4
 #include "kernels.h"
 
+/* The sums of two products and two more for each of eight outputs. */
+TARGET static inline __attribute__((always_inline)) __m256i by_two(const uint8_t *inputs,
+                                                                   const int8_t *weights)
+{
+    int32_t four;
+    memcpy(&four, inputs, sizeof four);
+    return _mm256_maddubs_epi16(_mm256_set1_epi32(four),
+                                _mm256_loadu_si256((const __m256i *)weights));
+}
+
 TARGET static inline __attribute__((always_inline)) void
 quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-            const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
-            word out_step, word width)
+            const int32_t *order, const int32_t *bias, const float *scale, struct codes codes,
+            uint8_t *out, word out_step, word width)
 {
     __m256i sums[ROWS][2], ones = _mm256_set1_epi16(1);
     for (int row = 0; row < rows; row++)
         sums[row][0] = sums[row][1] = _mm256_setzero_si256();
-    for (word place = 0; place < inner; place += 4, right += 4 * PANEL) {
-        __m256i low = _mm256_loadu_si256((const __m256i *)right);
-        __m256i high = _mm256_loadu_si256((const __m256i *)(right + 2 * PANEL));
-        for (int row = 0; row < rows; row++) {
-            int32_t four;
-            memcpy(&four, left + row * step + place, sizeof four);
-            __m256i inputs = _mm256_set1_epi32(four);
-            __m256i pairs = _mm256_maddubs_epi16(inputs, low);
-            sums[row][0] = _mm256_add_epi32(sums[row][0], _mm256_madd_epi16(pairs, ones));
-            pairs = _mm256_maddubs_epi16(inputs, high);
-            sums[row][1] = _mm256_add_epi32(sums[row][1], _mm256_madd_epi16(pairs, ones));
-        }
-    }
+    const int32_t *place = order + 1, *end = place + order[0];
+    for (; place < end; place++, right += 8 * PANEL)
+        for (int row = 0; row < rows; row++)
+            for (int half = 0; half < 2; half++) {
+                const uint8_t *inputs = left + row * step + *place;
+                const int8_t *weights = right + half * 2 * PANEL;
+                __m256i some = _mm256_add_epi16(by_two(inputs, weights),
+                                                by_two(inputs + 4, weights + 4 * PANEL));
+                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(some, ones));
+            }
+    end += (inner + 3) / 4 - 2 * order[0];
+    for (; place < end; place++, right += 4 * PANEL)
+        for (int row = 0; row < rows; row++)
+            for (int half = 0; half < 2; half++) {
+                __m256i some = by_two(left + row * step + *place, right + half * 2 * PANEL);
+                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(some, ones));
+            }
+    __m256 least = _mm256_set1_ps(codes.least), most = _mm256_set1_ps(codes.most);
+    __m256i zero = _mm256_set1_epi32((int32_t)codes.zero);
     for (int row = 0; row < rows; row++) {
-        int32_t whole[PANEL];
-        _mm256_storeu_si256((__m256i *)whole, sums[row][0]);
-        _mm256_storeu_si256((__m256i *)(whole + PANEL / 2), sums[row][1]);
-        store_codes_vectors(whole, bias, scale, codes, out + row * out_step, width);
+        for (int half = 0; half < 2; half++) {
+            /* As store_codes: half to even is how the processor rounds. */
+            __m256i whole =
+                _mm256_add_epi32(sums[row][half], _mm256_loadu_si256((const __m256i *)bias + half));
+            __m256 steps =
+                _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_loadu_ps(scale + 8 * half));
+            steps = _mm256_min_ps(_mm256_max_ps(steps, least), most);
+            sums[row][half] = _mm256_add_epi32(_mm256_cvtps_epi32(steps), zero);
+        }
+        /* Packing takes each half of 128 bits by itself. */
+        __m256i packed = _mm256_packs_epi32(sums[row][0], sums[row][1]);
+        packed = _mm256_permute4x64_epi64(packed, 0xd8);
+        __m128i bytes =
+            _mm_packus_epi16(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1));
+        uint8_t spare[PANEL];
+        _mm_storeu_si128((__m128i *)(width < PANEL ? spare : out + row * out_step), bytes);
+        if (width < PANEL)
+            memcpy(out + row * out_step, spare, width);
     }
 }
 
@@ -220,13 +254,15 @@ LAYER(quads, 4)
 
 TARGET static inline __attribute__((always_inline)) void
 quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-            const int32_t *bias, const float *scale, struct codes codes, uint8_t *out,
-            word out_step, word width)
+            const int32_t *order, const int32_t *bias, const float *scale, struct codes codes,
+            uint8_t *out, word out_step, word width)
 {
     /* Its products are of signed numbers: inputs are taken less 128, which `extra` makes good. */
     int32x4_t sums[ROWS][PANEL / 4] = {0}, extra[PANEL / 4] = {0};
     int8x16_t half = vdupq_n_s8(-128);
-    for (word place = 0; place < inner; place += 4, right += 4 * PANEL) {
+    for (word quad = 0; quad < (inner + 3) / 4; quad++, right += 4 * PANEL) {
+        word second = quad < 2 * order[0] ? quad % 2 : 0;
+        word place = order[quad < 2 * order[0] ? 1 + quad / 2 : 1 + quad - order[0]] + 4 * second;
         int8x16_t weights[PANEL / 4];
         for (int part = 0; part < PANEL / 4; part++) {
             weights[part] = vld1q_s8(right + 16 * part);
@@ -299,7 +335,7 @@ static struct codes codes_of(const float *limits)
 }
 
 /* Of the lists below, as in native_library.py. */
-int earmark_native_format(void) { return 1; }
+int earmark_native_format(void) { return 2; }
 
 /* Whether this processor has what `vectors` below asks for. */
 int earmark_native_vectors(void)
@@ -335,9 +371,9 @@ void earmark_native_run(const word *at, int vectors)
         case QUADS:
             (operation == QUADS ? quads : convolve)(
                 at[0], at[1], at[2], POINTER(const uint8_t, 3), at[4], POINTER(const int8_t, 5),
-                POINTER(const int32_t, 6), POINTER(const float, 7),
+                POINTER(const int32_t, 10), POINTER(const int32_t, 6), POINTER(const float, 7),
                 codes_of(POINTER(const float, 8)), POINTER(uint8_t, 9));
-            at += 10;
+            at += 11;
             break;
         case GATHER: {
             /* outer, places, bytes, source, its step, its step along the places, places, out */
