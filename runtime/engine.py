@@ -57,6 +57,7 @@ class Engine:
                 one, the manifest does not describe the graph, the graph would take unreasonable
                 memory or time, or there is no such backend.
         """
+        backend = backends.asked(backend)
         self.path = DEFAULT_MODEL if path is None else Path(path)
         data = _read(self.path)
         try:

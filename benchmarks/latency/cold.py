@@ -41,9 +41,9 @@ from earmark.runtime.process import resident_bytes
 print(json.dumps([1e3 * (imported - begin), 1e3 * (first - begin), resident_bytes()]))
 """
 _EDGE = _CHILD.format(
-    load="""from earmark.runtime.backends.backend import chosen
+    load="""from earmark.runtime.backends.backend import prepare
 from earmark.runtime.engine import Engine
-chosen(setting["backend"])""",
+prepare(setting["backend"])""",
     ready="""stream = Engine(setting["model"], setting["backend"]).stream()
 step = lambda: stream.push(silence)""",
 )

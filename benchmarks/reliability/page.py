@@ -57,7 +57,8 @@ def _faults(report: Report) -> str:
 
 def _soak(report: Report) -> str:
     rows = [soak.row(path, outcome) for path, outcome in report["paths"].items()]
-    return f"{report['model']}, {report['audio']}:\n\n{markdown_table(soak.HEADS, rows)}"
+    by = f" by {report['backend']}" if "backend" in report else ""
+    return f"{report['model']}{by}, {report['audio']}:\n\n{markdown_table(soak.HEADS, rows)}"
 
 
 def _fuzz(report: Report) -> str:

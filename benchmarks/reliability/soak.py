@@ -125,6 +125,7 @@ def run(arguments: Namespace) -> int:
         report = {
             "machine": found,
             "model": engine.path.name,
+            "backend": engine.backend,
             "hours": arguments.hours,
             "audio": "recordings" if arguments.audio else "synthesized keywords",
             "paths": {path: asdict(outcome) for path, outcome in outcomes.items()},
@@ -168,6 +169,7 @@ def _settings(engine: Engine, audio: Audio, found: dict[str, Any]) -> dict[str, 
     """What an outcome depends on."""
     return {
         "model": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
+        "backend": engine.backend,
         "audio": audio.fingerprint,
         "seconds": audio.seconds,
         "processor": found["cpu"],

@@ -50,17 +50,17 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
     """Make a graph ready.
 
     Args:
-        name: one of ``BACKENDS``; None for what the environment variable says, or else the first
-            of them that is there and takes the graph.
+        name: of :func:`asked`; None for the first that is there and takes the graph.
         data: the model file, which :func:`~earmark.runtime.graph_check.check_graph` accepts.
         file: what it holds.
         manifest: that of the file.
 
     Raises:
-        EarmarkError: the backend cannot load the graph.
+        EarmarkError: the backend cannot be had, or cannot load the graph.
     """
-    if name or os.environ.get(VARIABLE):
-        return _load(chosen(name), data, file, manifest)
+    if name:
+        prepare(name)
+        return _load(name, data, file, manifest)
     errors = []
     _first()  # says what is missing
     for each in BACKENDS:
@@ -107,19 +107,16 @@ def _ends(manifest: Manifest) -> Ends:
     )
 
 
-def chosen(name: str | None = None) -> str:
-    """The backend that :func:`load` takes, whose library is loaded here.
+def asked(name: str | None) -> str | None:
+    """The backend that a program asks for by ``name``, or else the environment variable.
 
     Raises:
-        EarmarkError: there is no backend of that name, or it was asked for and cannot be had.
+        EarmarkError: there is no backend of that name.
     """
-    asked, name = name, name or os.environ.get(VARIABLE)
-    if not name:
-        return _first()
-    if name not in BACKENDS:
-        where = "backend" if asked else f"environment variable {VARIABLE}"
+    where = "backend" if name else f"environment variable {VARIABLE}"
+    name = name or os.environ.get(VARIABLE) or None
+    if name not in (None, *BACKENDS):
         raise EarmarkError(f"{where} {name!r}: choose from {', '.join(BACKENDS)}")
-    _import(name)
     return name
 
 
@@ -130,21 +127,21 @@ def available() -> list[str]:
 
 def _is_there(name: str) -> bool:
     try:
-        _import(name)
+        prepare(name)
     except EarmarkError:
         return False
     return True
 
 
 @cache
-def _first() -> str:
-    """The first backend that is there. That it is numpy, or that the compiled code is broken, is
-    said once."""
+def _first() -> None:
+    """Load the first backend that is there. That it is numpy, or that the compiled code is broken,
+    is said once."""
     *fast, last = BACKENDS
     errors = []
     for name in fast:
         try:
-            _import(name)
+            prepare(name)
         except EarmarkError as error:
             errors.append(error)
         else:
@@ -160,10 +157,14 @@ def _first() -> str:
             "; ".join(map(str, errors)),
             name,
         )
-    return name
 
 
-def _import(name: str) -> None:
+def prepare(name: str) -> None:
+    """Import what one of ``BACKENDS`` runs by.
+
+    Raises:
+        EarmarkError: it is not there.
+    """
     if name == "native":
         library()
     elif name == "onnxruntime":
