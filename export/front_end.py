@@ -15,23 +15,31 @@ def log_mel(g: Graph, student: Student, state: State, chunk: int) -> str:
 
     The transform of a frame is split in two (Cooley and Tukey, "An algorithm for the machine
     calculation of complex Fourier series", 1965). With the frame as rows of ``width`` samples, the
-    first product transforms its columns and the second, one for each two of the rows that it gives,
-    what belongs together then. They multiply and read a quarter of what one product would.
+    first product transforms its columns. It gives pairs of rows, the real and the imaginary part of
+    what some bins are made of (:func:`_bins`), and the second product, a matrix for each pair,
+    gives those. Both multiply and read a quarter of what one product would.
     """
     s = student.mfcc.settings
     width = _width(s.window)
-    windowed = g.node("Mul", _frames(g, s, state, chunk), g.array(student.mfcc.window.numpy()))
-    samples = g.node("Reshape", windowed, g.array([-1, s.window // width, width]))
     bins = _bins(s.window, width)
     pairs = len(bins)
-    columns = g.node("MatMul", g.array(_first(s.window, width)), samples)
-    columns = g.node("Reshape", columns, g.array([-1, pairs, 2 * width]))
-    by_pair = g.node("Transpose", columns, perm=[1, 0, 2])
-    spectrum = g.node("MatMul", by_pair, _second(g, s.window, bins))
-    squares = g.node("Mul", spectrum, spectrum)
-    real, imaginary = cut(g, squares, 0, width, 2), cut(g, squares, width, 2 * width, 2)
-    by_frame = g.node("Transpose", g.node("Add", real, imaginary), perm=[1, 0, 2])
-    power = g.node("Reshape", by_frame, g.array([-1, pairs * width]))
+    tables = _tables(g, s.window)
+    windowed = g.node("Mul", _frames(g, s, state, chunk), g.array(student.mfcc.window.numpy()))
+    samples = g.node("Reshape", windowed, g.array([-1, s.window // width, width]))
+    columns = g.node("MatMul", _first(g, tables, s.window, width), samples)
+    # A chunk of a single frame is multiplied by itself: one row is not to the bit what it is among
+    # rows of other streams' chunks in onnxruntime, and several are.
+    alone = chunk == s.hop
+    columns = g.node("Reshape", columns, g.array([-1, pairs, *[1] * alone, 2 * width]))
+    if not alone:
+        columns = g.node("Transpose", columns, perm=[1, 0, 2])
+    spectrum = g.node("MatMul", columns, _second(g, tables, s.window, bins))
+    squares, axis = g.node("Mul", spectrum, spectrum), 2 + alone
+    real, imaginary = (cut(g, squares, start, start + width, axis) for start in (0, width))
+    power = g.node("Add", real, imaginary)
+    if not alone:
+        power = g.node("Transpose", power, perm=[1, 0, 2])
+    power = g.node("Reshape", power, g.array([-1, pairs * width]))
     floor = g.array(np.full(s.mels, s.floor, np.float32))
     return g.node("Log", g.node("Gemm", power, _filters(g, student, bins), floor))
 
@@ -52,7 +60,8 @@ def _frames(g: Graph, s: MfccSettings, state: State, chunk: int) -> str:
 
 
 def _width(window: int) -> int:
-    """Samples in a row: the least multiplications, ``window * (window / width + 2 * width)``."""
+    """Samples in a row: the fewest multiplications, ``window * (window / width + 2 * width)``, and
+    of two such widths the greater one."""
     widths = [width for width in range(1, window + 1) if window % width == 0]
     return min(widths, key=lambda width: (window // width + 2 * width, -width))
 
@@ -72,36 +81,44 @@ def _bins(window: int, width: int) -> NDArray[np.int64]:
     return bins
 
 
-def _first(window: int, width: int) -> Array:
+def _tables(g: Graph, window: int) -> tuple[str, str]:
+    """Cosines and sines of so many parts of a turn.
+
+    exp(2 pi i n k / N) repeats in n k modulo N, so that tables of N values are exact. The matrices
+    are expressions of them: stored whole they would take 60 kB, half of the network. A runtime
+    computes them when it loads the file (constant folding).
+    """
+    angle = 2 * np.pi * np.arange(window) / window
+    return g.array(_float32(np.cos(angle))), g.array(_float32(np.sin(angle)))
+
+
+def _waves(
+    g: Graph, tables: tuple[str, str], window: int, n: NDArray[np.int64], k: NDArray[np.int64]
+) -> list[str]:
+    """Cosines and sines of ``n * k`` parts of a turn."""
+    turns = g.node("Mod", g.node("Mul", g.array(n), g.array(k)), g.array([window]))
+    return [g.node("Gather", table, turns) for table in tables]
+
+
+def _first(g: Graph, tables: tuple[str, str], window: int, width: int) -> str:
     """The first product [2 * pairs, rows]: cosines and sines of pair j, and in the place of those
     of pair 0, which would be ones and zeros, sums of every other row."""
     row = np.arange(window // width)
-    pair = np.arange((len(row) + 1) // 2)
-    angle = 2 * np.pi * np.outer(pair, row) / len(row)
-    parts = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    parts[0] = row % 2 == 0, row % 2 == 1
-    return _float32(parts.reshape(-1, len(row)))
+    parts = [g.array(_float32(np.stack([row % 2 == 0, row % 2 == 1])))]
+    pair = np.arange(1, (len(row) + 1) // 2)[:, None, None]
+    if len(pair):
+        waves = g.node("Concat", *_waves(g, tables, window, width * pair, row), axis=1)
+        parts.append(g.node("Reshape", waves, g.array([-1, len(row)])))
+    return g.node("Concat", *parts, axis=0)
 
 
-def _second(g: Graph, window: int, bins: NDArray[np.int64]) -> str:
-    """The second product [pairs, 2 * width, 2 * width], real parts before imaginary ones, as an
-    expression: stored whole it would take 60 kB, half of the network. A runtime computes it when it
-    loads the file (constant folding).
-    """
-    width = bins.shape[1]
-    # exp(2 pi i n k / N) repeats in n k modulo N, so that a table of N values is exact.
-    angle = 2 * np.pi * np.arange(window) / window
-    tables = [g.array(_float32(wave(angle))) for wave in (np.cos, np.sin)]
-
-    def waves(samples: int, some: NDArray[np.int64]) -> list[str]:
-        product = g.node("Mul", g.array(np.arange(samples)[:, None]), g.array(some[:, None]))
-        turns = g.node("Mod", product, g.array([window]))
-        return [g.node("Gather", table, turns) for table in tables]
-
+def _second(g: Graph, tables: tuple[str, str], window: int, bins: NDArray[np.int64]) -> str:
+    """The second product [pairs, 2 * width, 2 * width], real parts before imaginary ones."""
+    column = np.arange(2 * bins.shape[1])[:, None]
     # Pair 0 holds a real signal of twice the width; each other one a complex signal.
-    parts = [g.node("Concat", *waves(2 * width, bins[:1]), axis=2)]
+    parts = [g.node("Concat", *_waves(g, tables, window, column, bins[:1, None]), axis=2)]
     if len(bins) > 1:
-        cosines, sines = waves(width, bins[1:])
+        cosines, sines = _waves(g, tables, window, column[: len(column) // 2], bins[1:, None])
         negative = g.node("Mul", sines, g.array(np.array(-1, np.float32)))
         real = g.node("Concat", cosines, negative, axis=1)
         imaginary = g.node("Concat", sines, cosines, axis=1)
@@ -110,7 +127,7 @@ def _second(g: Graph, window: int, bins: NDArray[np.int64]) -> str:
 
 
 def _filters(g: Graph, student: Student, bins: NDArray[np.int64]) -> str:
-    """The mel filters [pairs * width, mels], as an expression as well.
+    """The mel filters [pairs * width, mels], an expression as well.
 
     A filter is the lesser of its rising and its falling line, where that is positive.
     """
@@ -126,5 +143,5 @@ def _filters(g: Graph, student: Student, bins: NDArray[np.int64]) -> str:
     return g.node("Relu", g.node("Min", rising, falling))
 
 
-def _float32(values: NDArray[np.float64]) -> Array:
+def _float32(values: NDArray) -> Array:
     return values.astype(np.float32)

@@ -35,7 +35,8 @@ def build(student: Student, chunk: int, encodings: list[Affine] | None = None) -
         :class:`earmark.runtime.manifest.Manifest` describes.
 
     Raises:
-        EarmarkError: ``chunk`` is no multiple of the step, or the window none of the hop.
+        EarmarkError: ``chunk`` is no multiple of the step, or the window is odd or no longer than
+            the hop.
     """
     features = student.mfcc.settings
     geometry = student.geometry(chunk)

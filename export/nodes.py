@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-"""The ends of an axis, for slices."""
+LAST = np.iinfo(np.int64).max
+"""The end of an axis, for slices."""
 
 
 @dataclass

@@ -134,15 +134,18 @@ def test_int8_logits_do_not_depend_on_the_chunk(which: int, bands: int, chunk_st
 
 
 @pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_streams_of_a_batch_are_to_the_bit_as_alone(
-    shape: StudentSettings, quantized: bool
+    shape: StudentSettings, steps: int, quantized: bool
 ) -> None:
-    student = make(shape)
-    pcm = 0.1 * torch.randn(5, 6 * student.step, generator=torch.Generator().manual_seed(0))
-    model = build(student, 2 * student.step, calibrate(student, [pcm]) if quantized else None)
-    together = stream(model, pcm.numpy(), 2 * student.step)
-    alone = [stream(model, row[None].numpy(), 2 * student.step) for row in pcm]
+    # A step of some shapes is a single frame.
+    student = make(shape, MfccSettings(hop=320))
+    chunk = steps * student.step
+    pcm = 0.1 * torch.randn(5, 6 * chunk, generator=torch.Generator().manual_seed(0))
+    model = build(student, chunk, calibrate(student, [pcm]) if quantized else None)
+    together = stream(model, pcm.numpy(), chunk)
+    alone = [stream(model, row[None].numpy(), chunk) for row in pcm]
     assert np.array_equal(together, np.concatenate(alone))
 
 

@@ -79,7 +79,3 @@ class Mfcc(nn.Module):
         limits = 2595 * torch.log10(1 + torch.tensor([s.f_min, s.f_max]).double() / 700)
         mels = torch.linspace(limits[0].item(), limits[1].item(), s.mels + 2, dtype=torch.float64)
         return 700 * (10 ** (mels / 2595) - 1)
-
-    def used_bins(self) -> Tensor:
-        """The DFT bins, int64, that any mel filter weighs."""
-        return self.mel_filters.any(dim=1).nonzero().squeeze(1)

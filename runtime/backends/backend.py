@@ -38,8 +38,8 @@ class Backend(Protocol):
         All share what they compute in: one thread at a time may run them.
 
         Args:
-            ends: pairs of the same names, shapes and types. Inputs are ``s16`` (see
-                :mod:`earmark.runtime.graph_ends`) and ``cache``, outputs any of ``logits``,
+            ends: pairs of the same names, in the same order, shapes and types. Inputs are ``s16``
+                (see :mod:`earmark.runtime.graph_ends`) and ``cache``, outputs any of ``logits``,
                 ``posteriors`` and ``cache_out``, of which none shares memory with an input of its
                 pair.
         """

@@ -51,14 +51,14 @@ class NativeBackend:
     def bind(self, *ends: Ends) -> list[list[Callable[[], None]]]:
         """Rows run one after the other, in the same memory: weights stay in the caches, and nothing
         else would be gained."""
-        template = self._template(*ends[0])
-        memory = template.memory()
-        return [self._calls(template, memory, each) for each in ends]
+        memory = self._template(*ends[0]).memory()
+        return [self._calls(memory, *each) for each in ends]
 
     def _calls(
-        self, template: Template, memory: np.ndarray, ends: Ends
+        self, memory: np.ndarray, inputs: Arrays, outputs: Arrays
     ) -> list[Callable[[], None]]:
-        arrays = [array for side in ends for array in side.values()]
+        template = self._template(inputs, outputs)
+        arrays = [*inputs.values(), *outputs.values()]
         rows = len(arrays[0])
         # The last row first: a run of fewer begins further down.
         lists = [

@@ -63,6 +63,7 @@ def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool)
         return _layer(*(constants[name] for name in names), quads=quads)
     if node.operator in ("Gemm", "MatMul") and constants.keys() >= set(names):
         right, *bias = (constants[name] for name in names)
+        _few(right.shape)
         given = bias[0] if bias else np.zeros(right.shape[-1], np.float32)
         return Product(in_panels(right), filled_up(given))
     return None
@@ -101,18 +102,20 @@ def _by_quads(panels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Weights and order of ``QUADS``, of int8 [panels, inputs, PANEL]; None where it cannot be.
 
     A quad is the weights of four inputs. AVX2 adds the products of two of them in 16 bits, which
-    hold 255 times the sum of the magnitudes of one sign where that is at most 128. Of most quads
-    that stand side by side the products of both can be added so, which saves a third of the work.
+    hold 255 times the sum of the magnitudes of one sign where that is at most ``MOST_WEIGHT``;
+    where it is more, there are no quads. Of most quads that stand side by side the products of both
+    can be added so, which saves a third of the work.
     """
     count, inputs = panels.shape[:2]
     places = -(-inputs // 4)
     quads = zeros((count, places + places % 2, 2, 2, PANEL), np.int8)
     quads.reshape(count, -1, PANEL)[:, :inputs] = panels
-    signed = quads.astype(np.int64)
-    sums = np.stack([signed, -signed]).clip(0).sum(4)
+    signed = quads.astype(np.int16)
+    sums = np.stack([signed.clip(0).sum(3, np.int16), (-signed).clip(0).sum(3, np.int16)])
     if sums.max(initial=0) > MOST_WEIGHT:
         return None
-    together = (sums[:, :, ::2] + sums[:, :, 1::2] <= MOST_WEIGHT).all((0, 3, 4))
+    both = sums[:, :, ::2] + sums[:, :, 1::2]
+    together = np.all(both <= MOST_WEIGHT, axis=(0, 3, 4))
     together[:, places // 2 :] = False
     weights = zeros((count, places, PANEL, 4), np.int8)
     order = zeros((count, 1 + places), np.int32)
@@ -122,6 +125,7 @@ def _by_quads(panels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         starts = np.concatenate([first, alone])
         order[panel, 0] = len(first)
         order[panel, 1 : 1 + len(starts)] = 4 * starts
+        # The same, each of a pair with its neighbour.
         taken = np.concatenate([np.stack([first, first + 1], axis=1).ravel(), alone])
         weights[panel] = quads[panel, taken].reshape(places, 4, PANEL).swapaxes(1, 2)
     return weights, order
@@ -180,11 +184,7 @@ def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[
         return [y]
     # One product for each matrix of the right side.
     inner, columns = right.shape[-2:]
-    count = -(-columns // PANEL)
-    if math.prod(shape) * count > MOST_PRODUCTS:
-        raise EarmarkError(
-            f"the native backend computes no {math.prod(shape):,} products of matrices at once"
-        )
+    count = _few((*shape, inner, columns))
     spare: Sequence[np.ndarray] | np.ndarray = ()
     right = np.broadcast_to(right, (*shape, inner, columns))
     if weights is not None:
@@ -194,7 +194,7 @@ def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[
         if bias:
             operation.program.copy(given[:columns], bias[0])
         if columns == PANEL and right.strides[-2:] == (4 * PANEL, 4):
-            panels = right[..., None, :, :]  # which is one already
+            panels = right[..., None, :, :]  # each matrix is a panel as it is
         else:
             panels = spare = operation.new((count, inner, PANEL), np.float32, 0.0)
     panels = np.broadcast_to(panels, (*shape, count, inner, PANEL))
@@ -204,6 +204,20 @@ def _matmul(operation: NativeOperation, weights: Product | None = None) -> list[
             operation.program.copy(out[:, : some.shape[1]], some)
         _multiply(operation, left[place], Product(panels[place], given), y[place])
     return [y]
+
+
+def _few(right: tuple[int, ...]) -> int:
+    """How many panels a matrix of a right side has.
+
+    Raises:
+        EarmarkError: all have too many.
+    """
+    panels = -(-right[-1] // PANEL)
+    if math.prod(right[:-2]) * panels > MOST_PRODUCTS:
+        raise EarmarkError(
+            f"the native backend computes no {math.prod(right[:-2]):,} products of matrices at once"
+        )
+    return panels
 
 
 def _multiply(operation: NativeOperation, left: np.ndarray, right: Product, y: np.ndarray) -> None:

@@ -128,7 +128,7 @@ class NativeProgram:
             out: float32 [rows, columns].
         """
         rows, inner = left.shape
-        assert left.strides[1] == out.strides[1] == 4 or inner == 1 or out.shape[1] == 1
+        assert left.strides[1] == out.strides[1] == 4 or inner <= 1 or out.shape[1] == 1
         step, out_step = left.strides[0] // 4, out.strides[0] // 4
         self._add(Instruction.PRODUCT, rows, out.shape[1], inner, left, step, panels, bias, out)
         self.words.append(out_step)

@@ -98,8 +98,8 @@ def _matmul(operation: NumpyOperation) -> list[np.ndarray]:
     shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2])
     y = operation.new((*shape, right.shape[-1]), np.float32)
     chunks, out = operation.program.rows, y
-    # A left side of fewer axes is the same for all chunks. Otherwise its rows are theirs: a product
-    # takes chunk by chunk and gives each what it would give it alone, to the last bit.
+    # In the exporter's graphs, a left side of as many axes as the right one has the rows of all
+    # chunks: a product takes chunk by chunk and gives each what it would alone, to the last bit.
     if left.ndim == right.ndim and chunks > 1 and left.shape[-2] % chunks == 0:
         left, out = (_by_chunk(x, chunks) for x in (left, y))
         right = np.expand_dims(right, -3)

@@ -261,8 +261,8 @@ quads_block(const int rows, word inner, const uint8_t *left, word step, const in
     int32x4_t sums[ROWS][PANEL / 4] = {0}, extra[PANEL / 4] = {0};
     int8x16_t half = vdupq_n_s8(-128);
     for (word quad = 0; quad < (inner + 3) / 4; quad++, right += 4 * PANEL) {
-        word second = quad < 2 * order[0] ? quad % 2 : 0;
-        word place = order[quad < 2 * order[0] ? 1 + quad / 2 : 1 + quad - order[0]] + 4 * second;
+        int paired = quad < 2 * order[0];
+        word place = paired ? order[1 + quad / 2] + quad % 2 * 4 : order[1 + quad - order[0]];
         int8x16_t weights[PANEL / 4];
         for (int part = 0; part < PANEL / 4; part++) {
             weights[part] = vld1q_s8(right + 16 * part);
