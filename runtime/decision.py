@@ -25,7 +25,7 @@ MAX_WINDOW_VALUES = 1 << 22
 """Most numbers kept for the moving average of a stream (32 MiB)."""
 MAX_BATCH_VALUES = 1 << 27
 """Most numbers kept for the moving averages of all streams of a batch (1 GiB)."""
-BLOCK = 1024
+BLOCK = 256
 """Steps that one pass of the update takes."""
 
 
@@ -210,9 +210,10 @@ class Decider:
         """Put the steps that the last gap skipped into the moving average, deciding nothing.
 
         Args:
-            posteriors: float32 [steps, labels] of the end of the gap, at most ``BLOCK`` rows.
+            posteriors: float32 [steps, labels] of the end of the gap.
         """
-        self._append(posteriors)
+        for start in range(0, len(posteriors), BLOCK):
+            self._append(posteriors[start : start + BLOCK])
 
     def reset(self) -> None:
         """Return to the state of a new stream."""

@@ -291,6 +291,13 @@ def test_a_restored_gap_leaves_no_trace(
         assert gated.update(after) == whole.update(after)
 
 
+def test_a_long_gap_is_restored() -> None:
+    decider = Decider(settings(smoothing=20.0), LABELS, STEP)
+    decider.gap(1000)
+    decider.restore(np.full((1000, 3), 0.25))
+    assert decider.smoothed.tolist() == [0.25] * 3
+
+
 def test_an_unreasonable_window_is_refused() -> None:
     with pytest.raises(EarmarkError, match="smoothing"):
         Decider(settings(smoothing=60.0), LABELS, 1e-6)

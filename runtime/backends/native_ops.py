@@ -63,7 +63,8 @@ def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool)
         return _layer(*(constants[name] for name in names), quads=quads)
     if node.operator in ("Gemm", "MatMul") and constants.keys() >= set(names):
         right, *bias = (constants[name] for name in names)
-        _few(right.shape)
+        if right.ndim > 2:
+            _few(right.shape)
         given = bias[0] if bias else np.zeros(right.shape[-1], np.float32)
         return Product(in_panels(right), filled_up(given))
     return None
