@@ -9,10 +9,11 @@ from random import Random
 import pytest
 from earmark.benchmarks.reliability.fuzz import draw, examine, fuzz
 from earmark.benchmarks.reliability.fuzz_targets import TARGETS, Target
-from earmark.benchmarks.reliability.mutate import mutate_bytes, mutate_value
+from earmark.benchmarks.reliability.mutate import mutate_bytes, mutate_json, mutate_value
 from earmark.runtime.backends.backend import available
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.manifest import Manifest
 
 # Loading a damaged run costs ten times what the others do.
 CASES = {"run": 60} | {f"model by {name}": 150 for name in available()}
@@ -113,6 +114,16 @@ def test_mutations_are_functions_of_the_seed() -> None:
     before = json.dumps(value)
     texts = {repr(mutate_value(Random(i), value)) for i in range(50)}
     assert len(texts) > 30 and json.dumps(value) == before
+
+
+def test_json_is_mutated_again_and_again() -> None:
+    """Deeper than Python's encoder goes; what reads it refuses it as all else."""
+    text = "[" * 990 + "]" * 990
+    for number in range(5):
+        text = mutate_json(Random(number), text)
+    assert text.count("[") > 2000
+    with pytest.raises(EarmarkError):
+        Manifest.from_json(text)
 
 
 def test_the_verb_reports_as_json(

@@ -28,7 +28,7 @@ from ...runtime.sources import RawSource
 from ...runtime.spotter import spot
 from ...train.data.corpus import scan
 from ...train.data.shards import list_shard, read_recording
-from .mutate import mutate_bytes, mutate_value
+from .mutate import mutate_bytes, mutate_json, mutate_value
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _mutate_graph(random: Random, model: Any) -> None:
             graph.node.remove(node)
         case _:
             entry = model.metadata_props[0]
-            entry.value = json.dumps(mutate_value(random, json.loads(entry.value)))
+            entry.value = mutate_json(random, entry.value)
 
 
 _CONTENTS = 3
@@ -225,8 +225,7 @@ def _manifest_seeds(folder: Path) -> list[bytes]:
 def _mutate_json(random: Random, seeds: Sequence[bytes]) -> bytes:
     if random.random() < 0.3:
         return mutate_bytes(random, seeds)
-    value = mutate_value(random, json.loads(random.choice(seeds)))
-    return json.dumps(value).encode()
+    return mutate_json(random, random.choice(seeds).decode()).encode()
 
 
 def _read_manifest(data: bytes, folder: Path) -> None:

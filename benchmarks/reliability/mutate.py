@@ -1,6 +1,7 @@
 """Mutations of bytes and of plain values, each a function of a random generator alone."""
 
 import copy
+import json
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -81,6 +82,18 @@ def mutate_value(random: Random, value: Any) -> Any:
         else:
             holder[key] = copy.deepcopy(random.choice(VALUES))
     return root[0]
+
+
+def mutate_json(random: Random, text: str) -> str:
+    """A JSON text with one to three of its parts replaced.
+
+    One that is nested too deeply to be read or written here, as mutations of mutations can be, is
+    nested more deeply by its brackets alone.
+    """
+    try:
+        return json.dumps(mutate_value(random, json.loads(text)))
+    except RecursionError:
+        return "[" * 1000 + text + "]" * 1000
 
 
 def _some_place(random: Random, root: list[Any]) -> tuple[Any, Any]:
