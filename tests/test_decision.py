@@ -292,7 +292,8 @@ def test_a_restored_gap_leaves_no_trace(
 
 
 def test_a_long_gap_is_restored() -> None:
-    decider = Decider(settings(smoothing=20.0), LABELS, STEP)
+    # Longer than the window, and than the room for sums of one of half a second.
+    decider = Decider(settings(smoothing=0.5), LABELS, STEP)
     decider.gap(1000)
     decider.restore(np.full((1000, 3), 0.25))
     assert decider.smoothed.tolist() == [0.25] * 3

@@ -57,8 +57,8 @@ def _faults(report: Report) -> str:
 
 def _soak(report: Report) -> str:
     rows = [soak.row(path, outcome) for path, outcome in report["paths"].items()]
-    by = f" by {report['backend']}" if "backend" in report else ""
-    return f"{report['model']}{by}, {report['audio']}:\n\n{markdown_table(soak.HEADS, rows)}"
+    of = f"{report['model']} by {report['backend']}, {report['audio']}"
+    return f"{of}:\n\n{markdown_table(soak.HEADS, rows)}"
 
 
 def _fuzz(report: Report) -> str:
@@ -94,8 +94,7 @@ def _streams(report: Report) -> str:
         else f"\n\nMemory of a stream: {memory['single']:.0f} KiB one by one, "
         f"{memory['pool']:.0f} KiB in a pool."
     )
-    by = f"Run by {report['backend']}.\n\n" if "backend" in report else ""
-    return by + markdown_table(heads, rows) + taken
+    return f"Run by {report['backend']}.\n\n" + markdown_table(heads, rows) + taken
 
 
 SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
