@@ -72,9 +72,10 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
         return None
     from matplotlib.figure import Figure
 
-    strip = 0.35 + 0.16 * len(others)
-    figure = Figure(figsize=(8, 2.6 + strip), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(2.6, strip))
+    heights = [2.6, 0.35 + 0.16 * len(others)][: 2 if others else 1]
+    figure = Figure(figsize=(8, 2.95 + 0.16 * len(others)), layout="constrained")
+    parts = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    above, below = parts[0], parts[-1]
     levels = [100 * row.accuracy.value for row in measured if row.accuracy]
     # One above the other and above all marks, so that names of rows of like accuracy and cost can
     # be read; the cheapest highest, so that no line crosses a name.
@@ -91,11 +92,12 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
     above.set_xlim(left, right * (right / left) ** 0.6)
     above.set_ylabel("accuracy %")
     above.set_ylim(min(levels) - 1, min(100.0, max(levels) + 1))
-    below.set_ylim(-len(others) + 0.2, 0.8)
-    below.set_yticks([])
-    below.set_ylabel("not measured" if others else "")
+    if others:
+        below.set_ylim(-len(others) + 0.2, 0.8)
+        below.set_yticks([])
+        below.set_ylabel("not measured")
     below.set_xlabel("CPU ms per second of audio")
-    for axes in (above, below):
+    for axes in parts:
         _plain(axes)
     return figure
 
