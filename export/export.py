@@ -112,12 +112,12 @@ def export(
             "protocol": "last step within the clip, streamed from a zero cache",
             "torch_whole_clip": {name: round(whole_clip[name], 4)},
         }
-        for form, engine in engines.items():
-            metrics[f"{form}_streaming"] = _brief(evaluate(engine, held_out))
+        measured = {form: evaluate(engine, held_out) for form, engine in engines.items()}
+        for form, figures in measured.items():
+            metrics[f"{form}_streaming"] = _brief(figures)
         if seeds:
-            metrics["seeds"] = _spread(
-                run, name, metrics["int8_streaming"][name], seeds, held_out, chunk_seconds
-            )
+            first = measured["int8"][name]
+            metrics["seeds"] = _brief(_spread(run, name, first, seeds, held_out, chunk_seconds))
 
     report = _quantization(candidate, parity)
     files: dict[str, bytes] = {}
@@ -258,11 +258,10 @@ def _spread(
         with tempfile.TemporaryDirectory() as folder:
             candidate = _prepare(other, _load(other, "train"), chunk_seconds, "")
             engine = _engines(candidate, Path(folder))["int8"]
-            figures[other.recipe.seed] = round(evaluate(engine, held_out)[name], 4)
-    values = spread(list(figures.values()))
+            figures[other.recipe.seed] = evaluate(engine, held_out)[name]
     return {
         f"int8_streaming_{name}": {str(seed): value for seed, value in figures.items()},
-        **{key: round(value, 4) for key, value in values.items()},
+        **spread(list(figures.values())),
     }
 
 
