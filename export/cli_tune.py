@@ -1,7 +1,6 @@
 """The verb ``tune``. What it does is imported only when it runs."""
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.command import Command
 from ..runtime.errors import EarmarkError
 from ..runtime.options import add_device_options, chosen_channel, chosen_device
+from ..runtime.sinks.sink import tell
 
 if TYPE_CHECKING:
+    from ..runtime.engine import Engine
     from ..runtime.sources import Piece, Source
-    from .tune import Tuning
+    from ..train.data.clip import Clip
+    from .tune import Heard, TuneSettings, Tuning
 
 MICROPHONE = "mic"
 
@@ -97,20 +99,14 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
+    import onnx
+
     from ..runtime.engine import Engine
-    from ..runtime.files import write_bytes
+    from ..runtime.files import atomic_path
     from .det_plot import det_figure
     from .drawing import PICTURES, picture
-    from .model_file import write_manifest
-    from .tune import (
-        TuneSettings,
-        cautions,
-        choose,
-        hear,
-        keyword_clips,
-        parse_points,
-        tuned_manifest,
-    )
+    from .model_file import with_manifest
+    from .tune import TuneSettings, cautions, choose, keyword_clips, parse_points, tuned_manifest
 
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
@@ -131,35 +127,27 @@ def _run(arguments: Namespace) -> int:
     if arguments.output.resolve() == engine.path.resolve():
         raise EarmarkError(f"{arguments.output}: is the model itself: name another file")
     clips = keyword_clips(engine.manifest, arguments.positive, arguments.keyword, arguments.split)
-    rate = engine.manifest.geometry.sample_rate
-    if arguments.background == MICROPHONE:
-        minutes = 30.0 if arguments.minutes is None else arguments.minutes
-        if not 0 < minutes < float("inf"):
-            raise EarmarkError(f"--minutes {minutes:g}: give a number above 0")
-        source = _microphone(arguments, rate, minutes)
-        heard = hear(engine, clips, source, settings, seconds=60 * minutes)
-    else:
-        if arguments.minutes is not None or arguments.device is not None:
-            raise EarmarkError("--minutes and --device go with --background mic: leave them out")
-        files = _files(Path(arguments.background), rate)
-        heard = hear(engine, clips, files, settings, len(files))
-    for line in heard.skipped:
-        print(f"earmark: {line}: left out", file=sys.stderr)
-    tuning = choose(engine.manifest, heard, settings)
-    about = {
-        "positive": arguments.positive.resolve().name,
-        "split": arguments.split,
-        "background": Path(arguments.background).resolve().name,
-        "recordings": len({trace.group for trace in heard.background}),
-        "speakers": len({trace.group for trace in heard.positives}),
-        "context": arguments.context,
-        "smoothings": [*settings.smoothings],
-        "seed": settings.seed,
-    }
-    manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
-    title = f"{engine.manifest.name}: {tuning.hours:.3g} h of background"
-    write_bytes(plot, picture(det_figure(tuning, title), plot.suffix[1:].lower()))
-    write_manifest(engine.path, arguments.output, manifest)
+    # Both or none, and what cannot be written is known before half an hour was heard.
+    with atomic_path(arguments.output) as model_file, atomic_path(plot) as plot_file:
+        heard = _hear(arguments, engine, clips, settings)
+        for line in heard.skipped:
+            tell(f"{line}: left out")
+        tuning = choose(engine.manifest, heard, settings)
+        about = {
+            "positive": arguments.positive.resolve().name,
+            "split": arguments.split,
+            "background": Path(arguments.background).resolve().name,
+            "recordings": len({trace.group for trace in heard.background}),
+            "speakers": len({trace.group for trace in heard.positives}),
+            "context": arguments.context,
+            "smoothings": [*settings.smoothings],
+            "seed": settings.seed,
+        }
+        manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
+        title = f"{engine.manifest.name}: {tuning.hours:.3g} h of background"
+        graph = onnx.load_model_from_string(engine.read())
+        model_file.write_bytes(with_manifest(graph, manifest))
+        plot_file.write_bytes(picture(det_figure(tuning, title), plot.suffix[1:].lower()))
     report = {
         "type": "tune",
         "model": str(engine.path),
@@ -174,16 +162,36 @@ def _run(arguments: Namespace) -> int:
     print(json.dumps(report))
     _show(tuning)
     for line in cautions(tuning):
-        print(f"earmark: {line}", file=sys.stderr)
+        tell(line)
     untuned = set(manifest.keywords) - {curve.keyword for curve in tuning.positives}
     if untuned:
-        print(
-            f"earmark: no clips of {', '.join(sorted(untuned))}: their thresholds stay, and their "
-            "false accepts are not in these figures",
-            file=sys.stderr,
+        tell(
+            f"no clips of {', '.join(sorted(untuned))}: their thresholds stay, and their "
+            "false accepts are not in these figures"
         )
-    print(f"earmark: {arguments.output} and {plot} written", file=sys.stderr)
+    tell(f"{arguments.output} and {plot} written")
     return 0
+
+
+def _hear(
+    arguments: Namespace, engine: "Engine", clips: "list[Clip]", settings: "TuneSettings"
+) -> "Heard":
+    """The clips and the background, scored."""
+    from .tune import hear
+
+    rate = engine.manifest.geometry.sample_rate
+    if arguments.background == MICROPHONE:
+        minutes = 30.0 if arguments.minutes is None else arguments.minutes
+        if not 0 < minutes < float("inf"):
+            raise EarmarkError(f"--minutes {minutes:g}: give a number above 0")
+        source = _microphone(arguments, rate, minutes)
+        return hear(engine, clips, source, settings, seconds=60 * minutes)
+    if arguments.minutes is not None or arguments.device is not None or arguments.channel != "0":
+        raise EarmarkError(
+            "--minutes, --device and --channel go with --background mic: leave them out"
+        )
+    files = _files(Path(arguments.background), rate)
+    return hear(engine, clips, files, settings, len(files))
 
 
 def _smoothings(text: str | None) -> dict[str, tuple[float, ...]]:
@@ -225,10 +233,9 @@ def _microphone(arguments: Namespace, rate: int, minutes: float) -> Iterator[tup
     before = signal.signal(signal.SIGINT, stop)
     try:
         with Microphone(device, channel, rate) as microphone:
-            print(
-                f"earmark: listening on {microphone.name} for {minutes:g} minutes; say none of "
-                "the keywords; Ctrl-C ends it",
-                file=sys.stderr,
+            tell(
+                f"listening on {microphone.name} for {minutes:g} minutes; say none of "
+                "the keywords; Ctrl-C ends it"
             )
             yield (
                 MICROPHONE,
@@ -257,7 +264,7 @@ def _limited(source: "Source", samples: int, stopped: Callable[[], bool]) -> Ite
     except EarmarkError as error:
         if left == samples:
             raise
-        print(f"earmark: {error}; what was heard so far is used", file=sys.stderr)
+        tell(f"{error}; what was heard so far is used")
 
 
 def _curves(tuning: "Tuning") -> dict[str, Any]:

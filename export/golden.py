@@ -66,6 +66,8 @@ def write_golden(engine: Engine, folder: Path, audio: Sequence[Path] = ()) -> li
         recordings["words"] = np.concatenate(words)
     for path in audio:
         name = folder_name(path.stem)
+        if not name:
+            raise EarmarkError(f"{path}: its name has no letter or digit: rename it")
         if name in recordings:
             raise EarmarkError(f"{path}: there is a recording {name} already: rename it")
         recordings[name] = _recorded(path, geometry.sample_rate)
@@ -73,7 +75,7 @@ def write_golden(engine: Engine, folder: Path, audio: Sequence[Path] = ()) -> li
     index: dict[str, Any] = {
         "format": FORMAT,
         "model": manifest.name,
-        "model_sha256": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
+        "model_sha256": hashlib.sha256(engine.read()).hexdigest(),
         # Compiled code has the version of Earmark.
         "versions": {
             name: version(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..runtime.errors import EarmarkError
+from ..runtime.layout import root_name
 from ..runtime.manifest import Manifest, Source
 from ..train.data.corpus import Corpus, scan
 from ..train.data.sources import read_sources
@@ -48,8 +49,8 @@ class Trained:
         return cls(
             model,
             fold,
-            frozenset(Path(folder).name for folder in folders),
-            frozenset(Path(folder).name for folder in _texts(data.get("own"))),
+            frozenset(root_name(folder) for folder in folders),
+            frozenset(root_name(folder) for folder in _texts(data.get("own"))),
             # Who wrote down what is said is named too, and has no recordings.
             frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
         )
@@ -83,7 +84,7 @@ def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str
     for model in trained:
         for folder in folders:
             known = model.knows(folder)
-            if known and Path(folder).name not in model.folders:
+            if known and root_name(folder) not in model.folders:
                 what = " and ".join(sorted(known))
                 names = " or ".join(sorted(model.folders)) or "something else"
                 raise EarmarkError(
@@ -107,7 +108,7 @@ def measured_corpus(roots: Sequence[str | Path], trained: Iterable[Trained]) -> 
     """
     ways: list[tuple[tuple[str, int], list[bool]]] = []
     for model in trained:
-        way = model.fold, [Path(root).name in model.own for root in roots]
+        way = model.fold, [root_name(root) in model.own for root in roots]
         if way not in ways:
             ways.append(way)
     corpus, *others = (_split_by(roots, own, *fold) for fold, own in ways)

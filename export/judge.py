@@ -103,7 +103,7 @@ def _file(path: Path) -> Judge:
         judged=f"{manifest.precision} {STREAMING}",
         precision=manifest.precision,
         parameters=manifest.parameters,
-        size=engine.path.stat().st_size,
+        size=engine.size,
         teacher=manifest.teacher,
         recipe=manifest.training.get("recipe"),
     )

@@ -36,7 +36,9 @@ def frontier(positives: Sequence[Curve], background: Sequence[Curve], most: int)
         most: greatest number of false accepts of interest.
     """
     least = sum(int(curve.false_accepts.min()) for curve in background)
-    budget = max(0, most - least)
+    # More than all there are change nothing, and would take time by their square.
+    highest = sum(int(curve.false_accepts.max()) for curve in background)
+    budget = max(0, min(most, highest) - least)
     lost = np.zeros(budget + 1)
     shares: list[NDArray[np.int64]] = []
     options: list[NDArray[np.int64]] = []

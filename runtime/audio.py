@@ -95,13 +95,20 @@ def read_pcm(stream: BinaryIO, block_samples: int = 1600) -> Iterator[np.ndarray
     A byte that is left over at the end of the stream is dropped.
 
     Raises:
-        EarmarkError: the stream begins like a WAV file.
+        EarmarkError: the stream cannot be read, or begins like a WAV file.
     """
     # read1 returns what a pipe holds; read would wait for a full block.
     read = stream.read1 if isinstance(stream, io.BufferedReader) else stream.read
     rest = b""
     first = True
-    while data := read(2 * block_samples - len(rest)):
+    while True:
+        try:
+            data = read(2 * block_samples - len(rest))
+        except OSError as error:
+            reason = error.strerror or error
+            raise EarmarkError(f"standard input: cannot be read ({reason})") from error
+        if not data:
+            return
         data = rest + data
         if first and len(data) >= 4:
             if data[:4] == b"RIFF":

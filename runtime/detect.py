@@ -4,7 +4,7 @@ import os
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import BinaryIO
 
@@ -13,8 +13,8 @@ from .engine import Engine, Stream
 from .errors import EarmarkError
 from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
-from .sinks.sink import FanOut, JsonLines, Sink, live_output, tell
-from .sources import FileSource, RawSource, Source
+from .sinks.sink import FanOut, Sink, output, tell
+from .sources import FileSource, Piece, RawSource, Source
 from .spotter import spot
 from .stop import Stop
 
@@ -35,12 +35,15 @@ def run(arguments: Namespace) -> int:
     stream = engine.stream(decision, arguments.gate)
     files: Sequence[str] = arguments.files
     live = "-" in files
-    others = open_sinks(arguments, engine.manifest.name, tell, live=live)
-    output = live_output() if live else JsonLines(sys.stdout.buffer)
-    with Stop() as stop, closing(FanOut([output, *others])) as sinks:
-        status = _hear(stream, files, sinks, stop, arguments.heartbeat, timed=live or bool(others))
-        # Audio that ended by itself has all its events delivered; a signal ends the waiting.
-        sinks.finish(lambda: stop.requested)
+    with Stop() as stop:
+        # A file can wait for who takes its events; a signal ends that.
+        waits = None if live else lambda: not stop.requested
+        others = open_sinks(arguments, engine.manifest.name, tell, waits=waits)
+        with closing(FanOut([output(waits), *others])) as sinks:
+            timed = live or bool(others)
+            status = _hear(stream, files, sinks, stop, arguments.heartbeat, timed)
+            # Audio that ended by itself has all its events delivered.
+            sinks.finish(lambda: stop.requested)
         if stop.requested and not live:
             status = INTERRUPTED
     sinks.check()
@@ -105,7 +108,17 @@ def _source(file: str, rate: int) -> Source:
         raise EarmarkError(
             f"standard input: is a terminal: pipe raw 16-bit mono audio at {rate} Hz into it"
         )
-    return RawSource(_unbuffered(sys.stdin.buffer))
+    return _told_where_empty(RawSource(_unbuffered(sys.stdin.buffer)))
+
+
+def _told_where_empty(source: RawSource) -> Iterator[Piece]:
+    """A recorder that failed looks like one that was ended."""
+    empty = True
+    for piece in source:
+        empty = False
+        yield piece
+    if empty:
+        tell("standard input: ended before any audio came")
 
 
 def _unbuffered(file: BinaryIO) -> BinaryIO:

@@ -1,6 +1,7 @@
 """The spotter: one engine holds the model, each stream holds its own state."""
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,8 @@ class Engine:
 
     manifest: Manifest
     path: Path
+    size: int
+    """Bytes of the file."""
     batches: bool
     """Whether the graph takes several streams in one call."""
 
@@ -60,6 +63,7 @@ class Engine:
         backend = backends.asked(backend)
         self.path = DEFAULT_MODEL if path is None else Path(path)
         data = _read(self.path)
+        self.size, self._checksum = len(data), zlib.crc32(data)
         try:
             # A backend sees the file only after all that it would do with it is known.
             file = read_onnx(data)
@@ -85,6 +89,17 @@ class Engine:
                 ``gate`` is out of range.
         """
         return Stream(self, decision, gate)
+
+    def read(self) -> bytes:
+        """The file, for those who pass on what was loaded.
+
+        Raises:
+            EarmarkError: it cannot be read, or is another by now.
+        """
+        data = _read(self.path)
+        if (len(data), zlib.crc32(data)) != (self.size, self._checksum):
+            raise EarmarkError(f"{self.path}: is not what was loaded any more: start again")
+        return data
 
     @property
     def backend(self) -> str:

@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
-class DetectionEvent:
+class Event:
+    """Something that is told. Its fields are those of its JSON object."""
+
+    type: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class DetectionEvent(Event):
     """A keyword was detected."""
 
     type: ClassVar[str] = "detection"
@@ -25,7 +32,7 @@ class DetectionEvent:
 
 
 @dataclass(frozen=True)
-class GapEvent:
+class GapEvent(Event):
     """Audio is missing. The model's state restarted; audio time went on."""
 
     type: ClassVar[str] = "gap"
@@ -40,7 +47,7 @@ class GapEvent:
 
 
 @dataclass(frozen=True)
-class DeviceLostEvent:
+class DeviceLostEvent(Event):
     """The device delivers nothing any more; it is being reopened."""
 
     type: ClassVar[str] = "device_lost"
@@ -51,7 +58,7 @@ class DeviceLostEvent:
 
 
 @dataclass(frozen=True)
-class DeviceBackEvent:
+class DeviceBackEvent(Event):
     """The device delivers again."""
 
     type: ClassVar[str] = "device_back"
@@ -63,7 +70,7 @@ class DeviceBackEvent:
 
 
 @dataclass(frozen=True)
-class HeartbeatEvent:
+class HeartbeatEvent(Event):
     """The spotter is alive. Counters are totals since the start unless they say otherwise."""
 
     type: ClassVar[str] = "heartbeat"
@@ -102,9 +109,6 @@ class EndedEvent(HeartbeatEvent):
     type: ClassVar[str] = "ended"
 
 
-Event = DetectionEvent | GapEvent | DeviceLostEvent | DeviceBackEvent | HeartbeatEvent | EndedEvent
-
-
 def summary(total: EndedEvent, found: Counter[str]) -> str:
     """One line for people at the end; ``found``: detections of each keyword."""
     if not total.audio_seconds:
@@ -127,11 +131,11 @@ def timestamp() -> str:
 def to_json(event: Event) -> str:
     """One JSON object without line breaks, ``type`` first. Floats are rounded to 4 digits.
 
-    A missing ``at`` is left out. Non-ASCII text is escaped, so that any file name passes through
+    An ``at`` of None is left out. Non-ASCII text is escaped, so that any file name passes through
     any locale.
     """
     values = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
-    if values["at"] is None:
+    if values.get("at", "") is None:
         del values["at"]
     return _line(event.type, values)
 

@@ -61,11 +61,6 @@ def with_ends(data: bytes, manifest: Manifest) -> bytes:
     return bytes(file)
 
 
-def with_posteriors(data: bytes, manifest: Manifest) -> bytes:
-    """A model file whose graph also gives ``posteriors``. Arguments as of :func:`with_ends`."""
-    return data + _posteriors(manifest)
-
-
 def _posteriors(manifest: Manifest) -> bytes:
     node = _node(_OPERATORS[manifest.activation], ("logits",), OUTPUT)
     return _message(_MODEL_GRAPH, node + _message(_GRAPH_OUTPUT, _text(_VALUE_NAME, OUTPUT)))

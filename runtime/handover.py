@@ -61,6 +61,9 @@ def hand_over(
         try:
             for item in items:
                 give(item)
+                # Items may come without the source, which then would not notice.
+                if stop.is_set():
+                    return
             give(None)
         except BaseException as error:
             give(error)

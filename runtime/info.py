@@ -13,14 +13,13 @@ from .manifest import Manifest
 def run(arguments: Namespace) -> int:
     """Load the model, which checks it, and print its manifest."""
     engine = Engine(arguments.model)
-    size = engine.path.stat().st_size
     if arguments.json:
-        about = {"file": str(engine.path), "bytes": size, "backend": engine.backend}
+        about = {"file": str(engine.path), "bytes": engine.size, "backend": engine.backend}
         print(json.dumps(about | engine.manifest.to_dict()))
         return 0
     print(
-        f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, {size:,} bytes, "
-        f"run by {engine.backend}"
+        f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, "
+        f"{engine.size:,} bytes, run by {engine.backend}"
     )
     for line in describe(engine.manifest):
         print(f"  {line}")

@@ -4,7 +4,9 @@ That of Google Speech Commands: ``<word>/<speaker>_nohash_<n>.<suffix>``, lists 
 are held out beside the word folders, and recordings of noise in ``_background_noise_``.
 """
 
+import os
 import unicodedata
+from pathlib import Path
 
 NOISE_FOLDER = "_background_noise_"
 SOURCES_FILE = "sources.json"
@@ -24,6 +26,18 @@ def folder_name(keyword: str) -> str:
     return "_".join(kept.split())
 
 
+def marked_speaker(stem: str) -> str:
+    """The speaker that a clip's name tells, by its part before the suffix; empty where it tells
+    none."""
+    speaker, mark, _ = stem.partition(SPEAKER_MARK)
+    return speaker if mark else ""
+
+
+def root_name(root: str | os.PathLike[str]) -> str:
+    """The name of a folder, however it was written (``.``, ``data/``). Splits follow from it."""
+    return Path(os.path.abspath(root)).name  # noqa: PTH100 - a link has a name of its own
+
+
 def hashed_split(speaker: str) -> str:
     """The split of a speaker in a corpus that has no lists: 80, 10 and 10 % of all names.
 
@@ -34,7 +48,9 @@ def hashed_split(speaker: str) -> str:
     # Only who divides speakers has it in memory: it brings a library of 4 MB with it.
     import hashlib
 
-    number = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    # Names of files may hold bytes that are no text.
+    name = speaker.encode(errors="surrogateescape")
+    number = int(hashlib.sha1(name, usedforsecurity=False).hexdigest(), 16)
     percentage = number % (_HASH_RANGE + 1) * (100.0 / _HASH_RANGE)
     if percentage < 10:
         return "validation"

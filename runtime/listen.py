@@ -15,7 +15,7 @@ from .handover import POLL_SECONDS, pieces_in_time
 from .manifest import Decision, Manifest
 from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_decision, chosen_device, open_sinks
-from .sinks.sink import FanOut, Sink, live_output, tell
+from .sinks.sink import FanOut, Sink, output, tell
 from .sources import Piece
 from .spotter import Spotter
 from .stop import Stop
@@ -98,10 +98,10 @@ def _listen(
 
 def _sinks(arguments: Namespace, model: str, notes: "_Notes", visible: bool) -> FanOut:
     """Standard output, unless the view is drawn on the same terminal, and what options ask for."""
-    others = open_sinks(arguments, model, notes.tell, live=True, quiet=visible)
+    others = open_sinks(arguments, model, notes.tell, quiet=visible)
     if visible and sys.stdout.isatty():
         return FanOut(others)
-    return FanOut([live_output(), *others])
+    return FanOut([output(), *others])
 
 
 class _Notes:

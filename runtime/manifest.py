@@ -155,13 +155,17 @@ class Manifest:
         if len(text) > MAX_MANIFEST_BYTES:
             raise EarmarkError(f"manifest is larger than {MAX_MANIFEST_BYTES} bytes")
         try:
-            raw = json.loads(text, parse_constant=_no_number)
+            raw = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise EarmarkError(f"manifest is not JSON ({error})") from error
         if not isinstance(raw, dict):
             raise EarmarkError("manifest is not a JSON object")
         if _depth(raw) > MAX_DEPTH:
             raise EarmarkError(f"manifest has more than {MAX_DEPTH} levels of lists and objects")
+        try:  # what was read can be written again
+            json.dumps(raw, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise EarmarkError(f"manifest holds half a character ({error.reason})") from error
         schema = raw.pop("schema", None)
         if not _is_int(schema) or schema < 1:
             raise EarmarkError("manifest field schema: expected a version number")
@@ -197,6 +201,13 @@ class Manifest:
 
 def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:100]} is too large a number")
+    return value
 
 
 def _depth(value: object) -> int:

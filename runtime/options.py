@@ -2,6 +2,7 @@
 
 import dataclasses
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .errors import EarmarkError
@@ -9,6 +10,17 @@ from .manifest import Decision, Manifest
 
 if TYPE_CHECKING:
     from .sinks.sink import Sink, Tell
+
+
+_BELONGS = {
+    "mqtt_password_file": "mqtt",
+    "mqtt_ca": "mqtt",
+    "mqtt_topic": "mqtt",
+    "mqtt_payload": "mqtt",
+    "mqtt_availability": "mqtt",
+    "http_origin": "http",
+}
+"""Options that say something of another one alone."""
 
 
 def add_model_options(parser: ArgumentParser, several: bool = False) -> None:
@@ -49,14 +61,14 @@ def add_device_options(parser: ArgumentParser) -> None:
 
 def chosen_device(text: str | None) -> str | int | None:
     """A device given by a number is meant by its index."""
-    return int(text) if text is not None and text.isdecimal() else text
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else text
 
 
 def chosen_channel(text: str) -> int | str:
     """Raises EarmarkError where ``text`` is no channel."""
     if text == "mix":
         return text
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 5:
         raise EarmarkError(f"--channel {text}: give a number from 0, or mix")
     return int(text)
 
@@ -178,14 +190,19 @@ def add_event_options(parser: ArgumentParser) -> None:
 
 
 def open_sinks(
-    arguments: Namespace, model: str, tell: "Tell", *, live: bool, quiet: bool = False
+    arguments: Namespace,
+    model: str,
+    tell: "Tell",
+    *,
+    waits: Callable[[], bool] | None = None,
+    quiet: bool = False,
 ) -> list["Sink"]:
     """The sinks that :func:`add_event_options` asks for, each behind a queue of its own.
 
     Args:
         model: its name.
         tell: hears of troubles.
-        live: see :class:`earmark.runtime.sinks.sink.Queued`.
+        waits: see :class:`earmark.runtime.sinks.sink.Queued`.
         quiet: see :class:`earmark.runtime.sinks.exec.Exec`.
 
     Raises:
@@ -193,23 +210,28 @@ def open_sinks(
     """
     from .sinks.sink import LogFile, Queued
 
+    for option, of in _BELONGS.items():
+        if getattr(arguments, option) and getattr(arguments, of) is None:
+            raise EarmarkError(f"--{option.replace('_', '-')}: goes with --{of}: give that too")
     sinks: list[Sink] = []
     try:
         if arguments.log is not None:
-            sinks.append(Queued(LogFile(arguments.log, tell), live=live))
+            sinks.append(Queued(LogFile(arguments.log, tell), waits=waits))
         if arguments.exec is not None:
             from .sinks.exec import MAX_PROCESSES, Exec
 
             command = Exec(arguments.exec, tell, quiet=quiet)
-            sinks.append(Queued(command, live=live, threads=MAX_PROCESSES))
+            sinks.append(Queued(command, waits=waits, threads=MAX_PROCESSES))
         if arguments.mqtt is not None:
-            sinks.append(Queued(_mqtt(arguments, model, tell), live=live))
+            sinks.append(Queued(_mqtt(arguments, model, tell), waits=waits))
         if arguments.http is not None:
             from .sinks.http import EventServer, address
 
             server = EventServer(*address(arguments.http), tuple(arguments.http_origin))
-            tell(f"events are served at {server.url}")
             sinks.append(server)
+            tell(f"events are served at {server.url}")
+            if server.exposure:
+                tell(server.exposure)
     except BaseException:
         for sink in sinks:
             sink.close()

@@ -268,6 +268,9 @@ def spotting(
         try:
             until = Until(source, stop)
             for event in spot(stream, until, name, heartbeat=heartbeat, live=live):
+                # Heartbeats come without the source.
+                if stop.is_set():
+                    return
                 callback(event)
         except BaseException as error:
             errors.append(error)

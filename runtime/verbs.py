@@ -164,10 +164,9 @@ def _wyoming(arguments: Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10_000:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= 10_000):
         raise ArgumentTypeError("a number from 1 to 10000 is needed")
-    return value
+    return int(text)
 
 
 detect = Command(

@@ -130,10 +130,10 @@ def test_work_that_cannot_keep_up_does_not_wait() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"rounds": 0}, "0 rounds"),
-        ({"turn": 0.0}, "turns of 0 s"),
-        ({"turn": math.nan}, "turns of nan s"),
-        ({"paced": -1.0}, "-1 s at the pace"),
+        ({"rounds": 0}, "--rounds 0: expected"),
+        ({"turn": 0.0}, "--turn 0: expected"),
+        ({"turn": math.nan}, "--turn nan: expected"),
+        ({"paced": -1.0}, "--paced -1: expected"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, reason: str) -> None:

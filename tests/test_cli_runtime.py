@@ -1,8 +1,10 @@
 """The command line as a user meets it: ``detect``, ``info``, ``devices``, and what ends a run."""
 
+import fcntl
 import io
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -314,6 +316,53 @@ def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
     assert "1 detections (low 1)" in err
     assert err.count("\n") == 1
     process.stdin.close()
+
+
+def test_a_signal_ends_a_file_whose_events_nobody_takes(model: str, scene: Path) -> None:
+    process = run("detect", "--model", model, *(200 * [str(scene)]), "--heartbeat", "0.08")
+    assert process.stdout and process.stderr
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    with selectors.DefaultSelector() as ready:
+        ready.register(process.stdout, selectors.EVENT_READ)
+        assert ready.select(60)  # it has begun, and nobody reads
+
+    def busy() -> list[str]:
+        return Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]
+
+    def waits() -> bool:
+        before = busy()
+        time.sleep(0.2)
+        return busy() == before
+
+    wait_until(waits)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    process.stdout.close()
+
+
+def test_an_input_without_audio_is_told(model: str) -> None:
+    process = run("detect", "--model", model, "-", stdin=subprocess.DEVNULL)
+    assert process.wait(timeout=60) == 0
+    assert process.stderr
+    assert b"standard input: ended before any audio came" in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--mqtt-topic", "x"], "--mqtt-topic: goes with --mqtt"),
+        (["--http-origin", "http://x"], "--http-origin: goes with --http"),
+        (["--http", "9" * 5000], "give PORT or HOST:PORT"),
+        (["--mqtt", "a@b", "--mqtt-password-file", "/dev/zero"], "larger than"),
+        (["--mqtt", "a@b", "--mqtt-password-file", "nofile"], "nofile: cannot be read (No such"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    model: str, scene: Path, capsys: pytest.CaptureFixture[str], options: list[str], reason: str
+) -> None:
+    assert main(["detect", "--model", model, str(scene), *options]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and reason in err and err.count("\n") == 1
 
 
 def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:

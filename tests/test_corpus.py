@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -125,6 +126,46 @@ def test_errors_name_the_place_and_the_remedy(tmp_path: Path) -> None:
     text = error_of(torn)
     assert str(torn / "yes/a_nohash_0.wav") in text and str(torn / "no/a_nohash_0.wav") in text
     assert "given twice" in error_of(torn, tmp_path / "." / "torn")
+
+
+def test_what_two_roots_reach_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path / "words", [f"yes/{name}_nohash_0.wav" for name in "abc"])
+    (root / "clips.csv").write_text("file,word\nyes/a_nohash_0.wav,yes\n")
+    assert "a_nohash_0.wav: is in two of the data folders" in error_of(root, root / "clips.csv")
+
+
+def test_a_split_does_not_depend_on_how_a_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path / "words", [f"yes/{number}.wav" for number in range(40)])
+    lines = "\n".join(f"yes/{number}.wav,yes" for number in range(40))
+    (root / "clips.csv").write_text(f"file,word\n{lines}\n")
+
+    def splits(place: str) -> list[str]:
+        return [clip.split for clip in scan(Path(place)).clips]
+
+    before = splits(str(root / "clips.csv"))
+    monkeypatch.chdir(root)
+    assert splits("clips.csv") == splits("../words/clips.csv") == before
+    assert len(set(before)) == 3
+
+
+def test_tables_have_the_speakers_that_names_tell(tmp_path: Path) -> None:
+    names = [f"{word}/{speaker}_nohash_0.wav" for word in ("yes", "no") for speaker in range(20)]
+    root = make(tmp_path, names)
+    lines = "\n".join(f"{name},{name.partition('/')[0]}" for name in names)
+    (root / "clips.csv").write_text(f"file,word\n{lines}\n")
+    found = {(clip.speaker, clip.split) for clip in scan(root / "clips.csv").clips}
+    assert found == {(clip.speaker, clip.split) for clip in scan(root).clips}
+    assert len(found) == 20
+
+
+def test_names_that_are_no_text_are_split(tmp_path: Path) -> None:
+    folder = tmp_path / "yes"
+    folder.mkdir()
+    for name in (b"b\xe4r_nohash_0.wav", b"b\xe4r_nohash_1.wav"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).touch()
+    assert len({clip.split for clip in scan(tmp_path).clips}) == 1
 
 
 def test_a_speaker_split_over_two_roots_is_refused(tmp_path: Path) -> None:

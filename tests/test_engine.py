@@ -329,6 +329,15 @@ def test_a_small_model_asks_for_little_memory(tmp_path: Path) -> None:
     assert peak < 32 << 20
 
 
+def test_what_is_passed_on_is_what_was_loaded(tmp_path: Path) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx")
+    engine = Engine(path)
+    assert engine.read() == path.read_bytes() and engine.size == path.stat().st_size
+    toy_model.save(path, activation="sigmoid")
+    with pytest.raises(EarmarkError, match=r"toy.onnx: is not what was loaded any more"):
+        engine.read()
+
+
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "huge.onnx"
     with path.open("wb") as file:

@@ -96,8 +96,7 @@ class Satellites:
         self.path = f"{folder}/s"
         self.loop = asyncio.new_event_loop()
         model = engine()
-        self.server = Server([Model(model, model.manifest.decision, 4)], 4, 600.0)
-        self.server.tell = lambda kind, **fields: None
+        self.server = Server([Model(model, model.manifest.decision, 4)], 4, 600.0, FanOut([]))
         self.task = self.loop.create_task(self.server.serve(f"unix://{self.path}"))
         self.run(self.begin())
 
@@ -162,7 +161,7 @@ class Faults(RuleBasedStateMachine):
         broker = Broker("127.0.0.1", self.unused.getsockname()[1])
         self.mqtt = Mqtt(broker, self.notes.append)
         self.exec = Exec("true", self.notes.append)
-        self.sinks = FanOut([self.log_sink, Queued(self.exec, live=False), self.mqtt])
+        self.sinks = FanOut([self.log_sink, Queued(self.exec, waits=lambda: True), self.mqtt])
         self.stream = engine().stream()
         self.device = Device(RATE)
         self.satellites = Satellites(self.folder.name)
@@ -371,7 +370,7 @@ def test_a_signal_at_any_point_loses_only_what_was_not_heard(place: int, number:
 
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        sink = Queued(LogFile(log), live=True)
+        sink = Queued(LogFile(log))
         told = []
         with Stop() as stop:
             for event in spot(engine().stream(), source(), stopped=lambda: stop.requested):

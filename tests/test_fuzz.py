@@ -95,6 +95,12 @@ def raises(error: Exception):
     return Target(some_seeds, run)
 
 
+def test_a_target_stands_for_all_of_its_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "--target", "model", "--case", "1"]) == 0
+    err = capsys.readouterr().err
+    assert "model by native 1:" in err and "model by numpy 1:" in err
+
+
 def test_what_counts_as_a_finding(tmp_path: Path) -> None:
     assert examine(raises(EarmarkError("fine")), b"", tmp_path) == (False, None)
     accepted, finding = examine(raises(KeyError("x")), b"", tmp_path)

@@ -127,6 +127,16 @@ def test_wrong_operating_points_are_refused(points: Any, reason: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"), [("1e999", "too large a number"), (r'"\ud800"', "half a character")]
+)
+def test_what_could_not_be_written_again_is_refused(value: str, reason: str) -> None:
+    text = changed("metrics", {"x": 5}).replace('"x": 5', f'"x": {value}')
+    with pytest.raises(EarmarkError, match=reason) as error:
+        Manifest.from_json(text)
+    assert str(error.value).isprintable()
+
+
 def test_newer_and_unknown() -> None:
     newer = SCHEMA_VERSION + 1
     with pytest.raises(EarmarkError, match=f"has schema {newer}, this Earmark reads up to"):

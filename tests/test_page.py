@@ -12,7 +12,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -184,6 +184,43 @@ def test_files_have_their_types(server: PageServer, path: str, kind: str, body: 
     assert headers["X-Content-Type-Options"] == "nosniff"
     status, headers, found = ask(server, path, "HEAD")
     assert (status, headers["Content-Length"], found) == (200, str(len(body)), b"")
+
+
+def test_a_client_that_never_ends_its_request_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 0.3)
+    with serving({"index.html": b""}) as server, socket.socket() as client:
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.server_address[1]))
+        dropped = False
+        for _ in range(200):  # a byte at a time, each well before the timeout of a read
+            try:
+                client.sendall(b"X")
+                client.settimeout(0.1)
+                dropped = client.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                dropped = True
+            if dropped:
+                break
+        assert dropped
+
+
+def test_a_place_is_given_back_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({"index.html": b"<html>"}) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(serve.ThreadingMixIn, "process_request", lambda *_: 1 / 0)
+            for _ in range(serve.MAX_CONNECTIONS + 1):
+                with pytest.raises((OSError, HTTPException)):
+                    ask(server)
+        assert ask(server)[2] == b"<html>"
+
+
+def test_an_empty_host_is_not_all_networks() -> None:
+    with pytest.raises(EarmarkError, match="host to listen at is empty"):
+        PageServer({}, host="")
 
 
 def test_a_slow_client_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:

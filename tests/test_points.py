@@ -47,6 +47,12 @@ def test_no_combination_misses_fewer(pairs: list[tuple[list[int], list[int]]], m
         assert misses == min(value for key, value in best.items() if key <= allowed)
 
 
+def test_more_than_there_are_takes_no_longer() -> None:
+    pairs = [(curve(1, [1, 0], [0, 0]), curve(0, [0, 0], [7, 3])) for _ in range(2)]
+    found = frontier([p for p, _ in pairs], [n for _, n in pairs], 10**12)
+    assert found.at_most(10**12).tolist() == [0, 0]
+
+
 def test_of_equals_the_middle_one_is_taken() -> None:
     positive = curve(9, [9, 9, 9, 9, 9, 3], [0] * 6)
     negative = curve(0, [0] * 6, [4, 0, 0, 0, 0, 0])

@@ -173,7 +173,7 @@ def test_over_a_slow_link_files_wait_and_lose_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sink_mqtt, "CLOSE_SECONDS", 20.0)
     with SlowBroker() as broker:
         mqtt = Mqtt(Address("127.0.0.1", broker.port), payload="{time}", qos=1)
-        sink = Queued(mqtt, live=False, limit=3)
+        sink = Queued(mqtt, waits=lambda: True, limit=3)
         sink.send(detection(at=0))
         wait_until(lambda: broker.got)  # it is connected
         sender = threading.Thread(

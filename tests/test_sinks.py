@@ -41,7 +41,7 @@ class Gate(Sink):
 
 def test_a_live_queue_never_waits_and_drops_its_oldest() -> None:
     gate = Gate()
-    queued = Queued(gate, live=True, limit=3)
+    queued = Queued(gate, limit=3)
     queued.send(detection(at=0))
     assert gate.entered.acquire(timeout=10)  # the first is on its way, the queue is empty
     for at in range(1, 8):
@@ -55,7 +55,7 @@ def test_a_live_queue_never_waits_and_drops_its_oldest() -> None:
 def test_a_stuck_sink_holds_up_the_end_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.05)
     gate = Gate()
-    queued = Queued(gate, live=True)
+    queued = Queued(gate)
     for _ in range(5):
         queued.send(GAP)
     assert gate.entered.acquire(timeout=10)
@@ -64,9 +64,9 @@ def test_a_stuck_sink_holds_up_the_end_for_a_moment_only(monkeypatch: pytest.Mon
     gate.open.set()
 
 
-def test_a_queue_that_is_not_live_loses_nothing() -> None:
+def test_a_queue_that_waits_loses_nothing() -> None:
     gate = Gate()
-    queued = Queued(gate, live=False, limit=2)
+    queued = Queued(gate, waits=lambda: True, limit=2)
     events = [detection(at=at) for at in range(50)]
     sender = threading.Thread(target=lambda: [queued.send(event) for event in events])
     sender.start()
@@ -77,6 +77,25 @@ def test_a_queue_that_is_not_live_loses_nothing() -> None:
     assert queued.undelivered == 0
 
 
+def test_a_signal_ends_the_waiting_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.0)
+    gate, stopped = Gate(), threading.Event()
+    queued = Queued(gate, waits=lambda: not stopped.is_set(), limit=1)
+    queued.send(detection(at=0))
+    assert gate.entered.acquire(timeout=10)  # it is on its way, there is room for one more
+    queued.send(detection(at=1))
+    sender = threading.Thread(target=queued.send, args=[detection(at=2)])
+    sender.start()
+    sender.join(0.1)
+    assert sender.is_alive()
+    stopped.set()
+    sender.join(10)
+    assert not sender.is_alive()
+    queued.close()
+    assert queued.undelivered == 2
+    gate.open.set()
+
+
 def test_an_error_of_a_sink_is_raised_where_the_program_looks() -> None:
     class Broken(Sink):
         def send(self, event: Event) -> None:
@@ -84,7 +103,7 @@ def test_an_error_of_a_sink_is_raised_where_the_program_looks() -> None:
 
     good = Gate()
     good.open.set()
-    sinks = FanOut([Queued(Broken(), live=True), Queued(good, live=True)])
+    sinks = FanOut([Queued(Broken()), Queued(good)])
     sinks.check()
     sinks.send(GAP)
 
@@ -118,7 +137,7 @@ def test_all_sinks_are_closed_whatever_one_raises() -> None:
 def test_what_waits_is_delivered_unless_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.0)
     first, second = Gate(), Gate()
-    sinks = [Queued(gate, live=True) for gate in (first, second)]
+    sinks = [Queued(gate) for gate in (first, second)]
     for sink in sinks:
         for at in range(3):
             sink.send(detection(at=at))
@@ -286,7 +305,7 @@ def test_commands_that_run_at_the_end_are_ended(
     monkeypatch.setattr("earmark.runtime.sinks.sink.CLOSE_SECONDS", 0.05)
     started = tmp_path / "started"
     command = Exec(f"sh -c 'echo $$ >> {started}; sleep 60'", lambda text: None)
-    queued = Queued(command, live=True, threads=2)
+    queued = Queued(command, threads=2)
     for _ in range(5):
         queued.send(detection())
     wait_until(lambda: started.exists() and len(started.read_text().splitlines()) == 2)

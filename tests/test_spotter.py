@@ -33,6 +33,7 @@ from earmark.runtime.sources import Counters, DeviceBack, DeviceLost, Gap, Piece
 from earmark.runtime.spotter import Spotter
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 KEYWORDS = ["low", "high", "low"]
 
@@ -238,6 +239,45 @@ def test_leaving_the_block_ends_the_thread(engine: Engine) -> None:
     with spotting(engine.stream(), source, print) as thread:
         pass
     assert not thread.is_alive()
+
+
+class Mute:
+    """Gives nothing, for a while."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def __iter__(self) -> Iterator[Piece]:
+        self.over.wait(30)
+        yield from ()
+
+
+def test_heartbeats_end_with_the_block(engine: Engine) -> None:
+    source, beat = Mute(), threading.Event()
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        beat.set()
+
+    with spotting(engine.stream(), source, tell, heartbeat=0.01) as thread:
+        assert beat.wait(30)
+    count = len(told)
+    thread.join(10)
+    assert not thread.is_alive() and len(told) == count
+    source.over.set()
+
+
+def test_an_asynchronous_iteration_ends_while_the_source_is_stuck(engine: Engine) -> None:
+    source = Mute()
+
+    async def listen() -> None:
+        async for _ in spot_async(engine.stream(), source, heartbeat=0.01):
+            break
+
+    asyncio.run(listen())
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "earmark-spot-async"])
+    source.over.set()
 
 
 def test_the_asynchronous_iterator_gives_the_same(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """The Wyoming server, met by the clients of the protocol's own package."""
 
 import asyncio
+import fcntl
 import json
 import signal
 import socket
@@ -17,8 +18,10 @@ import toy_model
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.events import DetectionEvent, Event, to_json
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
+from earmark.runtime.sinks.sink import FanOut, Queued, Sink
 from earmark.runtime.wyoming import server as wyoming_server
 from earmark.runtime.wyoming import session as wyoming_session
 from earmark.runtime.wyoming.models import Model
@@ -55,12 +58,26 @@ def models(*engines: Engine, clients: int = 32) -> list[Model]:
     return [Model(engine, engine.manifest.decision, clients) for engine in engines]
 
 
+class Told(Sink):
+    """What a server told, as people's programs read it."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def send(self, event: Event) -> None:
+        self.events.append(json.loads(to_json(event)))
+
+
 @asynccontextmanager
 async def serving(
-    path: Path, *engines: Engine, clients: int = 32, idle: float = 600.0
+    path: Path,
+    *engines: Engine,
+    clients: int = 32,
+    idle: float = 600.0,
+    told: Sink = FanOut([]),  # noqa: B008 - it has no state
 ) -> AsyncIterator[Server]:
     """A server at a Unix socket, whose streams must all have been given back at its end."""
-    server = Server(models(*engines, clients=clients), clients, idle)
+    server = Server(models(*engines, clients=clients), clients, idle, told)
     task = asyncio.create_task(server.serve(f"unix://{path}"))
     while not path.exists():
         await asyncio.sleep(0)
@@ -179,9 +196,8 @@ def expected_of(engine: Engine, pcm: np.ndarray) -> list[tuple[str, float]]:
     return [(detection.keyword, detection.time) for detection in found]
 
 
-def test_many_clients_at_once_are_each_as_one_pass(
-    engine: Engine, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_many_clients_at_once_are_each_as_one_pass(engine: Engine, path: Path) -> None:
+    told = Told()
     generator = np.random.default_rng(0)
     signals = []
     for number in range(20):
@@ -201,11 +217,11 @@ def test_many_clients_at_once_are_each_as_one_pass(
                     assert timestamp <= 1000 * time <= timestamp + samples / 16 + 1
 
     async def conversation() -> None:
-        async with serving(path, engine):
+        async with serving(path, engine, told=told):
             await asyncio.gather(*(client(number) for number in range(20)))
 
     converse(conversation())
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = told.events
     times: dict[str, list[tuple[str, float]]] = {}
     for event in events:
         if event["type"] == "detection":
@@ -356,13 +372,13 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
     engine: Engine,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(wyoming_session, "MESSAGE_SECONDS", 0.3)
     monkeypatch.setattr(wyoming_server, "SWEEP_SECONDS", 0.05)
+    told = Told()
 
     async def conversation() -> None:
-        async with serving(path, engine) as server:
+        async with serving(path, engine, told=told) as server:
             reader, writer = await asyncio.open_unix_connection(path, limit=1024)
             writer.transport.set_write_buffer_limits(high=0)
 
@@ -383,7 +399,7 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
             writer.close()
 
     converse(conversation())
-    assert '"reason": "kept the server waiting"' in capsys.readouterr().out
+    assert "kept the server waiting" in [event.get("reason") for event in told.events]
 
 
 @pytest.mark.parametrize(
@@ -576,17 +592,17 @@ def test_an_address_for_all_networks_is_told(engine: Engine) -> None:
     ],
 )
 def test_addresses_that_cannot_be(
-    engine: Engine, capsys: pytest.CaptureFixture[str], uri: str, reason: str
+    engine: Engine, capfd: pytest.CaptureFixture[str], uri: str, reason: str
 ) -> None:
     assert main(["wyoming", "--model", str(engine.path), "--uri", uri]) == 1
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out == ""
     assert reason in err and err.count("\n") == 1
 
 
 def test_an_ending_server_leaves_its_successors_socket(engine: Engine, path: Path) -> None:
     async def conversation() -> None:
-        first, second = (Server(models(engine), 32, 600.0) for _ in range(2))
+        first, second = (Server(models(engine), 32, 600.0, FanOut([])) for _ in range(2))
         ending = asyncio.create_task(first.serve(f"unix://{path}"))
         while not path.exists():
             await asyncio.sleep(0)
@@ -610,7 +626,7 @@ def test_an_ending_server_leaves_its_successors_socket(engine: Engine, path: Pat
 def test_a_socket_that_somebody_answers_at_is_not_taken(engine: Engine, path: Path) -> None:
     async def conversation() -> None:
         async with serving(path, engine):
-            second = Server(models(engine), 32, 600.0)
+            second = Server(models(engine), 32, 600.0, FanOut([]))
             with pytest.raises(EarmarkError, match="another program answers there: end it"):
                 await second.serve(f"unix://{path}")
             async with AsyncUnixClient(path) as client:
@@ -625,7 +641,7 @@ def test_a_socket_that_a_killed_server_left_is_taken(engine: Engine, path: Path)
         left.bind(str(path))
 
     async def conversation() -> None:
-        server = Server(models(engine), 32, 600.0)
+        server = Server(models(engine), 32, 600.0, FanOut([]))
         task = asyncio.create_task(server.serve(f"unix://{path}"))
         while True:
             try:
@@ -645,14 +661,15 @@ def test_a_socket_that_a_killed_server_left_is_taken(engine: Engine, path: Path)
 def test_events_that_cannot_be_written_end_the_server(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(kind: str, **_: object) -> None:
-        if kind == "detection":
-            raise OSError(28, "No space left on device")
+    monkeypatch.setattr(wyoming_server, "SWEEP_SECONDS", 0.01)
 
-    monkeypatch.setattr(wyoming_server, "write_event", full)
+    class Full(Sink):
+        def send(self, event: Event) -> None:
+            if isinstance(event, DetectionEvent):
+                raise OSError(28, "No space left on device")
 
     async def conversation() -> None:
-        server = Server(models(engine), 32, 600.0)
+        server = Server(models(engine), 32, 600.0, Queued(Full()))
         task = asyncio.create_task(server.serve(f"unix://{path}"))
         while not path.exists():
             await asyncio.sleep(0)
@@ -664,3 +681,30 @@ def test_events_that_cannot_be_written_end_the_server(
                 await task
 
     converse(conversation())
+
+
+def test_a_reader_of_events_that_hangs_delays_nobody(engine: Engine, path: Path) -> None:
+    server = subprocess.Popen(
+        [*COMMAND, "--model", str(engine.path), "--uri", f"unix://{path}"],
+        stdout=subprocess.PIPE,  # nobody reads it
+        stderr=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    fcntl.fcntl(server.stdout, fcntl.F_SETPIPE_SZ, 4096)
+
+    async def conversation() -> None:
+        while not path.exists():
+            assert server.poll() is None
+            await asyncio.sleep(0.01)
+        for _ in range(50):  # each has two lines of 60 bytes
+            async with AsyncUnixClient(path) as client:
+                await client.write_event(Ping("on").event())
+                assert await client.read_event()
+
+    try:
+        converse(conversation())
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SECONDS) == 0
+    finally:
+        server.kill()
+        server.communicate()

@@ -142,10 +142,10 @@ def add_background(
     wav: Tensor, noise: Tensor, draws: Draws, probability: float, snr: tuple[float, float]
 ) -> Tensor:
     """Add ``noise`` (the shape of ``wav``) to a random share of the clips at random SNRs."""
-    # Noise that is all zeros has no level to scale: the offset gives it one, and is inaudible.
-    mixed = torchaudio.functional.add_noise(wav, noise + 1e-9, draws.uniform("snr", snr))
+    mixed = torchaudio.functional.add_noise(wav, noise, draws.uniform("snr", snr))
     chosen = draws.chance("noise", probability)
-    return torch.where((chosen & wav.any(1))[:, None], mixed, wav)
+    # What is all zeros has no level: recordings are padded with silence, which stays silence.
+    return torch.where((chosen & wav.any(1) & noise.any(1))[:, None], mixed, wav)
 
 
 def mask_bands(log_mel: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:

@@ -31,7 +31,7 @@ def _configure(parser: ArgumentParser) -> None:
         "--against",
         metavar="FIELD=VALUE",
         nargs="+",
-        default=list(SPECAUGMENT_OFF),
+        action="extend",
         help="compare the recipe with itself under these settings (default: without SpecAugment)",
     )
     other.add_argument("--alone", action="store_true", help="train the recipe and no other")
@@ -41,15 +41,15 @@ def _run(arguments: Namespace) -> int:
     from .recipe import load_recipe
 
     recipes = {"recipe": load_recipe(arguments.recipe, arguments.set)}
-    if not arguments.alone:
-        settings = [*arguments.set, *arguments.against]
-        recipes["against"] = load_recipe(arguments.recipe, settings)
+    against = [] if arguments.alone else arguments.against or [*SPECAUGMENT_OFF]
+    if against:
+        recipes["against"] = load_recipe(arguments.recipe, [*arguments.set, *against])
     from .crossval import crossval
 
     folder = Path(arguments.output or Path("runs") / f"{recipes['recipe'].name}-crossval")
     report = crossval(recipes, folder, arguments.command_line)
     print(json.dumps(report, ensure_ascii=False))
-    _show(report, [] if arguments.alone else arguments.against)
+    _show(report, against)
     print(f"written: {folder / 'crossval.json'}", file=sys.stderr)
     return 0
 

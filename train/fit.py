@@ -64,24 +64,28 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     if recipe.teacher is not None:
         raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
     trainer = make_trainer(recipe.train, run_dir, progress)
-    material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     first = runs.load_run(recipe.train.init) if recipe.train.init else None
     if first:
         _check_held_out(recipe, first.path, first.recipe)
-    info = run_info(material, recipe, run_dir, command, first)
     ensemble = None
     if recipe.distill is not None:
-        ensemble = Ensemble.load(recipe.distill.teachers, material.labels, recipe.task)
+        ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
         for teacher in ensemble.runs:
             _check_held_out(recipe, teacher.path, teacher.recipe)
+    material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
+    info = run_info(material, recipe, run_dir, command, first)
+    if ensemble is not None and recipe.distill is not None:
         info = ensemble.credit(info, recipe.distill.unlabelled)
+    lesson = None
+    # Before the directory is claimed, so that a recipe of which none can be made may be mended.
+    if not runs.is_complete(run_dir):
+        lesson = StudentLesson(recipe, material, ensemble)
+        if first:
+            _start_from(lesson.student, material.labels, first)
     if trainer.is_global_zero:
         runs.start(run_dir, recipe, info)
-    if runs.is_complete(run_dir):
+    if lesson is None:
         return run_dir
-    lesson = StudentLesson(recipe, material, ensemble)
-    if first:
-        _start_from(lesson.student, material.labels, first)
     fit(trainer, lesson, material, run_dir)
     if trainer.is_global_zero:
         runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
@@ -93,8 +97,15 @@ def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) 
     """Go through the recipe's epochs, from the last complete one on if there are any.
 
     Raises:
-        EarmarkError: the loss is no number, a checkpoint is damaged.
+        EarmarkError: the loss is no number, a checkpoint is damaged, or there are more processes
+            than clips to validate with.
     """
+    held_out = material.splits["validation"]
+    if held_out.part is None and len(held_out) < trainer.world_size:
+        raise EarmarkError(
+            f"the validation split has {len(held_out)} clips for {trainer.world_size} processes: "
+            "use fewer (train.devices, train.nodes), or add clips"
+        )
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
     if trainer.is_global_zero:
@@ -104,7 +115,7 @@ def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) 
             warnings.simplefilter("ignore")
             trainer.fit(
                 lesson,
-                val_dataloaders=_validation_loader(material.splits["validation"], trainer),
+                val_dataloaders=_validation_loader(held_out, trainer),
                 ckpt_path=resume,
                 weights_only=True,
             )
@@ -161,8 +172,13 @@ def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> N
     student.load_state_dict(weights)
 
 
-def make_trainer(settings: TrainSettings, run_dir: Path, progress: bool = True) -> pl.Trainer:
-    """The trainer of a run, which knows which of its processes this one is."""
+def make_trainer(
+    settings: TrainSettings, run_dir: Path, progress: bool = True, *, partly: bool = False
+) -> pl.Trainer:
+    """The trainer of a run, which knows which of its processes this one is.
+
+    ``partly``: some weights take no part in some steps.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -175,8 +191,7 @@ def make_trainer(settings: TrainSettings, run_dir: Path, progress: bool = True) 
     )
     bar = [RichProgressBar()] if progress and sys.stderr.isatty() else []
     many = settings.devices * settings.nodes > 1
-    # Frozen or skipped layers take no part in some steps.
-    ddp = DDPStrategy(find_unused_parameters=True, timeout=_PATIENCE)
+    ddp = DDPStrategy(find_unused_parameters=partly, timeout=_PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _trainer(

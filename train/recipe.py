@@ -32,6 +32,15 @@ MAX_RECIPE_BYTES = 1 << 20
 MAX_WEIGHTS = 1 << 26
 """Most weights in the temporal blocks."""
 Share = Annotated[float, Field(ge=0, le=1)]
+_MESSAGES = {
+    "unexpected_keyword_argument": "no such setting",
+    "missing": "is missing: give it",
+    "tuple_type": 'expected a list, as ["yes", "no"]',
+    "dataclass_type": "expected a section of settings",
+}
+"""What TOML calls what pydantic calls otherwise, by the type of its error."""
+MAX_NAME = 100
+"""Characters of a name or keyword that a model file takes."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -124,9 +133,9 @@ class DecisionSettings:
     """How the exported model decides until thresholds are tuned."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
-    smoothing: Annotated[float, Field(ge=0)] = 0.2
+    smoothing: Annotated[float, Field(ge=0, le=60)] = 0.2
     release: Share = 0.5
-    refractory: Annotated[float, Field(ge=0)] = 0.8
+    refractory: Annotated[float, Field(ge=0, le=3600)] = 0.8
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -209,18 +218,25 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
         unknown = [e for e in error.errors() if e["type"] == "unexpected_keyword_argument"]
         first = (unknown or error.errors())[0]
         name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "unexpected_keyword_argument":
-            raise EarmarkError(f"{where}: field {name}: no such setting") from error
-        raise EarmarkError(f"{where}: field {name}: {first['msg']}") from error
+        told = _MESSAGES.get(first["type"], first["msg"])
+        raise EarmarkError(f"{where}: field {name}: {told}") from error
     for name, expected, holds in _conditions(recipe):
         if not holds:
             raise EarmarkError(f"{where}: field {name}: expected {expected}")
+    try:
+        _ = recipe.labels
+    except EarmarkError as error:
+        raise EarmarkError(f"{where}: field keywords: {error}") from error
     return recipe
 
 
 def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
     """What the fields must be to each other: a field, what is expected of it, whether it holds."""
     f, data = recipe.features, recipe.data
+    printable = f"printable text of 1 to {MAX_NAME} characters"
+    for field, texts in (("name", (recipe.name,)), ("keywords", recipe.keywords)):
+        fit = all(text.isprintable() and 0 < len(text) <= MAX_NAME for text in texts)
+        yield field, printable, fit
     yield (
         "features.sample_rate",
         f"{SAMPLE_RATE}, the rate that clips are read at",

@@ -45,14 +45,16 @@ def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     run_dir = Path(run_dir)
     if recipe.teacher is None:
         raise EarmarkError("recipe field teacher: is missing: name its kind")
-    trainer = make_trainer(recipe.train, run_dir, progress)
+    # Frozen or skipped layers take no part in some steps.
+    trainer = make_trainer(recipe.train, run_dir, progress, partly=True)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     info = run_info(material, recipe, run_dir, command)
+    # Before the directory is claimed, so that a recipe of which none can be made may be mended.
+    lesson = None if runs.is_complete(run_dir, WEIGHTS) else TeacherLesson(recipe, material)
     if trainer.is_global_zero:
         runs.start(run_dir, recipe, info)
-    if runs.is_complete(run_dir, WEIGHTS):
+    if lesson is None:
         return run_dir
-    lesson = TeacherLesson(recipe, material)
     fit(trainer, lesson, material, run_dir)
     measured = _evaluate(lesson, material)
     if trainer.is_global_zero:

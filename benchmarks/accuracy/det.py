@@ -31,6 +31,9 @@ from .composed import Composed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FEW = 3
+"""Models whose intervals can be told apart in one plot."""
+
 
 @dataclass(frozen=True)
 class Take:
@@ -203,8 +206,9 @@ def point(
 
 
 def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
-    """Missed keywords against false accepts per hour of speech, a line for each model with the 95 %
-    interval of its misses, and its operating points with both intervals.
+    """Missed keywords against false accepts per hour of speech, a line for each model; for the
+    first, or all of a few, with the 95 % interval of the misses, and the operating points with both
+    intervals.
 
     Args:
         reports: what :func:`measure` gave, each with ``title``.
@@ -222,9 +226,12 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
         rates = np.maximum(np.array(curve["false_accepts"]) / curve["hours"], none)
         limits = [wilson_interval(x / conditions, said / conditions) or (0, 1) for x in misses]
         low, high = np.array(limits).T
-        axes.fill_between(rates, low, high, color=color, alpha=0.12, linewidth=0)
-        axes.plot(rates, misses / said, color=color, linewidth=1.8, label=report["title"])
-        for found in report["points"]:
+        full = place == 0 or len(reports) <= FEW
+        if full:
+            axes.fill_between(rates, low, high, color=color, alpha=0.12, linewidth=0)
+        width = 1.8 if full else 0.9
+        axes.plot(rates, misses / said, color=color, linewidth=width, label=report["title"])
+        for found in report["points"] if full else ():
             x, y = max(found["per_hour"], none), found["missed"]
             least, most = found["per_hour_interval"]
             under, over = found["missed_interval"]

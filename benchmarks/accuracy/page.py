@@ -101,8 +101,9 @@ def page(
     """
     pictures: dict[str, Figure] = {}
     noisy = [g for g in groups if len({r["snr"] for r in g.records}) > 1]
-    if noisy:
-        pictures[f"{stem}-snr.png"] = snr_figure(noisy)
+    # Nearest neighbours are so much worse that nothing else could be told apart beside them.
+    if drawn := [g for g in noisy if g.first["parameters"]] or noisy:
+        pictures[f"{stem}-snr.png"] = snr_figure(drawn)
     if streams:
         pictures[f"{stem}-det.png"] = det_figure(streams)
     parts = [
@@ -117,12 +118,12 @@ def page(
         *_section(
             "Streams", streams_table(streams, f"{stem}-det.png"), _shell(det_command(streams))
         ),
-        "## Sweeps and ablations",
+        *(["## Sweeps and ablations"] if sweeps else []),
     ]
     for title, records in sweeps:
         rows = [Row(**{k: v for k, v in r.items() if k != "type"}) for r in records]
         parts += [f"### {title}", _shell(command(rows)), markdown(rows).rstrip()]
-    return "\n\n".join(parts if sweeps else [*parts, MISSING]) + "\n", pictures
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def snr_figure(groups: Sequence[Group]) -> "Figure":

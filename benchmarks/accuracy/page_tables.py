@@ -10,7 +10,7 @@ from ...export.noisy import snr_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.data.dataset import SPEECH
 from ..latency.results import load
-from ..tables import POINT_HEADS, markdown_table, point_cells
+from ..tables import POINT_HEADS, markdown_table, operating_points, point_cells
 from .det import cautions
 from .groups import Group, Record
 from .sweep import percent_spread
@@ -165,7 +165,7 @@ def _recall(others: dict[str, Any], words: set[str]) -> float:
     return float(np.average([f["recall"] for f in found], weights=[f["support"] for f in found]))
 
 
-def streams_table(reports: Sequence[Record], name: str) -> str:
+def streams_table(reports: Sequence[Record], plot: str) -> str:
     if not reports:
         return ""
     first = reports[0]
@@ -173,24 +173,24 @@ def streams_table(reports: Sequence[Record], name: str) -> str:
     conditions = [
         [
             report["title"],
-            f"{found['target']:g}" if "target" in found else "as shipped",
+            name,
             *(
                 f"{part['missed']:.1%} / {part['per_hour']:.2f}"
                 for part in found["by_condition"].values()
             ),
         ]
         for report in reports
-        for found in (report["shipped"], *report["points"])
+        for name, found in operating_points(report)
     ]
     keywords = list(first["shipped"]["by_keyword"])
     missed = [
         [
             report["title"],
-            f"{found['target']:g}" if "target" in found else "as shipped",
+            name,
             *(f"{found['by_keyword'][word]['missed']:.1%}" for word in keywords),
         ]
         for report in reports
-        for found in (report["shipped"], *report["points"])
+        for name, found in operating_points(report)
     ]
     taken = [
         [
@@ -213,7 +213,7 @@ def streams_table(reports: Sequence[Record], name: str) -> str:
         "Missed by keyword:",
         markdown_table((*heads, *keywords), missed),
         *_taken(keywords, taken),
-        f"![Missed keywords against false accepts per hour]({name})",
+        f"![Missed keywords against false accepts per hour]({plot})",
     ]
     if lines := cautions(first):
         parts.append("\n".join(f"- {line}" for line in lines))

@@ -143,7 +143,7 @@ def run(folder: Path, settings: DemoSettings) -> Path:
             accuracy,
             matching.summary(scene.seconds),
             times.hot,
-            engine.path.stat().st_size,
+            engine.size,
         )
         for engine, accuracy, matching, times in zip(
             engines, accuracies, matchings, timings, strict=True

@@ -21,7 +21,7 @@ from . import watch
 from .audio import blocks, speech_like
 from .capacity import WAYS, capacity
 from .cold import REPEATS, Start, cold_starts
-from .delay import clips, with_delay
+from .delay import Clip, clips, with_delay
 from .edge import edge_row, edge_work
 from .network import network_works
 from .peers.peer import RATE, Peer, peers
@@ -184,8 +184,9 @@ def _live(
             starts.append(Start.peer(module, attribute, peer.block, RATE, peer.distribution))
     times = _measure("models and peers", works, plan.rounds, plan.turn, plan.paced)
     colds = cold_starts(starts)
+    said = _said(plan, [engine for _, engine in edges], found)
     rows = [
-        _with_delay(plan, engine, edge_row(engine, name, each), found)
+        _with_delay(plan, engine, edge_row(engine, name, each), said)
         for (name, engine), each in zip(edges, times, strict=False)
     ]
     rows += [_peer_row(peer, each) for peer, each in zip(present, times[len(edges) :], strict=True)]
@@ -213,13 +214,24 @@ def _networks(plan: Plan, edges: list[tuple[str, Engine]]) -> list[Network]:
     return found
 
 
-def _with_delay(plan: Plan, engine: Engine, row: Row, found: _Found) -> Row:
+def _said(plan: Plan, engines: Sequence[Engine], found: _Found) -> dict[int, list[Clip]]:
+    """Words to measure the detection delay on, by sample rate: the same for all models, as eSpeak
+    NG does not say a word twice in the same way."""
+    words = list(dict.fromkeys(word for engine in engines for word in engine.manifest.keywords))
+    rates = dict.fromkeys(engine.manifest.geometry.sample_rate for engine in engines)
+    try:
+        return {rate: clips(words, rate, plan.audio) for rate in rates}
+    except (EarmarkError, ModuleNotFoundError) as error:
+        found.skipped["detection delay"] = str(error)
+        return {}
+
+
+def _with_delay(plan: Plan, engine: Engine, row: Row, words: dict[int, list[Clip]]) -> Row:
     """The row with the detection delay measured, where there are words to measure it on."""
     manifest = engine.manifest
-    try:
-        said = clips(manifest.keywords, manifest.geometry.sample_rate, plan.audio)
-    except (EarmarkError, ModuleNotFoundError) as error:
-        found.skipped[f"detection delay of {row.name}"] = str(error)
+    clips = words.get(manifest.geometry.sample_rate, ())
+    said = [(keyword, clip) for keyword, clip in clips if keyword in manifest.keywords]
+    if not said:
         return row
     on = "recordings" if plan.audio else "synthesized words"
     assert row.delay is not None

@@ -9,7 +9,9 @@ from .streams import MAX_STREAMS, Load, measure_ways
 
 WAYS = (None, 32)
 """A stream after the other, and a pool with the most chunks in one call."""
-SECONDS, ROUNDS = 2.0, 3
+SECONDS, ROUNDS = 2.0, 6
+MAX_BUSY_MS = 1e3
+"""CPU milliseconds of one core in a second."""
 NEAR = 1.1
 """The search ends when the numbers that are carried and refused are within this factor."""
 
@@ -23,7 +25,10 @@ def capacity(
     cpu_ms_per_second: float,
     measure: Measure = measure_ways,
 ) -> Capacity | None:
-    """Search for the most streams whose p99, over rounds, stays within the length of a chunk.
+    """Search for the most streams whose p99 stays within the length of a chunk in every round.
+
+    Their CPU time must fit into that of one core besides: a round of a few seconds is over before
+    what one core cannot keep up with is late by a chunk.
 
     Args:
         engine: the model.
@@ -42,7 +47,8 @@ def capacity(
     number = max(1, min(MAX_STREAMS, round(0.7e3 / max(cpu_ms_per_second, 1e-3))))
     while True:
         (load,) = measure(engine, number, (batch,), SECONDS, ROUNDS)
-        if load.p99_ms.median <= chunk_ms:
+        busy = number * load.cpu_ms.median
+        if busy < MAX_BUSY_MS and max(load.p99_ms.rounds) <= chunk_ms:
             carried = load
         else:
             refused = number

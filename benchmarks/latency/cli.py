@@ -2,8 +2,12 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+from pathlib import Path
 
 from ...runtime.command import Command
+from ...runtime.errors import EarmarkError
+from ...runtime.files import atomic_path
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -87,6 +91,10 @@ def _run(arguments: Namespace) -> int:
     from .html_page import page
     from .timing import PACED, ROUNDS, TURN
 
+    if arguments.batch is not None and arguments.batch < 1:
+        raise EarmarkError(f"--batch {arguments.batch}: expected at least 1")
+    if arguments.audio and not Path(arguments.audio).is_dir():
+        raise EarmarkError(f"--audio {arguments.audio}: no such folder")
     plan = Plan(
         models=tuple(arguments.models),
         peers=None if arguments.peers is None else tuple(arguments.peers),
@@ -101,17 +109,18 @@ def _run(arguments: Namespace) -> int:
         turn=TURN if arguments.turn is None else arguments.turn,
         paced=PACED if arguments.paced is None else arguments.paced,
     )
-    report = run(plan, arguments.command_line)
-    if arguments.html:
-        from ...runtime.files import write_text
+    with ExitStack() as stack:
+        # What cannot be written is known before minutes were measured.
+        file = stack.enter_context(atomic_path(arguments.html)) if arguments.html else None
+        report = run(plan, arguments.command_line)
+        if arguments.json:
+            print(report.to_json(), flush=True)
+        else:
+            from .show import show
 
-        write_text(arguments.html, page(report))
-    if arguments.json:
-        print(report.to_json())
-    else:
-        from .show import show
-
-        show(report)
+            show(report)
+        if file is not None:
+            file.write_text(page(report), encoding="utf-8")
     return 0
 
 

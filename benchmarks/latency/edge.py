@@ -58,7 +58,7 @@ def edge_row(engine: Engine, name: str, times: Times, *, random: bool = False) -
         width=_width(manifest),
         keywords=keywords,
         parameters=manifest.parameters,
-        file_bytes=engine.path.stat().st_size,
+        file_bytes=engine.size,
         accuracy=None if random else _accuracy(manifest),
         delay=_delay(manifest),
     )

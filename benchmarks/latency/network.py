@@ -64,7 +64,7 @@ def network_works(engine: Engine, name: str) -> tuple[Work, Work] | None:
     cache = np.zeros((1, geometry.cache), np.float32)
     logits = np.zeros((1, geometry.steps, len(engine.manifest.labels)), np.float32)
     inputs, outputs = {"pcm": pcm, "cache": cache}, {"logits": logits, "cache_out": cache.copy()}
-    whole = _bound(engine, engine.path.read_bytes(), inputs, outputs)
+    whole = _bound(engine, engine.read(), inputs, outputs)
     first_part = cut.SerializeToString()
     energies = np.asarray(open_session(first_part).run(["energies"], inputs)[0])
     first = _bound(engine, first_part, inputs, {"energies": energies})

@@ -113,11 +113,11 @@ def measure(
 def check(rounds: int, turn: float, paced: float) -> None:
     """Raises EarmarkError: a setting of :func:`measure` is out of range."""
     if not 1 <= rounds <= 1000:
-        raise EarmarkError(f"{rounds} rounds: expected 1 to 1000")
+        raise EarmarkError(f"--rounds {rounds}: expected 1 to 1000")
     if not 0 < turn <= 600:
-        raise EarmarkError(f"turns of {turn:g} s: expected more than 0, at most 600")
+        raise EarmarkError(f"--turn {turn:g}: expected more than 0, at most 600 seconds")
     if not 0 <= paced <= 3600:
-        raise EarmarkError(f"{paced:g} s at the pace of audio: expected 0 to 3600")
+        raise EarmarkError(f"--paced {paced:g}: expected 0 to 3600 seconds")
 
 
 def count_turns(works: Sequence[Work], rounds: int, paced: float) -> int:

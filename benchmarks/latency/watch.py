@@ -30,7 +30,8 @@ class Reading:
     own: float
     """CPU time of this process and of those that it started and that have ended."""
     switches: int | None
-    """Involuntary context switches of this process."""
+    """Involuntary context switches of the thread that measures: those of threads that a peer
+    starts are its own doing."""
     busy: float | None
     """CPU time of all processes, over all cores."""
     stolen: float | None
@@ -61,7 +62,8 @@ def read(stat: Path = Path("/proc/stat")) -> Reading:
     except ModuleNotFoundError:  # Windows
         switches = None
     else:
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # Linux alone has it
+        switches = resource.getrusage(who).ru_nivcsw
     busy = stolen = None
     if stat.is_file():
         ticks = os.sysconf("SC_CLK_TCK")

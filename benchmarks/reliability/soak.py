@@ -168,7 +168,7 @@ def _outcomes(
 def _settings(engine: Engine, audio: Audio, found: dict[str, Any]) -> dict[str, Any]:
     """What an outcome depends on."""
     return {
-        "model": hashlib.sha256(engine.path.read_bytes()).hexdigest(),
+        "model": hashlib.sha256(engine.read()).hexdigest(),
         "backend": engine.backend,
         "audio": audio.fingerprint,
         "seconds": audio.seconds,

@@ -5,6 +5,8 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from ...runtime.command import Command
+from ...runtime.errors import EarmarkError
+from ...runtime.hosts import port_number
 
 
 def _configure_page(parser: ArgumentParser) -> None:
@@ -58,17 +60,22 @@ def _configure_serve(parser: ArgumentParser) -> None:
 
 
 def _serve(arguments: Namespace) -> int:
+    from ...runtime.sinks.sink import tell
     from ...runtime.stop import Stop
     from .page import page_files
     from .serve import PageServer, read_page
 
     target: Path | None = arguments.target
     if target is not None and target.is_dir():
+        if arguments.onnxruntime_web is not None:
+            raise EarmarkError(f"--onnxruntime-web: {target} has it already: leave it out")
         files = read_page(target)
     else:
         files = page_files(target, arguments.onnxruntime_web)
     with PageServer(files, arguments.host, arguments.port) as server, Stop() as stop:
-        print(f"earmark: {server.url} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        tell(f"{server.url} (Ctrl-C ends)")
+        if server.exposure:
+            tell(server.exposure)
         server.serve(lambda: stop.requested)
     return 0
 
@@ -83,9 +90,10 @@ def _add_tarball(parser: ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
-        raise ArgumentTypeError("a number from 0 to 65535 is needed")
-    return int(text)
+    try:
+        return port_number(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 page = Command(

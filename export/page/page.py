@@ -32,7 +32,7 @@ def page_files(model: Path | None, tarball: Path | None = None) -> dict[str, byt
         if path.suffix in SUFFIXES or path.name == "LICENSE.txt"
     }
     files |= {f"{RUNTIME}/{name}": data for name, data in onnxruntime_web(tarball).items()}
-    return files | {MODEL: engine.path.read_bytes()}
+    return files | {MODEL: engine.read()}
 
 
 def write_page(files: dict[str, bytes], folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +16,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 from ...runtime.errors import EarmarkError
-from ...runtime.hosts import is_own, url
+from ...runtime.hosts import exposure, is_own, named, url
 from .page import is_page
 
 MAX_CONNECTIONS = 32
@@ -85,7 +86,7 @@ class PageServer(ThreadingMixIn, TCPServer):
             EarmarkError: it cannot listen there.
         """
         self.files = files
-        self.host = host
+        self.host = named(host)
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -102,6 +103,11 @@ class PageServer(ThreadingMixIn, TCPServer):
         """Of the page."""
         return url(self.host, self.server_address[1])
 
+    @property
+    def exposure(self) -> str | None:
+        """See :func:`earmark.runtime.hosts.exposure`."""
+        return exposure(str(self.server_address[0]), self.url)
+
     def serve(self, stopped: Callable[[], bool]) -> None:
         """Serve until ``stopped`` gives true, which is asked a few times a second."""
         self.timeout = 0.2
@@ -109,10 +115,14 @@ class PageServer(ThreadingMixIn, TCPServer):
             self.handle_request()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread that would give the place back
+            self._places.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -128,6 +138,27 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_SECONDS
     server_version = "earmark"
     sys_version = ""
+
+    def setup(self) -> None:
+        super().setup()
+        # The timeout is of a read: a client that sends a byte now and then would keep its place.
+        self._deadline = threading.Timer(REQUEST_SECONDS, self._give_up)
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def parse_request(self) -> bool:
+        try:
+            return super().parse_request()
+        finally:
+            self._deadline.cancel()
+
+    def finish(self) -> None:
+        self._deadline.cancel()
+        super().finish()
 
     def do_GET(self) -> None:
         self._answer(True)

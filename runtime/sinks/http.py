@@ -17,7 +17,7 @@ from http import HTTPStatus
 
 from ..errors import EarmarkError
 from ..events import Event, to_json
-from ..hosts import is_own, url
+from ..hosts import exposure, is_own, named, port_number, url
 from .sink import CLOSE_SECONDS, Sink
 
 MAX_CONNECTIONS = 32
@@ -93,7 +93,7 @@ class EventServer(Sink):
         Raises:
             EarmarkError: it cannot listen there.
         """
-        self._host = host
+        self._host = named(host)
         self._origins = origins
         # Names what is numbered: a client may come back to another run.
         self._run = secrets.token_hex(4)
@@ -117,12 +117,17 @@ class EventServer(Sink):
                 f"--http {host}:{port}: cannot listen there "
                 f"({getattr(error, 'strerror', None) or error}): choose another port or host"
             ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._address, self.port = self._server.sockets[0].getsockname()[:2]
 
     @property
     def url(self) -> str:
         """Of the page."""
         return url(self._host, self.port)
+
+    @property
+    def exposure(self) -> str | None:
+        """See :func:`earmark.runtime.hosts.exposure`."""
+        return exposure(self._address, self.url)
 
     def send(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._publish, to_json(event).encode())
@@ -262,10 +267,11 @@ def address(text: str) -> tuple[str, int]:
     Raises:
         EarmarkError: it is not of this form.
     """
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or not port.isascii() or int(port) > 65535:
-        raise EarmarkError(f"--http {text}: give PORT or HOST:PORT, such as 8080")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    host, _, number = text.rpartition(":")
+    try:
+        return host.strip("[]") or "127.0.0.1", port_number(number)
+    except ValueError as error:
+        raise EarmarkError(f"--http {text}: give PORT or HOST:PORT, such as 8080") from error
 
 
 def _parse(head: bytes) -> tuple[str, str, dict[str, str]]:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from ..errors import EarmarkError
 from ..events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
+from ..files import read_text
 from .sink import CLOSE_SECONDS, MQTT_PASSWORD, POLL_SECONDS, Sink, Tell, Trouble, tell
 
 TOPIC = "hermes/hotword/{keyword}/detected"
@@ -37,6 +37,7 @@ FIELDS = ("keyword", "score", "time", "at", "source", "site", "model")
 """What templates may name, each as ``{name}``."""
 KEEPALIVE_SECONDS = 30
 MAX_RETRY_SECONDS = 60
+MAX_PASSWORD_BYTES = 1 << 16  # MQTT has two bytes for its length
 BACKLOG_EVENTS = 100
 """Detections kept while there is no connection, newest ones."""
 FRESH_SECONDS = 10.0
@@ -90,9 +91,9 @@ class Broker:
         password = os.environ.get(MQTT_PASSWORD)
         if password_file:
             try:
-                password = Path(password_file).read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, ValueError) as error:
-                raise EarmarkError(f"--mqtt-password-file {password_file}: {error}") from error
+                password = read_text(password_file, MAX_PASSWORD_BYTES).rstrip("\r\n")
+            except EarmarkError as error:
+                raise EarmarkError(f"--mqtt-password-file {error}") from error
         if password is not None and not parts.username:
             raise EarmarkError(f"--mqtt {url}: there is a password but no user: give USER@HOST")
         user = None if parts.username is None else unquote(parts.username)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from io import FileIO
+from io import FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,18 +83,23 @@ class Queued(Sink):
     """Another sink behind a bounded queue, served by threads of its own."""
 
     def __init__(
-        self, sink: Sink, *, live: bool, threads: int = 1, limit: int = QUEUE_EVENTS
+        self,
+        sink: Sink,
+        *,
+        waits: Callable[[], bool] | None = None,
+        threads: int = 1,
+        limit: int = QUEUE_EVENTS,
     ) -> None:
         """
         Args:
             sink: its ``send`` is called from the threads.
-            live: a full queue drops its oldest event, so that ``send`` never waits; without it,
-                ``send`` waits for room.
+            waits: while it says so, ``send`` waits for room. Without it, as where audio is live, a
+                full queue drops its oldest event, and ``send`` never waits.
             threads: events that are delivered at the same time.
             limit: most events that wait.
         """
         self._sink = sink
-        self._live = live
+        self._waits = waits
         self._limit = limit
         self._waiting: deque[Event] = deque()
         self._changed = threading.Condition()
@@ -115,11 +120,11 @@ class Queued(Sink):
     def send(self, event: Event) -> None:
         with self._changed:
             while len(self._waiting) >= self._limit and not self._error:
-                if self._live:
+                if self._waits is not None and self._waits():
+                    self._changed.wait(POLL_SECONDS)
+                else:
                     self._waiting.popleft()
                     self._dropped += 1
-                else:
-                    self._changed.wait()
             if not self._closed and not self._error:
                 self._waiting.append(event)
                 self._changed.notify_all()
@@ -213,11 +218,15 @@ class JsonLines(Sink):
         self._file.flush()
 
 
-def live_output() -> Queued:
-    """JSON lines on standard output, whose reader may hang while the audio goes on."""
+def output(waits: Callable[[], bool] | None = None) -> Queued:
+    """JSON lines on standard output, whose reader may hang; ``waits``: see :class:`Queued`."""
     sys.stdout.flush()
-    # Without a buffer and its lock, which a thread that hangs in it would keep.
-    return Queued(JsonLines(FileIO(sys.stdout.fileno(), "w", closefd=False)), live=True)
+    try:
+        # Without a buffer and its lock, which a thread that hangs in it would keep.
+        file: BinaryIO = FileIO(sys.stdout.fileno(), "w", closefd=False)  # type: ignore[assignment]
+    except UnsupportedOperation:  # no file, as in a notebook
+        file = sys.stdout.buffer
+    return Queued(JsonLines(file), waits=waits)
 
 
 class LogFile(Sink):

@@ -9,11 +9,9 @@ delays the others by a turn at a time, and one that does not read what it is sen
 import asyncio
 import signal
 import socket
-import sys
 from argparse import Namespace
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
-from ipaddress import ip_address
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +20,10 @@ from wyoming.event import async_get_stdin, async_get_stdout
 
 from ..engine import Engine
 from ..errors import EarmarkError
-from ..events import write_event
+from ..events import Event
+from ..hosts import exposure
+from ..sinks.sink import FanOut, Sink, output, tell
+from .events import ListeningEvent
 from .models import Model, describe, open_models
 from .session import Client
 from .wire import MAX_LINE
@@ -35,11 +36,12 @@ def run(arguments: Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, or until standard input ends where that is the client."""
     engines = [Engine(path) for path in arguments.model or [None]]
     models = open_models(engines, arguments.operating_point, arguments.threshold, arguments.clients)
-    server = Server(models, arguments.clients, arguments.idle)
-    asyncio.run(server.serve(arguments.uri))
-    print(
-        f"earmark: served {server.served} clients, {server.detections} detections", file=sys.stderr
-    )
+    # Standard output is the client's where that is asked for.
+    with closing(FanOut([] if arguments.uri.startswith("stdio:") else [output()])) as sink:
+        server = Server(models, arguments.clients, arguments.idle, sink)
+        asyncio.run(server.serve(arguments.uri))
+    sink.check()
+    tell(f"served {server.served} clients, {server.detections} detections")
     return 0
 
 
@@ -51,12 +53,15 @@ class Server:
     detections: int
     """Detections told to clients so far."""
 
-    def __init__(self, models: Sequence[Model], clients: int, idle_seconds: float) -> None:
+    def __init__(
+        self, models: Sequence[Model], clients: int, idle_seconds: float, sink: Sink
+    ) -> None:
         """
         Args:
             models: with keywords that differ and the same sample rate.
             clients: most at once.
             idle_seconds: a client may take so long to send its next message.
+            sink: takes events without waiting.
         """
         self.models = models
         self.idle_seconds = idle_seconds
@@ -65,8 +70,7 @@ class Server:
         self._places = self._limit = clients
         self._clients: dict[asyncio.Task[None], Client] = {}
         self._stop = asyncio.Event()
-        self._failure: BaseException | None = None
-        self._silent = False
+        self._sink = sink
         self._socket: tuple[int, int] | None = None
 
     async def serve(self, uri: str) -> None:
@@ -77,7 +81,7 @@ class Server:
 
         Raises:
             EarmarkError: the address is none, or cannot be listened at.
-            OSError: standard output takes no events any more.
+            OSError: the sink takes no events any more.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -97,7 +101,7 @@ class Server:
                 task.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in (self._failure, *ended):
+        for outcome in ended:
             if isinstance(outcome, Exception):
                 raise outcome
 
@@ -105,15 +109,9 @@ class Server:
         """End :meth:`serve`."""
         self._stop.set()
 
-    def tell(self, kind: str, **fields: Any) -> None:
-        """Print an event, unless standard output belongs to the client."""
-        if self._silent:
-            return
-        try:
-            write_event(kind, **fields)
-        except OSError as error:
-            self._failure = error
-            self.stop()
+    def tell(self, event: Event) -> None:
+        """Give an event to the sink."""
+        self._sink.send(event)
 
     async def _wait(self) -> None:
         await self._stop.wait()
@@ -126,7 +124,6 @@ class Server:
         try:
             match address.scheme:
                 case "stdio":
-                    self._silent = True
                     reader = await async_get_stdin()
                     client = Client(self, reader, await async_get_stdout(), "stdio")
                     self._begin(client).add_done_callback(lambda task: self.stop())
@@ -161,17 +158,13 @@ class Server:
         for place in listener.sockets:
             name = place.getsockname()
             if address.scheme == "unix":
-                self.tell("listening", uri=uri)
+                self.tell(ListeningEvent(uri))
                 continue
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
             at = f"tcp://{host}:{name[1]}"
-            self.tell("listening", uri=at)
-            if not ip_address(name[0]).is_loopback:
-                print(
-                    f"earmark: {at} can be reached from other machines, and asks nobody who they "
-                    "are: keep it inside a network that you trust",
-                    file=sys.stderr,
-                )
+            self.tell(ListeningEvent(at))
+            if warning := exposure(name[0], at):
+                tell(warning)
         return listener
 
     def _remove_socket(self, uri: str) -> None:
@@ -212,17 +205,18 @@ class Server:
             del self._clients[task]
             error = None if task.cancelled() else task.exception()
             if error is not None:  # one client's mishap must not end the others
-                print(f"earmark: client {client.name}: {error!r}", file=sys.stderr)
+                tell(f"client {client.name}: {error!r}")
                 client.drop()
 
         task.add_done_callback(ended)
         return task
 
     async def _sweep(self) -> None:
-        """Drop clients that have kept the server waiting for too long."""
+        """Drop clients that have kept the server waiting for too long; raise what the sink has."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            self._sink.check()
             for client in self._clients.values():
                 if loop.time() > client.deadline:
                     client.drop()

@@ -17,7 +17,9 @@ from wyoming.wake import NotDetected
 from ..detect import TAIL_SECONDS
 from ..engine import Detection
 from ..errors import EarmarkError
+from ..events import DetectionEvent
 from .converter import MAX_PIECE_BYTES, Converter
+from .events import ClientConnectedEvent, ClientDisconnectedEvent, ClientRefusedEvent
 from .models import Model
 from .wire import Message, integer, read_message
 
@@ -99,20 +101,18 @@ class Client:
 
     async def serve(self) -> None:
         """Answer messages until either side ends the connection."""
-        self._server.tell("client_connected", source=self.name)
+        self._server.tell(ClientConnectedEvent(self.name))
         reason = "the server stops"
         try:
             reason = await self._converse()
         finally:
             self._end()
-            self._server.tell(
-                "client_disconnected", source=self.name, reason=reason, heard=self._heard
-            )
+            self._server.tell(ClientDisconnectedEvent(self.name, reason, self._heard))
             await self._hang_up()
 
     async def refuse(self, reason: str) -> None:
         """Say why this client is not served."""
-        self._server.tell("client_refused", source=self.name, reason=reason)
+        self._server.tell(ClientRefusedEvent(self.name, reason))
         try:
             with suppress(OSError):
                 await self._send(Error(reason))
@@ -273,7 +273,7 @@ class Client:
         clip.detected = True
         seconds = min(seconds, clip.samples / self._rate)  # less than the silence at the end
         self._server.detections += 1
-        self._server.tell("detection", source=self.name, keyword=keyword, time=seconds, score=score)
+        self._server.tell(DetectionEvent(self.name, keyword, seconds, score))
         await self._send(WakeDetection(name=keyword, timestamp=clip.timestamp_at(seconds)))
 
     async def _send(self, message: Eventable) -> None:

@@ -42,6 +42,10 @@ class Corpus:
     """SHA-256, hexadecimal, over the relative path, size and split of every file. How clips are
     divided into shards does not change it."""
 
+    def root_of(self, path: Path) -> Path:
+        """The root that a file was found in: of those that lie within one another the inner one."""
+        return max((r for r in self.roots if path.is_relative_to(r)), key=lambda r: len(r.parts))
+
     @property
     def words(self) -> tuple[str, ...]:
         """The classes that have clips, sorted."""
@@ -132,10 +136,10 @@ def scan(
 
     Raises:
         EarmarkError: a root is missing, unreadable or has no class folder; a clip is in both lists;
-            a speaker has clips in two splits; ``sources.json`` is malformed; a table is malformed
-            or names a clip that does not exist; a shard is refused (see
-            :func:`earmark.train.data.shards.list_shard`); a clip has no fold, or the fold has no
-            clip.
+            a speaker has clips in two splits; a recording is found twice; ``sources.json`` is
+            malformed; a table is malformed or names a clip that does not exist; a shard is refused
+            (see :func:`earmark.train.data.shards.list_shard`); a clip has no fold, or the fold has
+            no clip.
     """
     if not (roots or own):
         raise EarmarkError("no data folder given")
@@ -172,6 +176,8 @@ def scan(
         known = ", ".join(map(str, sorted({clip.fold for clip in clips})))
         raise EarmarkError(f"{paths[0]}: no clip in fold {fold} (there are folds {known})")
     _check_speakers(clips)
+    if len(paths) > 1:
+        _check_places(clips)
     return Corpus(
         tuple(places),
         tuple(clips),
@@ -205,6 +211,17 @@ def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
             digest.update(f"{name}\0{file_size(file)}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _check_places(clips: Iterable[Clip]) -> None:
+    """Refuse what is found by way of two roots: it would be two clips, in a split each."""
+    seen: set[str] = set()
+    for clip in clips:
+        if not clip.member:
+            place = os.path.abspath(clip.path)  # noqa: PTH100 - asks the system nothing
+            if place in seen:
+                raise EarmarkError(f"{clip.path}: is in two of the data folders: name one of them")
+            seen.add(place)
 
 
 def word_clips(folder: Path, word: str) -> tuple[Clip, ...]:

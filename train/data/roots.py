@@ -13,6 +13,8 @@ from ...runtime.layout import (
     SOURCES_FILE,
     SPEAKER_MARK,
     hashed_split,
+    marked_speaker,
+    root_name,
 )
 from ...runtime.manifest import SILENCE, UNKNOWN, Source
 from ..progress import progress
@@ -83,9 +85,8 @@ def scan_folder(root: Path, own: bool) -> Found:
                 ignored.append(f"{word}/{name}")
                 continue
             stem = audio_stem(name)
-            speaker, mark, _ = stem.partition(SPEAKER_MARK)
-            if has_lists and not mark:
-                speaker = f"{root.name}/{word}/{stem}"
+            alone = f"{root_name(root)}/{word}/{stem}" if has_lists else stem
+            speaker = marked_speaker(stem) or alone
             listed_split = split_of.get(f"{word}/{stem}", "train")
             split = listed_split if has_lists or own else hashed_split(speaker)
             clips.append(Clip(folder / name, word, speaker, split, own=own))
@@ -125,7 +126,7 @@ def scan_table(table: Path, own: bool) -> Found:
         if path is None:
             missing.append(row.file)
             continue
-        speaker = row.origin or f"{root.name}/{stem}"
+        speaker = row.origin or marked_speaker(PurePath(stem).name) or f"{root_name(root)}/{stem}"
         word, *others = row.words or ("",)
         split = row.split or ("train" if own else hashed_split(speaker))
         clips.append(Clip(path, word, speaker, split, row.fold, tuple(others), own=own))

@@ -97,8 +97,7 @@ def _item(corpus: Corpus, recording: Recording, about: dict[str, Any] | None) ->
     if isinstance(recording, Member):
         name, size = PurePosixPath(recording.name), recording.size
     else:
-        root = next(root for root in corpus.roots if recording.is_relative_to(root))
-        name = PurePosixPath(recording.relative_to(root).as_posix())
+        name = PurePosixPath(recording.relative_to(corpus.root_of(recording)).as_posix())
         try:
             size = recording.stat().st_size
         except OSError as error:

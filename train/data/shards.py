@@ -30,7 +30,7 @@ import numpy as np
 
 from ...runtime.audio import read_audio, read_blocks
 from ...runtime.errors import EarmarkError
-from ...runtime.layout import NOISE_FOLDER, SOURCES_FILE, SPEAKER_MARK
+from ...runtime.layout import NOISE_FOLDER, SOURCES_FILE, marked_speaker
 from ...runtime.manifest import SILENCE, UNKNOWN
 from . import metadata
 from .audio_files import audio_stem, is_audio
@@ -305,10 +305,8 @@ def _sample(key: str, parts: dict[str, Member | str], ignored: list[str]) -> Ite
     fold, split, speaker = metadata.membership(about, refuse)
     if not speaker:
         stem = audio_stem(name.name)
-        speaker, mark, _ = stem.partition(SPEAKER_MARK)
-        if split and not mark:
-            # As in a folder with lists: nothing tells that two clips are of one speaker.
-            speaker = key
+        # As in a folder with lists: nothing tells that two clips are of one speaker.
+        speaker = marked_speaker(stem) or (key if split else stem)
     yield Sample(member, words, speaker, split, fold, noise)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import EarmarkError
-from ...runtime.layout import SPEAKER_MARK, SPLITS, hashed_split
+from ...runtime.layout import SPLITS, hashed_split, marked_speaker, root_name
 from .audio_files import find_audio
 from .corpus import Corpus
 from .decoded import SAMPLE_RATE, cached, decode_all, fit
@@ -111,7 +111,7 @@ def noise_stretches(
     # A recording goes by its path below the folder it was found in, wherever that folder lies, and
     # in a shard by its name there.
     named: list[tuple[Recording, str]] = [
-        (path, path.relative_to(_innermost(path, corpus.roots)).as_posix())
+        (path, path.relative_to(corpus.root_of(path)).as_posix())
         for path in corpus.noise
         if isinstance(path, Path)
     ]
@@ -125,11 +125,6 @@ def noise_stretches(
             place = recording.path if isinstance(recording, Member) else recording
             stretches.append(Stretch(place, name, start, pcm[start:stop]))
     return stretches
-
-
-def _innermost(path: Path, roots: Iterable[Path]) -> Path:
-    """The root that a file was found in, of those that lie within one another."""
-    return max((r for r in roots if path.is_relative_to(r)), key=lambda root: len(root.parts))
 
 
 def speech_stretches(
@@ -175,7 +170,7 @@ def silence_excerpts(
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
     """Of ``count`` excerpts those of a process, int16 [held, samples], and for each the name of its
     recording and its place."""
-    rng = _generator("silence", split, stretches)
+    rng, ends = _generator("silence", split, stretches), _ends(stretches)
     if not stretches:
         _LOG.warning("no noise recordings for the %s split: _silence_ is digital silence", split)
     mine = {int(number): row for row, number in enumerate(share.dealt(count))}
@@ -188,7 +183,7 @@ def silence_excerpts(
                 origins.append(("digital", "digital silence"))
             continue
         # Drawn for all, so that an excerpt is the same whoever holds it.
-        part, origin = _part(stretches, samples, rng)
+        part, origin = _part(stretches, ends, samples, rng)
         gain = 10 ** (rng.uniform(-30, 0) / 20)
         if row is not None:
             rows[row] = np.round(fit(part, samples) * gain)
@@ -201,7 +196,7 @@ def speech_pieces(
 ) -> tuple[NDArray[np.int16], list[tuple[str, str]]]:
     """Of ``count`` pieces those of a process, int16 [held, samples], and for each the name of its
     recording and its place."""
-    rng = _generator("speech", split, stretches)
+    rng, ends = _generator("speech", split, stretches), _ends(stretches)
     if not stretches:
         _LOG.warning(
             "no recordings of free speech without keywords fall into the %s split: add some", split
@@ -210,7 +205,7 @@ def speech_pieces(
     rows = np.zeros((len(mine), samples), np.int16)
     origins: list[tuple[str, str]] = []
     for number in range(count):
-        part, origin = _part(stretches, samples, rng)
+        part, origin = _part(stretches, ends, samples, rng)
         if number in mine:
             rows[mine[number]] = fit(part, samples)
             origins.append(origin)
@@ -220,16 +215,23 @@ def speech_pieces(
 def _generator(kind: str, split: str, stretches: list[Stretch]) -> np.random.Generator:
     """What is drawn follows from the names of the recordings alone."""
     seed = "\n".join([kind, split, *(s.name for s in stretches)])
-    return np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    name = seed.encode(errors="surrogateescape")
+    return np.random.default_rng(list(hashlib.sha256(name).digest()))
+
+
+def _ends(stretches: list[Stretch]) -> NDArray[np.float64]:
+    """Where each stretch ends when all of them are laid one after the other on [0, 1]."""
+    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
+    ends = (lengths / lengths.sum()).cumsum()
+    return ends / ends[-1:]
 
 
 def _part(
-    stretches: list[Stretch], samples: int, rng: np.random.Generator
+    stretches: list[Stretch], ends: NDArray[np.float64], samples: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int16], tuple[str, str]]:
     """As many samples of a stretch, or all where it is shorter, the longer ones more often; and the
     name of its recording and the place."""
-    lengths = np.array([len(s.pcm) for s in stretches], np.float64)
-    stretch = stretches[rng.choice(len(stretches), p=lengths / lengths.sum())]
+    stretch = stretches[ends.searchsorted(rng.random(), side="right")]
     start = int(rng.integers(max(1, len(stretch.pcm) - samples + 1)))
     seconds = (stretch.start + start) / SAMPLE_RATE
     origin = (stretch.name, f"{stretch.path}#t={seconds:.3f}")
@@ -282,8 +284,7 @@ def recording_origin(name: str) -> str:
     take = _ESC_NAME.fullmatch(stem)
     if take:
         return take[1]
-    speaker, mark, _ = stem.partition(SPEAKER_MARK)
-    return speaker if mark else name
+    return marked_speaker(stem) or name
 
 
 def _decoded_cuts(
@@ -327,7 +328,9 @@ def _named(roots: Iterable[str | os.PathLike[str]], what: str) -> list[tuple[Pat
         found = find_audio(root)
         if not found:
             raise EarmarkError(f"{root}: no audio files: name a folder of {what}")
-        named += [(path, f"{root.name}/{path.relative_to(root).as_posix()}") for path in found]
+        named += [
+            (path, f"{root_name(root)}/{path.relative_to(root).as_posix()}") for path in found
+        ]
     return named
 
 
