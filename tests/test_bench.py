@@ -376,7 +376,7 @@ def test_scaling_rows(
 def test_the_search_ends_beside_the_limit(models: list[str], limit: int) -> None:
     def measure_ways(engine, number, ways, seconds, rounds):
         late = 79.0 if number <= limit else 81.0
-        return [Load(number, ways[0], spread([1.0]), spread([1.0]), spread([late]))]
+        return [Load(number, ways[0], spread([0.01]), spread([1.0]), spread([late]))]
 
     found = capacity(Engine(models[0]), "toy", None, 1.0, measure_ways)
     if limit == 0:

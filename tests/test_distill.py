@@ -284,7 +284,8 @@ def test_two_processes_see_what_one_sees(
     assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
     a, b = (load_run(run).student.state_dict() for run in runs)
     for key, value in a.items():
-        torch.testing.assert_close(value, b[key], rtol=1e-3, atol=1e-3)
+        # A weight whose gradient is but rounding moves by the learning rate in a step all the same.
+        torch.testing.assert_close(value, b[key], rtol=1e-3, atol=recipe.train.learning_rate)
 
 
 def test_a_teacher_that_was_replaced_is_noticed(
