@@ -27,7 +27,7 @@ from ..train.score import clip_posteriors
 from .card import model_card
 from .evaluate import evaluate
 from .graph import build
-from .model_file import with_manifest
+from .model_file import graph_sha256, with_manifest
 from .network import Affine
 from .quantize import PERCENTILE, calibrate
 from .verify import Limits, verify
@@ -125,7 +125,8 @@ def export(
     for name, graph in candidate.graphs.items():
         manifests[name] = dataclasses.replace(
             candidate.manifests[name],
-            training=candidate.manifests[name].training | {"export_command": command},
+            training=candidate.manifests[name].training
+            | {"export_command": command, "graph_sha256": graph_sha256(graph)},
             metrics=metrics,
             quantization=report if name == "int8" else {},
         )

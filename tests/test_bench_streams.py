@@ -11,6 +11,7 @@ from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine, Stream
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.pool import StreamPool
+from earmark.runtime.process import resident_bytes
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,13 @@ def test_numbers_out_of_range(engine: Engine, arguments, reason: str) -> None:
 
 def test_memory_of_a_stream(engine: Engine) -> None:
     found = memory(engine, 40, 22.0)
-    if found is not None:
-        # A stream of its own holds a thousand rows of posteriors, int64.
-        assert found["single"] > 0.9 * 8 * len(toy_model.LABELS)
-        assert 0 <= found["pool"] < found["single"]
+    if resident_bytes() is None:
+        assert found is None
+        return
+    assert found is not None
+    # A stream of its own holds some hundred rows of posteriors, int64.
+    assert found["single"] > 0.9 * 8 * len(toy_model.LABELS)
+    assert 0 <= found["pool"] < found["single"]
 
 
 def test_the_verb(

@@ -11,7 +11,6 @@ import toy_model
 from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.evaluate import clip_seconds, evaluate, score
 from earmark.export.held_out import Trained, measured_corpus
-from earmark.runtime import command
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -302,7 +301,3 @@ def test_errors_are_one_line(
     assert main(["evaluate", model, *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
-
-
-def test_the_verb_imports_light() -> None:
-    assert isinstance(verb, command.Command) and verb.extra == "export"

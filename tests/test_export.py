@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,15 +14,17 @@ import pytest
 import torch
 from earmark.export.export import ExportResult, export
 from earmark.export.graph import build
+from earmark.export.model_file import graph_sha256
 from earmark.export.quantize import calibrate
 from earmark.export.verify import Limits
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.manifest import METADATA_KEY, Manifest
+from earmark.runtime.manifest import METADATA_KEY, Decision, Manifest
 from earmark.train.fit import train
 from earmark.train.mfcc import MfccSettings
-from earmark.train.run import git_revision, load_run
+from earmark.train.recipe import recipe_toml
+from earmark.train.run import RECIPE, git_revision, load_run
 from earmark.train.student import Student, StudentSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,6 +179,7 @@ def test_the_file_holds_the_whole_contract(exported: ExportResult) -> None:
     assert manifest.labels == ("low", "high", "_unknown_", "_silence_")
     assert manifest.precision == "int8" and manifest.licence == "CC0-1.0"
     assert manifest.sources and manifest.checkpoint_sha256
+    assert manifest.training["graph_sha256"] == graph_sha256(model)
     assert manifest.quantization["calibration"]
     assert set(manifest.metrics) >= {"torch_whole_clip", "int8_streaming", "float32_streaming"}
     assert set(manifest.metrics["seeds"]["int8_streaming_top1"]) == {"0", "1"}
@@ -214,10 +218,52 @@ def test_the_card_has_front_matter_figures_and_licences(exported: ExportResult) 
     assert top1 in card
 
 
-def test_failed_parity_is_refused_and_writes_nothing(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(EarmarkError, match="not exported, parity fails: float32 against torch"):
-        export(runs[0], tmp_path / "m.onnx", limits=Limits(float_logits=0.0))
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        (Limits(float_logits=0.0), "float32 against torch"),
+        (Limits(int8_streaming=-1.0), "int8 streamed against whole"),
+        (Limits(int8_labels=-1.0), "int8 against float32, share of labels"),
+    ],
+)
+def test_failed_parity_is_refused_and_writes_nothing(
+    runs: list[Path], tmp_path: Path, limits: Limits, what: str
+) -> None:
+    with pytest.raises(EarmarkError, match=f"not exported, parity fails: {what}"):
+        export(runs[0], tmp_path / "m.onnx", limits=limits)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_spread_is_of_each_seeds_own_file(
+    runs: list[Path], exported: ExportResult, tmp_path: Path
+) -> None:
+    figures = exported.metrics["seeds"]["int8_streaming_top1"]
+    other = export(runs[1], tmp_path / "other.onnx").metrics["int8_streaming"]["top1"]
+    assert figures == {"0": exported.metrics["int8_streaming"]["top1"], "1": other}
+    assert exported.metrics["seeds"]["mean"] == pytest.approx(sum(figures.values()) / 2, abs=1e-4)
+
+
+@pytest.fixture
+def moved(runs: list[Path], tmp_path: Path) -> Path:
+    """The first run with a corpus of its own, which may be changed."""
+    recipe = load_run(runs[0]).recipe
+    corpus = shutil.copytree(recipe.data.roots[0], tmp_path / Path(recipe.data.roots[0]).name)
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    data = dataclasses.replace(recipe.data, roots=(str(corpus),))
+    (run / RECIPE).write_text(recipe_toml(dataclasses.replace(recipe, data=data)))
+    return run
+
+
+def test_other_recordings_than_those_of_the_run_are_refused(moved: Path, tmp_path: Path) -> None:
+    clip = next((tmp_path / "corpus" / "low").iterdir())
+    clip.write_bytes(clip.read_bytes() + b"more")
+    with pytest.raises(EarmarkError, match=r"not the recordings that .*run was trained on"):
+        export(moved, tmp_path / "m.onnx")
+
+
+def test_a_seed_of_another_recipe_is_refused(runs: list[Path], moved: Path, tmp_path: Path) -> None:
+    with pytest.raises(EarmarkError, match="a run of another recipe than"):
+        export(runs[1], tmp_path / "m.onnx", seeds=[moved])
 
 
 def test_decision_settings_can_be_given_at_export(runs: list[Path], tmp_path: Path) -> None:
@@ -225,9 +271,11 @@ def test_decision_settings_can_be_given_at_export(runs: list[Path], tmp_path: Pa
         export(runs[0], tmp_path / "m.onnx", overrides=["train.epochs=3"])
     with pytest.raises(EarmarkError, match=r"field decision\.threshold"):
         export(runs[0], tmp_path / "m.onnx", overrides=["decision.threshold=7"])
-    result = export(runs[0], tmp_path / "m.onnx", overrides=["decision.threshold=0.6"])
-    decision = Engine(result.model).manifest.decision
-    assert decision.thresholds == {"low": 0.6, "high": 0.6}
+    given = {"threshold": 0.6, "smoothing": 0.3, "release": 0.4, "refractory": 1.5}
+    overrides = [f"decision.{name}={value}" for name, value in given.items()]
+    result = export(runs[0], tmp_path / "m.onnx", overrides=overrides)
+    expected = Decision({"low": 0.6, "high": 0.6}, smoothing=0.3, release=0.4, refractory=1.5)
+    assert Engine(result.model).manifest.decision == expected
 
 
 def test_wrong_runs_are_refused(runs: list[Path], tmp_path: Path) -> None:

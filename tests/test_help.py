@@ -4,6 +4,7 @@ import importlib.metadata
 import shlex
 import shutil
 import subprocess
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_an_example_parses(line: str) -> None:
     arguments = earmark_arguments(line)
     parsed = command_line(VERBS).parse_args(arguments)
     assert parsed.verb == arguments[0] and line in VERBS[parsed.verb].examples
+
+
+def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:
+    code = (
+        "import sys; from earmark.runtime.cli import commands; commands()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "earmark" in done.stdout.split()
+    heavy = {"torch", "torchaudio", "lightning", "onnx", "onnxruntime", "matplotlib", "rich"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
