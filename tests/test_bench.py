@@ -492,7 +492,10 @@ def test_a_record_is_checked(models: list[str], tmp_path: Path, change, reason: 
 
 def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Path, capsys) -> None:
     row = row_of(models)
-    reports = [report_of(row), report_of(dataclasses.replace(row, kind="full"))]
+    assert row.accuracy is not None
+    worse = dataclasses.replace(row.accuracy, value=row.accuracy.value / 2)
+    full = dataclasses.replace(row, kind="full")
+    reports = [report_of(row), report_of(full, dataclasses.replace(full, accuracy=worse))]
     gpu = {"name": "Some GPU", "memory": "80 GB", "capability": "9.0", "cuda": "13"}
     reports[1].machine["accelerator"] = gpu
     files = []
@@ -503,7 +506,7 @@ def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Pa
     assert main(["latency", *files, "-o", str(target)]) == 0
     text = target.read_text()
     assert "and Some GPU: whole models\n" in text and "Some GPU, 80 GB" in text
-    assert ": the model\n" in text and "latency-log" not in text
+    assert ": the model, by " in text and "latency-log" not in text
     assert "| toy | 2 keywords |" in text
     named = {part.partition(")")[0] for part in text.split("](")[1:]}
     assert named == {file.name for file in target.parent.glob("*.png")}

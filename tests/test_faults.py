@@ -12,6 +12,7 @@ from earmark.benchmarks.reliability.faults import Bench, Row, measure
 from earmark.benchmarks.reliability.page import page
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
+from earmark.runtime.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,9 @@ def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
 
 def test_the_page_shows_what_there_is(rows: dict[str, Row]) -> None:
     faults = [dataclasses.asdict(row) for row in rows.values()]
-    text = page({"faults": [{"machine": machine(), "faults": faults}]})
+    report = {"machine": machine(), "model": "toy.onnx", "backend": "numpy", "faults": faults}
+    text = page({"faults": [report]})
+    assert "toy.onnx by numpy:" in text
     assert "| overflow, half a second | gap | 500 ms |" in text
     assert text.count("Not measured.") == 3
     assert text.count("Measured on: ") == 1
@@ -81,4 +84,6 @@ def test_the_verb_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     model = toy_model.save(tmp_path / "toy.onnx")
     options = ("--model", str(model), "--audio", str(tmp_path / "scene.wav"), "--json")
     assert main(["faults", *options]) == 0
-    assert len(json.loads(capsys.readouterr().out)["faults"]) >= 9
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["faults"]) >= 9
+    assert report["model"] == "toy.onnx" and report["backend"] == Engine(model).backend

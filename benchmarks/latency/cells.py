@@ -1,5 +1,6 @@
 """Reports as tables of text, for the terminal, for HTML and for Markdown alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...train.metrics import HEADLINES
@@ -7,8 +8,10 @@ from ..machine import machine_line
 from ..spread import Spread
 from ..tables import spread_text
 from .results import Report, Row
+from .timing import Timing
 
 NOTHING = "-"
+MANY_CORES = 1.2
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,70 @@ def tables(report: Report) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+def summary(reports: Sequence[Report], titles: Sequence[str]) -> Table:
+    """The first model of each report, with how many times the CPU time of it others take."""
+    rows = []
+    for report, title in zip(reports, titles, strict=True):
+        for row in report.of("edge")[:1]:
+            others = [
+                f"{peer.name} {peer.cpu_ratio.median:.3g}"
+                for peer in report.of("peer")
+                if peer.cpu_ratio is not None
+            ]
+            rows.append(
+                [
+                    title,
+                    f"{row.name}, {row.precision}",
+                    spread_text(row.hot.cpu_ms_per_second, 2),
+                    _pair(row.hot),
+                    NOTHING if row.paced is None else _pair(row.paced),
+                    *_cold(row)[1:3],
+                    ", ".join(others) or NOTHING,
+                ]
+            )
+    return Table(
+        "In short",
+        "The first model of each run below: milliseconds of CPU time per second of audio and the "
+        "time of a chunk (p50 / p99) hot, one after the other, and paced, as live audio comes; how "
+        "many times its CPU time other spotters take.",
+        (
+            *("run", "model", "CPU ms/s", "hot µs", "paced µs", "first score ms", "resident MB"),
+            "others, times",
+        ),
+        rows,
+    )
+
+
+def _pair(timing: Timing) -> str:
+    return f"{timing.p50_us.median:.0f} / {timing.p99_us.median:.0f}" if timing.p99_us else NOTHING
+
+
 def caption(report: Report) -> list[str]:
     """What goes under the tables: settings, machine, and whether it was disturbed."""
     settings = report.settings
+    full = ""
+    if report.of("full"):
+        full = f" ({settings['rounds_of_full_models']} rounds for whole models)"
     lines = [
-        f"one thread, {settings['rounds']} interleaved rounds of "
+        f"one thread{_more_threads(report)}, {settings['rounds']} interleaved rounds of "
         f"{settings['seconds_of_work_in_a_turn']:g} s of work and "
-        f"{settings['seconds_of_audio_in_a_paced_turn']:g} s of paced audio for each row "
-        f"({settings['rounds_of_full_models']} rounds for whole models); median (95 % bootstrap "
-        f"interval); {report.seconds:.0f} s in all",
+        f"{settings['seconds_of_audio_in_a_paced_turn']:g} s of paced audio for each row{full}; "
+        f"median (95 % bootstrap interval); {report.seconds:.0f} s in all",
         _machine(report),
     ]
     lines += [f"disturbed: {reason}" for reason in report.disturbance.reasons]
     lines += [f"skipped: {name}: {reason}" for name, reason in report.skipped.items()]
     return lines
+
+
+def _more_threads(report: Report) -> str:
+    """Peers that start threads of their own all the same, with the cores that they keep busy."""
+    cores = {
+        row.name: row.hot.cpu_ms_per_second.median / (1e3 * row.hot.real_time_factor.median)
+        for row in report.of("peer")
+    }
+    many = [f"{name} {busy:.1f}" for name, busy in cores.items() if busy > MANY_CORES]
+    return f" (cores that others keep busy all the same: {', '.join(many)})" if many else ""
 
 
 def _machine(report: Report) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...export.drawing import picture
 from ...runtime.files import atomic_path
 from ..tables import markdown_table
-from .cells import caption, tables
+from .cells import caption, summary, tables
 from .plots import plots
 from .results import Report, load
 
@@ -48,12 +48,22 @@ def page(
     parts = [INTRODUCTION]
     if log:
         parts.append(f"What was tried to get there is in [the log]({LOG}).")
+    kinds = [_title(report) for report in reports]
+    runs = [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
+    titles = [
+        f"{kind}, run {run}" if kinds.count(kind) > 1 else kind
+        for kind, run in zip(kinds, runs, strict=True)
+    ]
+    overview = summary(reports, titles)
+    parts += [overview.note, markdown_table(overview.heads, overview.rows)]
     for number, report in enumerate(reports):
-        parts.append(f"## {_title(report)}")
+        parts.append(f"## {titles[number]}")
         parts.append(f"```sh\n{report.command}\n```")
         parts += [f"{line[0].upper()}{line[1:]}." for line in caption(report)]
         for table in tables(report):
             parts += [f"### {table.title}", table.note, markdown_table(table.heads, table.rows)]
+        if runs[number] > 1:
+            continue  # it looks like the first
         for name, (text, figure) in plots(report).items():
             file = f"{stem}-{name}{f'-{number + 1}' if number else ''}.png"
             pictures[file] = picture(figure)
@@ -71,7 +81,9 @@ _KINDS = {
 
 def _title(report: Report) -> str:
     gpu = report.machine.get("accelerator")
-    machine = f"{report.machine['cpu']} and {gpu['name']}" if gpu else report.machine["cpu"]
+    features = f" ({', '.join(report.machine['features'])})" if report.machine["features"] else ""
+    machine = report.machine["cpu"] + features + (f" and {gpu['name']}" if gpu else "")
     kinds = {row.kind for row in report.rows}
     beside = [name for kind, name in _KINDS.items() if kind in kinds]
-    return f"{machine}: {' and '.join(beside) or 'the model'}"
+    by = f", by {models[0].mode}" if (models := report.of("edge")) else ""
+    return f"{machine}: {' and '.join(beside) or 'the model'}{by}"

@@ -68,8 +68,8 @@ def _accuracy(rows: Sequence[Row]) -> "Figure | None":
     single = [row for row in rows if row.batch == 1]
     measured = [row for row in single if row.accuracy]
     others = [row for row in single if not row.accuracy]
-    if not measured:
-        return None
+    if len({row.accuracy.value for row in measured if row.accuracy}) < 2:
+        return None  # nothing to hold costs against
     from matplotlib.figure import Figure
 
     heights = [2.6, 0.35 + 0.16 * len(others)][: 2 if others else 1]

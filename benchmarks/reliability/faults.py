@@ -86,9 +86,16 @@ class Bench:
 def run(arguments: Namespace) -> int:
     """The verb ``faults``."""
     found = machine()
-    rows = measure(Bench.open(arguments.model, arguments.audio))
+    bench = Bench.open(arguments.model, arguments.audio)
+    rows = measure(bench)
     if arguments.json:
-        print(json.dumps({"machine": found, "faults": [asdict(row) for row in rows]}))
+        report = {
+            "machine": found,
+            "model": bench.engine.path.name,
+            "backend": bench.engine.backend,
+            "faults": [asdict(row) for row in rows],
+        }
+        print(json.dumps(report))
     else:
         from ..tables import show_table
 

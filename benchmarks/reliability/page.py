@@ -52,7 +52,8 @@ def page(reports: dict[str, list[Report]]) -> str:
 
 
 def _faults(report: Report) -> str:
-    return markdown_table(faults.HEADS, map(faults.cells, report["faults"]))
+    table = markdown_table(faults.HEADS, map(faults.cells, report["faults"]))
+    return f"{report['model']} by {report['backend']}:\n\n{table}"
 
 
 def _soak(report: Report) -> str:
@@ -101,8 +102,9 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
     "faults": (
         "Faults",
         "earmark faults --json >faults.json",
-        "Each is made for real in the same 36 seconds of speech, ten seconds after the start where "
-        "it is one of the source. Audio counts as lost as far as it was told: that of a gap of "
+        "Each in the same 36 seconds of speech. Those of the source, ten seconds after the start, "
+        "are played by one that tells what a microphone's would; clients, brokers, files and "
+        "signals are real. Audio counts as lost as far as it was told: that of a gap of "
         "unknown length is not counted. Detections lost are those of words that the fault touches. "
         "Events are undelivered to the sink that failed; other sinks get them.",
         _faults,
