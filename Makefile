@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+# Another Python makes the environment anew.
+INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c '$(VERSION)')
 
 .PHONY: demo test check wheel clean
 
@@ -26,7 +28,8 @@ wheel: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard runtime/backends/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@same=$$($(BIN)/python -c '$(VERSION)' 2>/dev/null); \
+	  $(PYTHON) -m venv $$(test "$$same" = "$$($(PYTHON) -c '$(VERSION)')" || echo --clear) $(VENV) || \
 	  { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# setuptools warns of each table that it calls experimental, several times.

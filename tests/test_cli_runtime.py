@@ -19,7 +19,11 @@ from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
 from earmark.runtime.engine import Engine
+from earmark.runtime.events import Event
 from earmark.runtime.manifest import Decision
+from earmark.runtime.sinks import http as http_sink
+from earmark.runtime.sinks import mqtt as mqtt_sink
+from earmark.runtime.sinks.sink import Sink
 from waiting import wait_until
 
 COMMAND = [
@@ -108,6 +112,65 @@ def test_thresholds(
 ) -> None:
     assert main(["detect", "--model", model, *options, str(scene)]) == 0
     assert [keyword for keyword, _ in events(capsys.readouterr().out)] == keywords
+
+
+def test_the_gate_reaches_the_stream(
+    model: str, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates, real = [], Engine.stream
+
+    def stream(engine: Engine, decision: Decision | None = None, gate: float | None = None):
+        gates.append(gate)
+        return real(engine, decision, gate)
+
+    monkeypatch.setattr(Engine, "stream", stream)
+    for options in ([], ["--gate", "-42.5"]):
+        assert main(["detect", "--model", model, *options, str(scene)]) == 0
+    assert gates == [None, -42.5]
+
+
+def test_options_reach_the_sinks(
+    model: str, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password, authority = tmp_path / "password", tmp_path / "ca.pem"
+    password.write_text("secret\n")
+    given: dict[str, object] = {}
+
+    class Told(Sink):
+        exposure = None
+        url = "http://here"
+
+        def send(self, event: Event) -> None:
+            pass
+
+    def mqtt(broker: mqtt_sink.Broker, tell: object, **options: object) -> Told:
+        given.update(options, broker=broker)
+        return Told()
+
+    def server(*address: object) -> Told:
+        given["http"] = address
+        return Told()
+
+    monkeypatch.setattr(mqtt_sink, "Mqtt", mqtt)
+    monkeypatch.setattr(http_sink, "EventServer", server)
+    options = ["--mqtt", "mqtts://me@broker", "--mqtt-password-file", str(password)]
+    options += [
+        "--mqtt-ca",
+        str(authority),
+        "--mqtt-topic",
+        "t/{keyword}",
+        "--mqtt-payload",
+        "{at}",
+    ]
+    options += ["--mqtt-site", "attic", "--mqtt-availability", "up", "--mqtt-qos", "2"]
+    options += ["--http", "0", "--http-origin", "http://tablet", "--http-origin", "http://phone"]
+    assert main(["detect", "--model", model, str(scene), *options]) == 0
+    assert given == {
+        "broker": mqtt_sink.Broker("broker", 8883, True, "me", "secret", str(authority)),
+        **{"topic": "t/{keyword}", "payload": "{at}", "site": "attic", "availability": "up"},
+        **{"qos": 2, "model": "toy"},
+        "http": ("127.0.0.1", 0, ("http://tablet", "http://phone")),
+    }
 
 
 @pytest.fixture(scope="module")

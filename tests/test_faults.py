@@ -9,6 +9,7 @@ import pytest
 import toy_model
 from earmark.benchmarks.machine import machine
 from earmark.benchmarks.reliability.faults import Bench, Row, measure
+from earmark.benchmarks.reliability.faulty_source import Fault, FaultySource
 from earmark.benchmarks.reliability.page import page
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
@@ -31,6 +32,15 @@ def test_faults_of_the_source(rows: dict[str, Row]) -> None:
     assert rows["back after 1 s at 44.1 kHz"].lost_ms == 1000
     empty = rows["buffer without samples"]
     assert (empty.sees, empty.lost_ms, empty.lost_detections) == ((), 0, 0)
+
+
+def test_a_word_that_a_fault_touches_is_lost(tmp_path: Path) -> None:
+    write_wav(tmp_path / "scene.wav", toy_model.scene())
+    bench = Bench.open(str(toy_model.save(tmp_path / "toy.onnx")), [str(tmp_path / "scene.wav")])
+    word = round(16000 * bench.expected[3].time)
+    fault = Fault(word - 12000, "overflow", 16000)
+    row = bench.row("over a word", bench.hear(FaultySource(bench.audio, [fault])))
+    assert row.lost_detections == 1
 
 
 def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:

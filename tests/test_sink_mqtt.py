@@ -104,6 +104,8 @@ def test_the_broker_tells_when_the_program_died(running: Broker, tmp_path: Path)
         wait_until(lambda: subscriber.payloads(topic) == ["online"])
         process.kill()
         wait_until(lambda: subscriber.payloads(topic) == ["online", "offline"])
+    with Subscriber(running.port) as late:  # is told what is retained
+        wait_until(lambda: late.payloads(topic) == ["offline"])
     process.communicate()
 
 

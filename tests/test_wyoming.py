@@ -22,6 +22,7 @@ from earmark.runtime.events import DetectionEvent, Event, to_json
 from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.pool import StreamPool
 from earmark.runtime.sinks.sink import FanOut, Queued, Sink
+from earmark.runtime.wyoming import models as wyoming_models
 from earmark.runtime.wyoming import server as wyoming_server
 from earmark.runtime.wyoming import session as wyoming_session
 from earmark.runtime.wyoming.models import Model
@@ -598,6 +599,24 @@ def test_addresses_that_cannot_be(
     out, err = capfd.readouterr()
     assert out == ""
     assert reason in err and err.count("\n") == 1
+
+
+def test_options_reach_the_server(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, pools = [], []
+
+    class Noted(Server):
+        async def serve(self, uri: str) -> None:
+            given.append((uri, self._limit, self.idle_seconds))
+
+    def pool(engine: Engine, decision: Decision, streams: int) -> StreamPool:
+        pools.append((decision.thresholds["low"], streams))
+        return StreamPool(engine, decision, streams=streams)
+
+    monkeypatch.setattr(wyoming_models, "StreamPool", pool)
+    monkeypatch.setattr(wyoming_server, "Server", Noted)
+    options = ["--clients", "3", "--idle", "5", "--threshold", "low=0.9", "--uri", "tcp://h:1"]
+    assert main(["wyoming", "--model", str(engine.path), *options]) == 0
+    assert given == [("tcp://h:1", 3, 5.0)] and pools == [(0.9, 3)]
 
 
 def test_an_ending_server_leaves_its_successors_socket(engine: Engine, path: Path) -> None:
