@@ -98,6 +98,15 @@ def test_what_is_measured_was_not_trained_on_and_a_second_run_reuses_all(
         run(folder, dataclasses.replace(settings, seeds=1))
 
 
+@pytest.mark.parametrize("field", ["seed=3", "data.noise=[]"])
+def test_what_the_benchmark_sets_is_not_the_users(
+    settings: FewShotSettings, tmp_path: Path, field: str
+) -> None:
+    with pytest.raises(EarmarkError, match=f"--set {field.partition('=')[0]}: is what this"):
+        run(tmp_path / "out", dataclasses.replace(settings, overrides=(field,)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_few_recordings_are_refused(settings: FewShotSettings, tmp_path: Path) -> None:
     with pytest.raises(EarmarkError, match=r"12 recordings, at least 13 needed for 8"):
         run(tmp_path / "out", dataclasses.replace(settings, sizes=(8,)))

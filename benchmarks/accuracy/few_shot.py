@@ -68,6 +68,13 @@ CLIP_SECONDS = 1.5
 LIMITS = Limits(int8_labels=0.1)
 
 
+OWN_FIELDS = (
+    *("name", "keywords", "seed"),
+    *(f"data.{field}" for field in ("roots", "own", "speech", "noise", "cache")),
+)
+"""Fields of the recipe that are not the user's."""
+
+
 @dataclass(frozen=True)
 class FewShotSettings:
     """All that a benchmark depends on besides the audio itself."""
@@ -133,6 +140,9 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
     Raises:
         EarmarkError: the folder holds something else, audio is missing, or a stage fails.
     """
+    for name in (override.partition("=")[0].strip() for override in settings.overrides):
+        if name in OWN_FIELDS:
+            raise EarmarkError(f"--set {name}: is what this benchmark sets itself: leave it out")
     recordings = _ordered(Path(settings.recordings))
     needed = max(settings.sizes) + LEAST_MEASURED
     if len(recordings) < needed:
