@@ -28,8 +28,11 @@ wheel: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard runtime/backends/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@same=$$($(BIN)/python -c '$(VERSION)' 2>/dev/null); \
-	  $(PYTHON) -m venv $$(test "$$same" = "$$($(PYTHON) -c '$(VERSION)')" || echo --clear) $(VENV) || \
+	@clear=; \
+	if [ -f $(VENV)/pyvenv.cfg ] && \
+	  [ "$$($(BIN)/python -c '$(VERSION)' 2>/dev/null)" != "$$($(PYTHON) -c '$(VERSION)')" ]; \
+	then clear=--clear; fi; \
+	$(PYTHON) -m venv $$clear $(VENV) || \
 	  { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# setuptools warns of each table that it calls experimental, several times.

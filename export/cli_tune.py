@@ -129,6 +129,7 @@ def _run(arguments: Namespace) -> int:
     clips = keyword_clips(engine.manifest, arguments.positive, arguments.keyword, arguments.split)
     # Both or none, and what cannot be written is known before half an hour was heard.
     with atomic_path(arguments.output) as model_file, atomic_path(plot) as plot_file:
+        graph = onnx.load_model_from_string(engine.read())
         heard = _hear(arguments, engine, clips, settings)
         for line in heard.skipped:
             tell(f"{line}: left out")
@@ -145,7 +146,6 @@ def _run(arguments: Namespace) -> int:
         }
         manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
         title = f"{engine.manifest.name}: {tuning.hours:.3g} h of background"
-        graph = onnx.load_model_from_string(engine.read())
         model_file.write_bytes(with_manifest(graph, manifest))
         plot_file.write_bytes(picture(det_figure(tuning, title), plot.suffix[1:].lower()))
     report = {

@@ -35,17 +35,17 @@ def run(arguments: Namespace) -> int:
     stream = engine.stream(decision, arguments.gate)
     files: Sequence[str] = arguments.files
     live = "-" in files
-    with Stop() as stop:
-        # A file can wait for who takes its events; a signal ends that.
-        waits = None if live else lambda: not stop.requested
-        others = open_sinks(arguments, engine.manifest.name, tell, waits=waits)
-        with closing(FanOut([output(waits), *others])) as sinks:
-            timed = live or bool(others)
-            status = _hear(stream, files, sinks, stop, arguments.heartbeat, timed)
-            # Audio that ended by itself has all its events delivered.
-            sinks.finish(lambda: stop.requested)
-        if stop.requested and not live:
-            status = INTERRUPTED
+    stop = Stop()
+    # A file can wait for who takes its events; a signal ends that.
+    waits = None if live else lambda: not stop.requested
+    others = open_sinks(arguments, engine.manifest.name, tell, waits=waits)
+    with stop, closing(FanOut([output(waits), *others])) as sinks:
+        timed = live or bool(others)
+        status = _hear(stream, files, sinks, stop, arguments.heartbeat, timed)
+        # Audio that ended by itself has all its events delivered.
+        sinks.finish(lambda: stop.requested)
+    if stop.requested and not live:
+        status = INTERRUPTED
     sinks.check()
     if sinks.undelivered:
         tell(f"{sinks.undelivered} events not delivered")

@@ -48,8 +48,8 @@ def hashed_split(speaker: str) -> str:
     # Only who divides speakers has it in memory: it brings a library of 4 MB with it.
     import hashlib
 
-    # Names of files may hold bytes that are no text.
-    name = speaker.encode(errors="surrogateescape")
+    # Names of files may hold what is no text.
+    name = speaker.encode(errors="surrogatepass")
     number = int(hashlib.sha1(name, usedforsecurity=False).hexdigest(), 16)
     percentage = number % (_HASH_RANGE + 1) * (100.0 / _HASH_RANGE)
     if percentage < 10:

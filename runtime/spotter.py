@@ -253,7 +253,8 @@ def spotting(
     heartbeat: float | None = None,
     live: bool = True,
 ) -> Iterator[threading.Thread]:
-    """Call ``callback`` with every event, from a thread of its own, while the block runs.
+    """Call ``callback`` with every event, from a thread of its own, while the block runs. What is
+    decided after it is not told.
 
     Leaving the block ends the thread as soon as the source gives its next piece. An error of the
     source or of ``callback`` ends the thread and is raised at the end of the block. The thread is

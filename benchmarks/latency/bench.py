@@ -186,7 +186,7 @@ def _live(
     colds = cold_starts(starts)
     said = _said(plan, [engine for _, engine in edges], found)
     rows = [
-        _with_delay(plan, engine, edge_row(engine, name, each), said)
+        _with_delay(plan, engine, edge_row(engine, name, each), said, found)
         for (name, engine), each in zip(edges, times, strict=False)
     ]
     rows += [_peer_row(peer, each) for peer, each in zip(present, times[len(edges) :], strict=True)]
@@ -226,12 +226,16 @@ def _said(plan: Plan, engines: Sequence[Engine], found: _Found) -> dict[int, lis
         return {}
 
 
-def _with_delay(plan: Plan, engine: Engine, row: Row, words: dict[int, list[Clip]]) -> Row:
+def _with_delay(
+    plan: Plan, engine: Engine, row: Row, words: dict[int, list[Clip]], found: _Found
+) -> Row:
     """The row with the detection delay measured, where there are words to measure it on."""
     manifest = engine.manifest
     clips = words.get(manifest.geometry.sample_rate, ())
     said = [(keyword, clip) for keyword, clip in clips if keyword in manifest.keywords]
     if not said:
+        if clips:
+            found.skipped[f"detection delay of {row.name}"] = "none of its keywords is said"
         return row
     on = "recordings" if plan.audio else "synthesized words"
     assert row.delay is not None

@@ -117,7 +117,7 @@ class EventServer(Sink):
                 f"--http {host}:{port}: cannot listen there "
                 f"({getattr(error, 'strerror', None) or error}): choose another port or host"
             ) from error
-        self._address, self.port = self._server.sockets[0].getsockname()[:2]
+        self.port = self._server.sockets[0].getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -127,7 +127,8 @@ class EventServer(Sink):
     @property
     def exposure(self) -> str | None:
         """See :func:`earmark.runtime.hosts.exposure`."""
-        return exposure(self._address, self.url)
+        addresses = (place.getsockname()[0] for place in self._server.sockets)
+        return next(filter(None, (exposure(address, self.url) for address in addresses)), None)
 
     def send(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._publish, to_json(event).encode())

@@ -214,7 +214,10 @@ class JsonLines(Sink):
     def send(self, event: Event) -> None:
         line = memoryview(to_json(event).encode() + b"\n")
         while line:  # an unbuffered file may take a part
-            line = line[self._file.write(line) or 0 :]
+            written = self._file.write(line)
+            if written is None:  # it is one that does not wait, and full
+                time.sleep(POLL_SECONDS)
+            line = line[written or 0 :]
         self._file.flush()
 
 
@@ -224,7 +227,7 @@ def output(waits: Callable[[], bool] | None = None) -> Queued:
     try:
         # Without a buffer and its lock, which a thread that hangs in it would keep.
         file: BinaryIO = FileIO(sys.stdout.fileno(), "w", closefd=False)  # type: ignore[assignment]
-    except UnsupportedOperation:  # no file, as in a notebook
+    except UnsupportedOperation:  # no file, but what captures it
         file = sys.stdout.buffer
     return Queued(JsonLines(file), waits=waits)
 

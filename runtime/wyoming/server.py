@@ -41,6 +41,8 @@ def run(arguments: Namespace) -> int:
         server = Server(models, arguments.clients, arguments.idle, sink)
         asyncio.run(server.serve(arguments.uri))
     sink.check()
+    if sink.undelivered:
+        tell(f"{sink.undelivered} events not delivered")
     tell(f"served {server.served} clients, {server.detections} detections")
     return 0
 

@@ -215,7 +215,7 @@ def speech_pieces(
 def _generator(kind: str, split: str, stretches: list[Stretch]) -> np.random.Generator:
     """What is drawn follows from the names of the recordings alone."""
     seed = "\n".join([kind, split, *(s.name for s in stretches)])
-    name = seed.encode(errors="surrogateescape")
+    name = seed.encode(errors="surrogatepass")
     return np.random.default_rng(list(hashlib.sha256(name).digest()))
 
 
