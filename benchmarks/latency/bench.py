@@ -231,10 +231,10 @@ def _with_delay(
 ) -> Row:
     """The row with the detection delay measured, where there are words to measure it on."""
     manifest = engine.manifest
-    clips = words.get(manifest.geometry.sample_rate, ())
-    said = [(keyword, clip) for keyword, clip in clips if keyword in manifest.keywords]
+    spoken = words.get(manifest.geometry.sample_rate, ())
+    said = [(keyword, clip) for keyword, clip in spoken if keyword in manifest.keywords]
     if not said:
-        if clips:
+        if spoken:
             found.skipped[f"detection delay of {row.name}"] = "none of its keywords is said"
         return row
     on = "recordings" if plan.audio else "synthesized words"

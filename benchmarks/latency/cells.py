@@ -12,6 +12,7 @@ from .timing import Timing
 
 NOTHING = "-"
 MANY_CORES = 1.2
+"""Cores kept busy from which one thread is not what was measured."""
 
 
 @dataclass(frozen=True)

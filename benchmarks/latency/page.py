@@ -55,7 +55,7 @@ def page(
         for kind, run in zip(kinds, runs, strict=True)
     ]
     overview = summary(reports, titles)
-    parts += [overview.note, markdown_table(overview.heads, overview.rows)]
+    parts += [f"## {overview.title}", overview.note, markdown_table(overview.heads, overview.rows)]
     for number, report in enumerate(reports):
         parts.append(f"## {titles[number]}")
         parts.append(f"```sh\n{report.command}\n```")
