@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 from earmark.benchmarks.accuracy import few_shot
-from earmark.benchmarks.accuracy.few_shot import (
-    THRESHOLDS,
-    Curve,
-    FewShotSettings,
-    between,
-    measure,
-    run,
-    table,
-)
+from earmark.benchmarks.accuracy.few_shot import FewShotSettings, between, measure, run
+from earmark.benchmarks.accuracy.few_shot_table import THRESHOLDS, Curve, table
 from earmark.export.verify import Limits
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError

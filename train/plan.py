@@ -16,6 +16,7 @@ from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .data.corpus import Corpus, scan
 from .data.decoded import SAMPLE_RATE
+from .data.material import require_clips
 from .data.survey import Survey
 from .recipe import DataSettings, Recipe, parse_recipe
 from .teachers.beats_checkpoints import DEFAULT as BEATS
@@ -412,12 +413,8 @@ def _comment(text: str) -> list[str]:
 
 
 def _check_trainable(recipe: Recipe, corpus: Corpus) -> None:
-    data = recipe.data
-    classes = [label for label in recipe.labels if label not in (UNKNOWN, SILENCE)]
-    unknown = UNKNOWN in recipe.labels
-    corpus.require(classes, ("train",), data.at_least, unknown)
-    corpus.require(classes, ("validation",), unknown=unknown)
-    if data.balance == "keywords" and not corpus.noise:
+    require_clips(corpus, recipe)
+    if recipe.data.balance == "keywords" and not corpus.noise:
         raise EarmarkError(
             f"{corpus.roots[0]}: no background noise: add recordings of 10 s or more in "
             "_background_noise_, which a spotter needs for _silence_"

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..machine import machine_line
-from ..tables import show_table, spread_text
+from ..tables import show_table
 from .cells import Table, caption, tables
 from .compare import Comparison
 from .results import Report
-from .streams import Load
+from .streams import HEADS, Load, cells, memory_text
 
 # What a terminal has no room for; JSON and HTML have it.
 _WIDE = ("decides", "real-time factor", "p95", "max", "install MB", "weights", "M parameters")
@@ -66,25 +66,10 @@ def show_loads(
     rounds: int,
 ) -> None:
     """Print what ``streams.measure`` and ``streams.memory`` found."""
-    rows = [
-        (
-            f"{load.streams:,}",
-            "one by one" if load.batch is None else f"up to {load.batch}",
-            spread_text(load.cpu_ms, 2),
-            spread_text(load.p50_ms, 2),
-            spread_text(load.p99_ms, 2),
-        )
-        for load in loads
-    ]
-    taken = (
-        ""
-        if memory is None
-        else f"\nmemory of a stream: {memory['single']:.0f} KiB one by one, "
-        f"{memory['pool']:.0f} KiB in a pool"
-    )
+    taken = "" if memory is None else f"\n{memory_text(memory)}"
     show_table(
-        ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms"),
-        rows,
+        HEADS,
+        [cells(load) for load in loads],
         f"one thread, chunks of {chunk_ms:g} ms as from live sources, {rounds} interleaved rounds "
         f"of {seconds:g} s; median (95 % bootstrap interval){taken}\n{machine_line(found)}",
     )

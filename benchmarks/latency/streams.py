@@ -24,6 +24,7 @@ from ...runtime.errors import EarmarkError
 from ...runtime.pool import StreamPool
 from ...runtime.process import resident_bytes
 from ..spread import Spread, spread
+from ..tables import spread_text
 from .audio import blocks, speech_like
 from .timing import Clock
 
@@ -46,6 +47,26 @@ class Load:
     p50_ms: Spread
     """Milliseconds from when a chunk is due to its detections: percentiles within a round."""
     p99_ms: Spread
+
+
+HEADS = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
+
+
+def cells(load: Load) -> list[str]:
+    """A row of the table under ``HEADS``."""
+    return [
+        f"{load.streams:,}",
+        "one by one" if load.batch is None else f"up to {load.batch}",
+        *(spread_text(figure, 2) for figure in (load.cpu_ms, load.p50_ms, load.p99_ms)),
+    ]
+
+
+def memory_text(taken: dict[str, float]) -> str:
+    """What :func:`memory` found, in words."""
+    return (
+        f"Memory of a stream: {taken['single']:.0f} KiB one by one, "
+        f"{taken['pool']:.0f} KiB in a pool"
+    )
 
 
 def measure(

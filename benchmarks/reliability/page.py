@@ -6,9 +6,10 @@ from typing import Any
 
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
+from ..latency import streams
 from ..machine import machine_line
 from ..spread import Spread
-from ..tables import load_reports, markdown_table, spread_text
+from ..tables import load_reports, markdown_table
 from . import faults, soak
 
 Report = dict[str, Any]
@@ -79,23 +80,15 @@ def _findings(outcome: Report) -> str:
 
 
 def _streams(report: Report) -> str:
-    rows = [
-        [
-            f"{load['streams']:,}",
-            "one by one" if load["batch"] is None else f"up to {load['batch']}",
-            *(spread_text(Spread(**load[name]), 2) for name in ("cpu_ms", "p50_ms", "p99_ms")),
-        ]
+    figures = ("cpu_ms", "p50_ms", "p99_ms")
+    loads = [
+        streams.Load(**load | {name: Spread(**load[name]) for name in figures})
         for load in report["loads"]
     ]
-    heads = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
+    table = markdown_table(streams.HEADS, map(streams.cells, loads))
     memory = report["memory_kib_per_stream"]
-    taken = (
-        ""
-        if memory is None
-        else f"\n\nMemory of a stream: {memory['single']:.0f} KiB one by one, "
-        f"{memory['pool']:.0f} KiB in a pool."
-    )
-    return f"Run by {report['backend']}.\n\n" + markdown_table(heads, rows) + taken
+    taken = "" if memory is None else f"\n\n{streams.memory_text(memory)}."
+    return f"Run by {report['backend']}.\n\n{table}{taken}"
 
 
 SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {

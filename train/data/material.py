@@ -89,12 +89,21 @@ def _scan(recipe: Recipe) -> Corpus:
         raise EarmarkError(
             "recipe field data.roots: names no corpus folder" + (hint if recipe.data.own else "")
         )
-    data, labels = recipe.data, recipe.labels
     corpus = recipe_corpus(recipe)
-    classes, unknown = [x for x in labels if x not in (UNKNOWN, SILENCE)], UNKNOWN in labels
-    corpus.require(classes, ("train",), data.at_least, unknown)
-    corpus.require(classes, ("validation",), unknown=unknown)
+    require_clips(corpus, recipe)
     return corpus
+
+
+def require_clips(corpus: Corpus, recipe: Recipe) -> None:
+    """Check that every class of a recipe has clips enough to train on, and some to validate on.
+
+    Raises:
+        EarmarkError: as :meth:`earmark.train.data.corpus.Corpus.require`.
+    """
+    classes = [label for label in recipe.labels if label not in (UNKNOWN, SILENCE)]
+    unknown = UNKNOWN in recipe.labels
+    corpus.require(classes, ("train",), recipe.data.at_least, unknown)
+    corpus.require(classes, ("validation",), unknown=unknown)
 
 
 def recipe_corpus(recipe: Recipe, fold: int | None = None) -> Corpus:
