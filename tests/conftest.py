@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import toy_model
+from earmark.runtime import Engine
 from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +25,18 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no recorded speech here (set EARMARK_SHARED to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of the toy model, which no test changes."""
+    return str(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
+
+
+@pytest.fixture(scope="session")
+def engine(model: str) -> Engine:
+    """The toy model, loaded: it has no state, and any number of tests may run streams on it."""
+    return Engine(model)
 
 
 @pytest.fixture(scope="session")

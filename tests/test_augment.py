@@ -1,5 +1,7 @@
 """Each augmentation alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from earmark.train import augment
@@ -182,3 +184,35 @@ def test_whole_numbers_reach_both_ends() -> None:
     drawn = draws(1000).below("x", 3)
     assert drawn.bincount().tolist() == pytest.approx([333, 333, 333], abs=60)
     assert draws(4).below("x", torch.tensor([1, 1, 1, 1])).tolist() == [0, 0, 0, 0]
+
+
+def test_each_setting_alone_changes_what_is_heard() -> None:
+    off = AugmentSettings(
+        shift=0, speed=0, cut=0, gain=(0.0, 0.0), reverb=0, noise=0, silence_level=(0.0, 0.0)
+    )
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.randint(-800, 800, (20 * RATE,), dtype=torch.int16, generator=generator)
+    # Twenty clips of a word and twenty to be filled with background.
+    wav, label = clicks(40), torch.tensor([0] * 20 + [2] * 20)
+    wav[20:] = 0
+
+    def heard(settings: AugmentSettings) -> tuple[torch.Tensor, torch.Tensor]:
+        """Words, and backgrounds without those that stay silent."""
+        out, _ = augment.augment_audio(wav, label, draws(40), pool, settings, RATE, 1, 2)
+        return out[:20], out[20:][out[20:].any(1)]
+
+    words, backgrounds = heard(off)
+    torch.testing.assert_close(words, wav[:20], atol=1e-3, rtol=0)
+    assert len(backgrounds) > 10
+    louder, same = heard(replace(off, gain=(6.0, 6.0)))
+    torch.testing.assert_close(louder, words * 10**0.3)
+    assert torch.equal(same, backgrounds)
+    same, softer = heard(replace(off, silence_level=(-20.0, -20.0)))
+    torch.testing.assert_close(softer, backgrounds / 10)
+    assert torch.equal(same, words)
+    noisy = heard(replace(off, noise=1, snr=(10.0, 10.0)))[0] - words
+    torch.testing.assert_close(level(noisy), level(words) - 10, atol=0.1, rtol=0)
+    for some in ({"shift": 0.1}, {"speed": 0.1}, {"reverb": 1}):
+        changed, same = heard(replace(off, **some))
+        assert ((changed - words).abs().amax(1) > 0.05).all(), some
+        assert torch.equal(same, backgrounds), some

@@ -505,12 +505,11 @@ def without(folder: Path, code: str, *, native: bool = False) -> subprocess.Comp
     )
 
 
-def test_without_both_fast_ones_numpy_detects_and_says_so_once(tmp_path: Path) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
+def test_without_both_fast_ones_numpy_detects_and_says_so_once(model: str, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "scene.wav"), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(toy_model.scene().astype("<i2").tobytes())
-    detect = f"main(['detect', '--model', {str(path)!r}, 'scene.wav'])"
+    detect = f"main(['detect', '--model', {model!r}, 'scene.wav'])"
     done = without(tmp_path, f"raise SystemExit({detect} or {detect})")
     assert done.returncode == 0
     keywords = [json.loads(line)["keyword"] for line in done.stdout.splitlines()]
@@ -518,28 +517,26 @@ def test_without_both_fast_ones_numpy_detects_and_says_so_once(tmp_path: Path) -
     (line,) = done.stderr.splitlines()
     assert line.startswith("earmark: the native backend was not built")
     assert "; onnxruntime cannot be imported (no wheel): numpy runs the model" in line
-    show = f"main(['info', {str(path)!r}, '--json'])"
+    show = f"main(['info', {model!r}, '--json'])"
     assert json.loads(without(tmp_path, show).stdout)["backend"] == "numpy"
 
 
 @native
-def test_compiled_code_needs_no_onnxruntime(tmp_path: Path) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
-    show = f"main(['info', {str(path)!r}, '--json'])"
+def test_compiled_code_needs_no_onnxruntime(model: str, tmp_path: Path) -> None:
+    show = f"main(['info', {model!r}, '--json'])"
     done = without(tmp_path, show, native=True)
     assert json.loads(done.stdout)["backend"] == "native"
     assert not done.stderr
 
 
 def test_the_environment_chooses_where_a_program_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
-    assert Engine(path).backend == ("native" if BUILT else "onnxruntime")
+    assert Engine(model).backend == ("native" if BUILT else "onnxruntime")
     monkeypatch.setenv(backend.VARIABLE, "numpy")
-    assert Engine(path).backend == "numpy"
-    assert Engine(path, "onnxruntime").backend == "onnxruntime"
-    assert main(["info", str(path)]) == 0
+    assert Engine(model).backend == "numpy"
+    assert Engine(model, "onnxruntime").backend == "onnxruntime"
+    assert main(["info", model]) == 0
     assert "run by numpy" in capsys.readouterr().out.splitlines()[0]
     monkeypatch.setenv(backend.VARIABLE, "tflite")
     # Which is no fault of the model, whose name would come first.
@@ -547,23 +544,22 @@ def test_the_environment_chooses_where_a_program_does_not(
         "^environment variable EARMARK_BACKEND 'tflite': choose from native, onnxruntime, numpy$"
     )
     with pytest.raises(EarmarkError, match=wrong):
-        Engine(path)
+        Engine(model)
 
 
 def test_a_backend_that_is_asked_for_must_be_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
     monkeypatch.setitem(sys.modules, "earmark.runtime.backends.onnxruntime_import", None)
     with pytest.raises(EarmarkError, match="onnxruntime cannot be imported"):
-        Engine(path, "onnxruntime")
+        Engine(model, "onnxruntime")
     with libraries(monkeypatch, tmp_path):
         with pytest.raises(EarmarkError, match="was not built: it takes a C compiler"):
-            Engine(path, "native")
+            Engine(model, "native")
         (tmp_path / "_native.so").write_text("no library")
         library.cache_clear()
         with pytest.raises(EarmarkError, match=r"_native.so: cannot be loaded .*again"):
-            Engine(path, "native")
+            Engine(model, "native")
     assert BUILT is _built()
 
 
@@ -578,13 +574,12 @@ def libraries(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
 
 
 def test_a_broken_library_is_told_of_and_something_else_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
     (tmp_path / "_native.so").write_text("no library")
     with libraries(monkeypatch, tmp_path):
         backend._first.cache_clear()
-        assert [Engine(path).backend for _ in range(2)] == ["onnxruntime"] * 2
+        assert [Engine(model).backend for _ in range(2)] == ["onnxruntime"] * 2
     backend._first.cache_clear()
     (record,) = caplog.records
     assert "install Earmark again: onnxruntime runs the model" in record.message
@@ -592,12 +587,12 @@ def test_a_broken_library_is_told_of_and_something_else_runs(
 
 @native
 def test_a_library_of_other_sources_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("earmark.runtime.backends.native_library.FORMAT", -1)
     library.cache_clear()
     with pytest.raises(EarmarkError, match="was built from other sources"):
-        Engine(toy_model.save(tmp_path / "toy.onnx"), "native")
+        Engine(model, "native")
     monkeypatch.undo()
     library.cache_clear()
 
@@ -612,11 +607,10 @@ def test_what_python_and_c_say_of_each_other_is_the_same() -> None:
 
 
 @native
-def test_streams_are_made_in_several_threads_at_once(tmp_path: Path) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
-    expected = Engine(path, "native").stream().push(toy_model.scene())
+def test_streams_are_made_in_several_threads_at_once(model: str) -> None:
+    expected = Engine(model, "native").stream().push(toy_model.scene())
     for _ in range(5):
-        engine = Engine(path, "native")
+        engine = Engine(model, "native")
         engine._backend._templates.clear()  # pyright: ignore[reportAttributeAccessIssue]
 
         def listen(_: int, engine: Engine = engine) -> list:

@@ -14,11 +14,6 @@ from earmark.runtime.pool import StreamPool
 from earmark.runtime.process import resident_bytes
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 class World:
     """Time passes in sleep and in work alone: so long for a call, so long for each chunk in it."""
 
@@ -129,4 +124,4 @@ def test_the_verb(
     assert all(load["cpu_ms"]["median"] > 0 for load in report["loads"])
     assert main(["bench-streams", str(engine.path), *options]) == 0
     out, err = capsys.readouterr()
-    assert out == "" and "up to 2" in err and "memory of a stream" in err
+    assert out == "" and "up to 2" in err and "Memory of a stream" in err

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import toy_model
+from command import EARMARK, launch
 from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
@@ -26,11 +27,6 @@ from earmark.runtime.sinks import mqtt as mqtt_sink
 from earmark.runtime.sinks.sink import Sink
 from waiting import wait_until
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-]
 IMPATIENT = [
     sys.executable,
     "-c",
@@ -38,13 +34,8 @@ IMPATIENT = [
     "sink.CLOSE_SECONDS = 0.1\n"
     "sys.exit(main())",
 ]
-"""The same, that waits a moment only for sinks at its end."""
+"""The command, but it waits a moment only for sinks at its end."""
 EXPECTED = [("low", 1.16), ("high", 2.66), ("low", 4.16)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -261,15 +252,8 @@ def test_info(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert raw["bytes"] == Path(model).stat().st_size
 
 
-def run(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},  # type: ignore[arg-type]
-    )
-
-
 def test_raw_audio_on_standard_input(model: str) -> None:
-    process = run("detect", "--model", model, "-", stdin=subprocess.PIPE)
+    process = launch("detect", "--model", model, "-", stdin=subprocess.PIPE)
     out, err = process.communicate(toy_model.scene().tobytes() + b"\0", timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert events(out.decode()) == EXPECTED
@@ -280,7 +264,7 @@ def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str) -> None:
     """Where the parent left the pipe not to wait."""
     inner, outer = os.pipe()
     os.set_blocking(inner, False)
-    process = run("detect", "--model", model, "-", stdin=inner)
+    process = launch("detect", "--model", model, "-", stdin=inner)
     os.close(inner)
     time.sleep(0.5)
     with os.fdopen(outer, "wb") as pipe:
@@ -291,14 +275,14 @@ def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str) -> None:
 
 
 def test_a_closed_standard_input_is_told(model: str) -> None:
-    words = [*COMMAND, "detect", "--model", model, "-"]
+    words = [*EARMARK, "detect", "--model", model, "-"]
     done = subprocess.run(["sh", "-c", '"$0" "$@" <&-', *words], capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"earmark: standard input: is closed")
 
 
 def test_what_a_closed_standard_error_would_get_is_not_put_out(model: str, scene: Path) -> None:
-    words = [*COMMAND, "detect", "--model", model, "nosuch.wav", str(scene)]
+    words = [*EARMARK, "detect", "--model", model, "nosuch.wav", str(scene)]
     done = subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', *words], stdout=subprocess.PIPE)
     assert done.returncode == 1
     assert events(done.stdout.decode()) == EXPECTED
@@ -320,7 +304,7 @@ def test_what_a_library_prints_comes_not_between_json_lines(
     damaged.write_bytes(data)
     plain = f"import soundfile; soundfile.read({str(damaged)!r})"
     said = subprocess.run([sys.executable, "-c", plain], capture_output=True).stdout
-    process = run("detect", "--model", model, str(damaged), str(scene))
+    process = launch("detect", "--model", model, str(damaged), str(scene))
     out, err = process.communicate(timeout=60)
     found = [json.loads(line) for line in out.splitlines()]
     assert [event["keyword"] for event in found if event["source"] == str(scene)] == [
@@ -350,7 +334,7 @@ def test_standard_output_is_kept_for_the_program(unbuffered: str) -> None:
 
 
 def test_a_closed_standard_output_is_no_failure(model: str, scene: Path) -> None:
-    words = [*COMMAND, "detect", "--model", model, str(scene)]
+    words = [*EARMARK, "detect", "--model", model, str(scene)]
     done = subprocess.run(["sh", "-c", '"$0" "$@" >&-', *words], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -360,7 +344,7 @@ def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
     model: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    process = run("detect", "--model", model, "-", "--log", str(log), stdin=subprocess.PIPE)
+    process = launch("detect", "--model", model, "-", "--log", str(log), stdin=subprocess.PIPE)
     assert process.stdin and process.stdout
     process.stdin.write(toy_model.scene()[: 2 * 16000].tobytes())
     process.stdin.flush()
@@ -382,7 +366,7 @@ def test_a_signal_ends_a_stream_that_goes_on_with_a_summary(
 
 
 def test_a_signal_ends_a_file_whose_events_nobody_takes(model: str, scene: Path) -> None:
-    process = run("detect", "--model", model, *(200 * [str(scene)]), "--heartbeat", "0.08")
+    process = launch("detect", "--model", model, *(200 * [str(scene)]), "--heartbeat", "0.08")
     assert process.stdout and process.stderr
     fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     with selectors.DefaultSelector() as ready:
@@ -404,7 +388,7 @@ def test_a_signal_ends_a_file_whose_events_nobody_takes(model: str, scene: Path)
 
 
 def test_an_input_without_audio_is_told(model: str) -> None:
-    process = run("detect", "--model", model, "-", stdin=subprocess.DEVNULL)
+    process = launch("detect", "--model", model, "-", stdin=subprocess.DEVNULL)
     assert process.wait(timeout=60) == 0
     assert process.stderr
     assert b"standard input: ended before any audio came" in process.stderr.read()
@@ -430,7 +414,7 @@ def test_options_that_cannot_be_meant_are_refused(
 
 def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    process = run("detect", "--model", model, str(tmp_path / "pipe"), str(tmp_path / "never"))
+    process = launch("detect", "--model", model, str(tmp_path / "pipe"), str(tmp_path / "never"))
     wav = io.BytesIO()
     soundfile.write(wav, toy_model.scene(), 16000, format="WAV")
     with (tmp_path / "pipe").open("wb") as pipe:
@@ -449,11 +433,8 @@ def test_a_reader_that_hangs_holds_up_neither_live_audio_nor_the_end(
 ) -> None:
     log = tmp_path / "log"
     options = ("--log", log, "--heartbeat", "0.1")
-    process = subprocess.Popen(
-        [*IMPATIENT, "detect", "--model", model, "-", *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    process = launch(
+        *("detect", "--model", model, "-", *options), program=IMPATIENT, stdin=subprocess.PIPE
     )
     assert process.stdin and process.stderr and process.stdout
     # Nobody reads. A pipe holds 64 KiB, which is fewer than 300 of these events.
@@ -498,11 +479,8 @@ def test_a_signal_ends_files_whose_commands_still_wait(
 ) -> None:
     started = tmp_path / "started"
     command = f"sh -c 'echo >> {started}; exec sleep 60'"
-    process = subprocess.Popen(
-        [*IMPATIENT, "detect", "--model", model, *[scene] * 4, "--exec", command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    arguments = ("detect", "--model", model, *[scene] * 4, "--exec", command)
+    process = launch(*arguments, program=IMPATIENT)
     assert process.stdout and process.stderr
     for _ in range(12):
         process.stdout.readline()
@@ -531,7 +509,7 @@ def test_the_third_signal_ends_the_process() -> None:
 
 
 def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:
-    process = run("detect", "--model", model, *[str(scene)] * 50)
+    process = launch("detect", "--model", model, *[str(scene)] * 50)
     assert process.stdout and process.stderr
     process.stdout.readline()
     process.stdout.close()
@@ -542,7 +520,7 @@ def test_a_closed_pipe_ends_quietly(model: str, scene: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_told(model: str, scene: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = run("detect", "--model", model, str(scene), stdout=full)
+        process = launch("detect", "--model", model, str(scene), stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.startswith(b"earmark: ")
@@ -553,7 +531,7 @@ def test_a_full_disk_is_told(model: str, scene: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
 def test_a_terminal_as_raw_audio_is_refused(model: str) -> None:
     outer, inner = os.openpty()
-    process = run("detect", "--model", model, "-", stdin=inner)
+    process = launch("detect", "--model", model, "-", stdin=inner)
     _, err = process.communicate(timeout=60)
     os.close(outer)
     os.close(inner)

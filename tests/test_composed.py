@@ -6,6 +6,7 @@ import json
 import shlex
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,11 +129,6 @@ def test_streams_can_be_listened_to(tmp_path: Path) -> None:
         assert [w.keyword for w in found if w.keyword in ("low", "high")] == [
             w.keyword for w in stream.truth
         ]
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
 
 
 def test_points_are_what_the_curves_say(engine: Engine) -> None:
@@ -263,3 +259,27 @@ def _source(fields: dict[str, str]):
     from earmark.runtime.manifest import Source
 
     return Source(**fields)
+
+
+def test_the_same_speech_in_more_noises_makes_no_interval_narrower(engine: Engine) -> None:
+    [takes] = det.listen([engine], compose_all(materials(), (20.0,)))
+    # The very same audio, as if it had been heard in three noises.
+    more = [dataclasses.replace(take, snr=snr) for snr in (20.0, 10.0, 0.0) for take in takes]
+    once, thrice = (det.measure(engine.manifest, some, (100.0, 1.0)) for some in (takes, more))
+
+    def intervals(report: dict[str, Any]) -> list[list[float]]:
+        points = [*report["points"], report["shipped"]]
+        parts = [part for one in points for part in (one, *one["by_keyword"].values())]
+        rates = [one["per_hour_interval"] for one in points]
+        return rates + [part["missed_interval"] for part in parts]
+
+    def drawn(report: dict[str, Any]) -> Any:
+        """Lower and upper end of the band around the curve."""
+        [band] = det.det_figure([report | {"title": "toy"}]).axes[0].collections[:1]
+        return band.get_paths()[0].vertices[:, 1]
+
+    assert thrice["shipped"]["said"] == 3 * once["shipped"]["said"]
+    assert thrice["shipped"]["false_accepts"] == 3 * once["shipped"]["false_accepts"]
+    np.testing.assert_allclose(intervals(thrice), intervals(once))
+    np.testing.assert_allclose(drawn(thrice), drawn(once))
+    assert (np.diff(intervals(once)) > 0).all()

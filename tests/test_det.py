@@ -20,11 +20,6 @@ GEOMETRY = Geometry(sample_rate=16000, chunk=1280, step=320, receptive_field=641
 LEVELS = (0.1, 0.45, 0.6, 0.61, 0.9, 1.0)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 @st.composite
 def traces(draw: st.DrawFn) -> list[Trace]:
     """Recordings with plateaus of random height, and words at random places in some of them."""

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,20 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
+from command import EARMARK
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.layout import hashed_split
+from earmark.train.data.clips import Clips
+from earmark.train.data.dataset import SPEECH
+from earmark.train.data.material import prepare
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import load_run
 from earmark.train.student import whole_steps
 from earmark.train.teach import teach
-from earmark.train.teachers import ensemble
+from earmark.train.teachers import cache, ensemble
 from earmark.train.teachers.distill import Distillation, DistillSettings, linear_cka, soft_loss
 from earmark.train.teachers.run import load_teacher
 from earmark.train.teachers.settings import TeacherSettings
@@ -31,8 +35,6 @@ from earmark.train.teachers.teacher import Outputs
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import tiny_recipe, write_corpus
-
-EARMARK = str(Path(sys.executable).with_name("earmark"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_the_cache_goes_on_after_a_kill_with_the_same_bytes(
     whole = train(caches[0], tmp_path / "a")
     file = tmp_path / "recipe.toml"
     file.write_text(recipe_toml(caches[1]))
-    process = subprocess.Popen([EARMARK, "train", str(file), "-o", str(tmp_path / "b")])
+    process = subprocess.Popen([*EARMARK, "train", str(file), "-o", str(tmp_path / "b")])
     deadline = time.monotonic() + 120
     while len(files(caches[1])) < 5 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -274,7 +276,7 @@ def test_two_processes_see_what_one_sees(
         file.write_text(recipe_toml(wanted))
         runs.append(tmp_path / f"run{devices}")
         done = subprocess.run(
-            [EARMARK, "train", str(file), "-o", str(runs[-1])],
+            [*EARMARK, "train", str(file), "-o", str(runs[-1])],
             capture_output=True,
             text=True,
             timeout=250,
@@ -450,3 +452,90 @@ def test_the_cache_answers_as_the_teacher_does(
     expected = load_teacher(teachers[0]).teacher(waves)
     torch.testing.assert_close(got.logits, expected.logits, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(got.embedding, expected.embedding, rtol=2e-3, atol=2e-3)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, int]]:
+    """The clips and views that teachers were asked about; whoever looks may empty it."""
+    found: set[tuple[int, int]] = set()
+    ask = cache.ask
+
+    def noted(teacher: Any, render: Any, clips: np.ndarray, view: int, *rest: Any) -> Outputs:
+        found.update((clip, view) for clip in clips.tolist())
+        return ask(teacher, render, clips, view, *rest)
+
+    monkeypatch.setattr(cache, "ask", noted)
+    return found
+
+
+def short(recipe: Recipe, folder: Path, **data: Any) -> Recipe:
+    """A recipe of one epoch on few clips, and with a cache of its own."""
+    roots = (str(write_corpus(folder / "corpus", 8)),)
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, roots=roots, cache=str(folder / "cache"), **data),
+        train=dataclasses.replace(recipe.train, epochs=1, batch=16),
+    )
+
+
+def test_in_other_noise_all_is_asked_anew(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, asked: set[tuple[int, int]]
+) -> None:
+    wanted = distilled(short(recipe, tmp_path), teachers[:1])
+    train(wanted, tmp_path / "first")
+    first = asked.copy()
+    # Clips that are background alone are asked about too.
+    assert min(first)[0] < 0 and {view for _, view in first} == {0, 1}
+    asked.clear()
+    train(wanted, tmp_path / "again")
+    assert not asked
+    for file in (tmp_path / "corpus" / "_background_noise_").iterdir():
+        soundfile.write(file, soundfile.read(file)[0][::-1], 16000)
+    train(wanted, tmp_path / "other")
+    assert asked == first
+
+
+def test_with_other_speech_around_words_they_are_asked_about_anew(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, asked: set[tuple[int, int]]
+) -> None:
+    """Be it in one of their views alone."""
+    (tmp_path / "talk").mkdir()
+    name = next(f"{i}.wav" for i in range(99) if hashed_split(f"talk/{i}.wav") == "train")
+    audio = np.random.default_rng(0).normal(0, 0.1, 60 * 16000)
+    soundfile.write(tmp_path / "talk" / name, audio, 16000)
+    spoken = short(recipe, tmp_path, speech=(str(tmp_path / "talk"),), speech_around=0.5)
+    wanted = distilled(spoken, teachers[:1])
+    train(wanted, tmp_path / "first")
+    asked.clear()
+
+    material = prepare(wanted, tmp_path / "first")
+    split, speech = material.splits["train"], material.speech
+    pieces = [
+        float(path.rpartition("=")[2])
+        for path, word in zip(split.path, split.word, strict=True)
+        if word == SPEECH
+    ]
+
+    def differ(second: float, view: int) -> set[int]:
+        """Clips that another tenth of a second of speech changes in a view."""
+        start, other = round(16000 * second), speech.copy()
+        other[start : start + 1600] = 0
+        old, new = (
+            Clips(split, 3, speech=one, around=0.5, views=2)
+            .fetch([(row, view) for row in range(len(split))])
+            .pcm.numpy()
+            for one in (speech, other)
+        )
+        return set(np.flatnonzero((old != new).any(axis=1)).tolist())
+
+    second = next(
+        second
+        for second in np.arange(0, 59, 0.5).tolist()
+        if differ(second, 1)
+        and not differ(second, 0)
+        and not any(start - 0.1 < second < start + 1 for start in pieces)
+    )
+    audio[round(16000 * second) : round(16000 * second) + 1600] = 0
+    soundfile.write(tmp_path / "talk" / name, audio, 16000)
+    train(wanted, tmp_path / "second")
+    assert {(clip, 1) for clip in differ(second, 1)} <= asked

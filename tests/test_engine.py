@@ -26,11 +26,6 @@ from onnx import TensorProto, helper
 SCENE = toy_model.scene()
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("toy") / "toy.onnx"))
-
-
 def pieces(pcm: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
     found, start, turn = [], 0, 0
     while start < len(pcm):
@@ -39,18 +34,18 @@ def pieces(pcm: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
     return found
 
 
-def test_what_runs_is_reported_to_nobody(toy: Engine, tmp_path: Path) -> None:
+def test_what_runs_is_reported_to_nobody(engine: Engine, tmp_path: Path) -> None:
     names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in names}
     code = "import sys; from earmark.runtime import Engine; Engine(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(toy.path)]
+    command = [sys.executable, "-c", code, str(engine.path)]
     subprocess.run(command, env=environment | {"HOME": str(tmp_path)}, check=True)
     # onnxruntime would leave its identifier and the events to be sent.
     assert not list(tmp_path.rglob("*"))
 
 
-def test_detects_the_scene(toy: Engine) -> None:
-    stream = toy.stream()
+def test_detects_the_scene(engine: Engine) -> None:
+    stream = engine.stream()
     found = stream.push(SCENE) + stream.flush()
     assert [d.keyword for d in found] == ["low", "high", "low"]
     assert [d.time for d in found] == pytest.approx([1.16, 2.66, 4.16], abs=0.03)
@@ -58,14 +53,14 @@ def test_detects_the_scene(toy: Engine) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1], [7, 1279, 1281], [160], [1280], [160_000], [33_333, 2]])
-def test_chunking_changes_nothing(toy: Engine, cuts: list[int]) -> None:
+def test_chunking_changes_nothing(engine: Engine, cuts: list[int]) -> None:
     pcm = np.tile(SCENE[: 2 * 16000], 6)[:170_000] if cuts == [160_000] else SCENE[:50_000]
-    whole = toy.scorer()
+    whole = engine.scorer()
     logits = np.concatenate([whole.feed(pcm).copy(), whole.flush()])
-    cut = toy.scorer()
+    cut = engine.scorer()
     rows = [cut.feed(piece).copy() for piece in pieces(pcm, cuts)] + [cut.flush()]
     assert np.array_equal(np.concatenate(rows), logits)
-    one, many = toy.stream(), toy.stream()
+    one, many = engine.stream(), engine.stream()
     found = [d for piece in pieces(pcm, cuts) for d in many.push(piece)]
     assert found == one.push(pcm)
     assert found
@@ -74,42 +69,42 @@ def test_chunking_changes_nothing(toy: Engine, cuts: list[int]) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 20_000), min_size=1, max_size=6))
-def test_any_chunking_gives_the_same_detections(toy: Engine, cuts: list[int]) -> None:
-    one, many = toy.stream(), toy.stream()
+def test_any_chunking_gives_the_same_detections(engine: Engine, cuts: list[int]) -> None:
+    one, many = engine.stream(), engine.stream()
     if sum(cuts) / len(cuts) < 50:
         cuts = [*cuts, 5000]
     found = [d for piece in pieces(SCENE, cuts) for d in many.push(piece)] + many.flush()
     assert found == one.push(SCENE) + one.flush()
 
 
-def test_the_streamed_logits_are_those_of_the_graph(toy: Engine) -> None:
-    session = onnxruntime.InferenceSession(str(toy.path), providers=["CPUExecutionProvider"])
+def test_the_streamed_logits_are_those_of_the_graph(engine: Engine) -> None:
+    session = onnxruntime.InferenceSession(str(engine.path), providers=["CPUExecutionProvider"])
     cache = np.zeros((1, 3), np.float32)
     expected = []
     for start in range(0, 20 * 1280, 1280):
         pcm = SCENE[start : start + 1280].astype(np.float32)[None] / 32768
         logits, cache = session.run(["logits", "cache_out"], {"pcm": pcm, "cache": cache})
         expected.append(logits[0])
-    logits = toy.scorer().feed(SCENE[: 20 * 1280])
+    logits = engine.scorer().feed(SCENE[: 20 * 1280])
     # Our own backends sum in another order.
     np.testing.assert_allclose(logits, np.concatenate(expected), rtol=1e-5, atol=1e-4)
-    same = Engine(toy.path, "onnxruntime").scorer().feed(SCENE[: 20 * 1280])
+    same = Engine(engine.path, "onnxruntime").scorer().feed(SCENE[: 20 * 1280])
     assert np.array_equal(same, np.concatenate(expected))
 
 
-def test_sample_types_agree(toy: Engine) -> None:
+def test_sample_types_agree(engine: Engine) -> None:
     pcm = SCENE[: 16000 * 2]
-    expected = toy.scorer().feed(pcm)
+    expected = engine.scorer().feed(pcm)
     for kind in (np.float32, np.float64):
-        assert np.array_equal(toy.scorer().feed((pcm / 32768).astype(kind)), expected)
+        assert np.array_equal(engine.scorer().feed((pcm / 32768).astype(kind)), expected)
 
 
-def test_one_engine_serves_many_threads(toy: Engine) -> None:
-    expected = toy.stream().push(SCENE)
+def test_one_engine_serves_many_threads(engine: Engine) -> None:
+    expected = engine.stream().push(SCENE)
     found: dict[int, list[Detection]] = {}
 
     def listen(number: int) -> None:
-        stream = toy.stream()
+        stream = engine.stream()
         found[number] = [d for p in pieces(SCENE, [500 + number]) for d in stream.push(p)]
 
     threads = [threading.Thread(target=listen, args=(n,)) for n in range(4)]
@@ -120,8 +115,8 @@ def test_one_engine_serves_many_threads(toy: Engine) -> None:
     assert list(found.values()) == [expected] * 4
 
 
-def test_logits_of_one_chunk_are_a_view_and_of_several_are_not(toy: Engine) -> None:
-    scorer = toy.scorer()
+def test_logits_of_one_chunk_are_a_view_and_of_several_are_not(engine: Engine) -> None:
+    scorer = engine.scorer()
     several = scorer.feed(SCENE[: 3 * 1280])
     kept = several.copy()
     view = scorer.feed(toy_model.tone(440, 0.08))
@@ -133,8 +128,8 @@ def test_logits_of_one_chunk_are_a_view_and_of_several_are_not(toy: Engine) -> N
     assert scorer.samples == 5 * 1280 + 5
 
 
-def test_reset_starts_anew(toy: Engine) -> None:
-    stream = toy.stream()
+def test_reset_starts_anew(engine: Engine) -> None:
+    stream = engine.stream()
     found = stream.push(SCENE[:40_123])
     assert stream.seconds == pytest.approx(40_123 / 16000)
     stream.reset()
@@ -143,9 +138,9 @@ def test_reset_starts_anew(toy: Engine) -> None:
     assert stream.push(SCENE[:40_123]) == found
 
 
-def test_flush_decides_the_end_and_starts_anew(toy: Engine) -> None:
+def test_flush_decides_the_end_and_starts_anew(engine: Engine) -> None:
     word = np.concatenate([np.zeros(1000, np.int16), toy_model.tone(440, 0.155)])
-    stream = toy.stream()
+    stream = engine.stream()
     assert stream.push(word) == []
     (found,) = stream.flush(tail=0.1)
     assert found.keyword == "low"
@@ -154,8 +149,8 @@ def test_flush_decides_the_end_and_starts_anew(toy: Engine) -> None:
     assert stream.flush() == []
 
 
-def test_after_a_gap_the_state_is_fresh_and_the_clock_runs_on(toy: Engine) -> None:
-    stream, fresh = toy.stream(), toy.stream()
+def test_after_a_gap_the_state_is_fresh_and_the_clock_runs_on(engine: Engine) -> None:
+    stream, fresh = engine.stream(), engine.stream()
     stream.push(SCENE[:10_007])
     stream.gap(8000)
     shifted = [d._replace(time=d.time - 18_007 / 16000) for d in stream.push(SCENE)]
@@ -165,14 +160,14 @@ def test_after_a_gap_the_state_is_fresh_and_the_clock_runs_on(toy: Engine) -> No
     assert np.array_equal(stream.posteriors, fresh.posteriors)
 
 
-def test_a_decision_replaces_that_of_the_manifest(toy: Engine) -> None:
-    deaf = replace(toy.manifest.decision, thresholds={"low": 1.0, "high": 0.5})
-    found = toy.stream(deaf).push(SCENE)
+def test_a_decision_replaces_that_of_the_manifest(engine: Engine) -> None:
+    deaf = replace(engine.manifest.decision, thresholds={"low": 1.0, "high": 0.5})
+    found = engine.stream(deaf).push(SCENE)
     assert [d.keyword for d in found] == ["high"]
     with pytest.raises(EarmarkError, match=r"thresholds.*low, high"):
-        toy.stream(Decision({"low": 0.5}))
+        engine.stream(Decision({"low": 0.5}))
     with pytest.raises(EarmarkError, match="smoothing"):
-        toy.stream(replace(deaf, smoothing=float("nan")))
+        engine.stream(replace(deaf, smoothing=float("nan")))
 
 
 @pytest.mark.parametrize(
@@ -188,13 +183,13 @@ def test_a_decision_replaces_that_of_the_manifest(toy: Engine) -> None:
     ],
 )
 def test_what_is_no_audio_is_refused_and_changes_nothing(
-    toy: Engine, pcm: np.ndarray, reason: str
+    engine: Engine, pcm: np.ndarray, reason: str
 ) -> None:
-    stream = toy.stream()
+    stream = engine.stream()
     stream.push(SCENE[:1000])
     with pytest.raises(EarmarkError, match=reason):
         stream.push(pcm)
-    assert stream.push(SCENE[1000:]) == toy.stream().push(SCENE)
+    assert stream.push(SCENE[1000:]) == engine.stream().push(SCENE)
 
 
 def test_softmax() -> None:
@@ -226,12 +221,11 @@ def test_the_session_gives_the_posteriors_of_its_logits(
             np.testing.assert_allclose(scorer.posteriors, function(logits), atol=1e-6)
 
 
-def test_labels_of_a_multi_label_model_do_not_compete(tmp_path: Path) -> None:
+def test_labels_of_a_multi_label_model_do_not_compete(engine: Engine, tmp_path: Path) -> None:
     multi = Engine(toy_model.save(tmp_path / "multi.onnx", activation="sigmoid"))
     stream = multi.stream()
     stream.push(SCENE[:16000])
-    scorer = Engine(toy_model.save(tmp_path / "one.onnx")).scorer()
-    logits = scorer.feed(SCENE[:16000])
+    logits = engine.scorer().feed(SCENE[:16000])
     steps = round(multi.manifest.decision.smoothing / 0.02)
     assert stream.posteriors == pytest.approx(
         (1 / (1 + np.exp(-logits[-steps:].astype(float)))).mean(0), abs=1e-5
@@ -318,11 +312,10 @@ def test_bad_models_are_refused_on_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_small_model_asks_for_little_memory(tmp_path: Path) -> None:
-    path = toy_model.save(tmp_path / "toy.onnx")
+def test_a_small_model_asks_for_little_memory(model: str) -> None:
     tracemalloc.start()
     try:
-        Engine(path)
+        Engine(model)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -28,11 +28,6 @@ def split_of(pcm: np.ndarray, label: list[int], labels=toy_model.LABELS) -> Spli
     return Split(labels, pcm, np.array(label), names, names, names, 0)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 @pytest.fixture
 def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line with this verb, whichever others are installed."""
@@ -158,11 +153,6 @@ def test_models_of_other_folds_are_compared_on_other_data_alone(
     capsys.readouterr()
     assert main(["evaluate", *models, "--data", str(folds), "--split", "all"]) == 1
     assert "held out other clips of --data" in capsys.readouterr().err
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    return str(toy_model.save(tmp_path / "toy.onnx"))
 
 
 def test_official_test_layout(tmp_path: Path, model: str, verbs: None, capsys) -> None:
@@ -301,3 +291,46 @@ def test_errors_are_one_line(
     assert main(["evaluate", model, *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
+
+
+def tones(*parts: tuple[float, float]) -> np.ndarray:
+    """Tones one after the other, each of so many hertz for so many seconds."""
+    return np.concatenate([toy_model.tone(*part) for part in parts])
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_noise_is_of_the_part_that_no_training_heard(
+    tmp_path: Path, model: str, verbs: None, capsys, split: str
+) -> None:
+    """Of twenty seconds the last two tenths, each for a split of its own."""
+    root, noise = tmp_path / "words", tmp_path / "noise"
+    for speaker in [str(i) for i in range(99) if hashed_split(str(i)) == split][:3]:
+        record(root, "high", speaker, toy_model.HIGH_HZ)
+    noise.mkdir()
+    own, other = toy_model.LOW_HZ, toy_model.HIGH_HZ
+    hertz = (own, other) if split == "validation" else (other, own)
+    soundfile.write(noise / "hum.wav", tones((other, 16), (hertz[0], 2), (hertz[1], 2)), RATE)
+    command = ["evaluate", model, "--data", str(root), "--noise", str(noise), "--split", split]
+    assert main([*command, "--snr", "clean", "-20", "--json"]) == 0
+    clean, noisy = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert clean["recall"]["high"] == 1.0
+    # What is that loud is all that is heard.
+    assert noisy["recall"]["high"] == 0.0 and noisy["confusion"][1][0] == 3
+
+
+def test_the_seed_chooses_the_noise_of_each_clip(
+    tmp_path: Path, model: str, verbs: None, capsys
+) -> None:
+    root, noise = tmp_path / "words", tmp_path / "noise"
+    for number in range(12):
+        record(root, "low", f"speaker{number}", toy_model.LOW_HZ)
+    noise.mkdir()
+    soundfile.write(noise / "hum.wav", tones(*[(440, 2), (3000, 2)] * 5), RATE)
+    command = ["evaluate", model, "--data", str(root), "--noise", str(noise), "--split", "all"]
+
+    def scores(*options: str) -> str:
+        written = tmp_path / "predictions.csv"
+        assert main([*command, "--snr", "-20", "--predictions", str(written), *options]) == 0
+        return written.read_text()
+
+    assert scores() == scores("--seed", "0") != scores("--seed", "1")

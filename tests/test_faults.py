@@ -17,11 +17,10 @@ from earmark.runtime.engine import Engine
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
-    folder = tmp_path_factory.mktemp("faults")
-    write_wav(folder / "scene.wav", toy_model.scene())
-    model = toy_model.save(folder / "toy.onnx")
-    return {row.fault: row for row in measure(Bench.open(str(model), [str(folder / "scene.wav")]))}
+def rows(model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+    scene = tmp_path_factory.mktemp("faults") / "scene.wav"
+    write_wav(scene, toy_model.scene())
+    return {row.fault: row for row in measure(Bench.open(model, [str(scene)]))}
 
 
 def test_faults_of_the_source(rows: dict[str, Row]) -> None:
@@ -34,9 +33,9 @@ def test_faults_of_the_source(rows: dict[str, Row]) -> None:
     assert (empty.sees, empty.lost_ms, empty.lost_detections) == ((), 0, 0)
 
 
-def test_a_word_that_a_fault_touches_is_lost(tmp_path: Path) -> None:
+def test_a_word_that_a_fault_touches_is_lost(model: str, tmp_path: Path) -> None:
     write_wav(tmp_path / "scene.wav", toy_model.scene())
-    bench = Bench.open(str(toy_model.save(tmp_path / "toy.onnx")), [str(tmp_path / "scene.wav")])
+    bench = Bench.open(model, [str(tmp_path / "scene.wav")])
     word = round(16000 * bench.expected[3].time)
     fault = Fault(word - 12000, "overflow", 16000)
     row = bench.row("over a word", bench.hear(FaultySource(bench.audio, [fault])))
@@ -89,10 +88,11 @@ def test_the_page_of_what_commands_print(
     assert "no JSON" in capsys.readouterr().err
 
 
-def test_the_verb_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_prints_json(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_wav(tmp_path / "scene.wav", toy_model.scene())
-    model = toy_model.save(tmp_path / "toy.onnx")
-    options = ("--model", str(model), "--audio", str(tmp_path / "scene.wav"), "--json")
+    options = ("--model", model, "--audio", str(tmp_path / "scene.wav"), "--json")
     assert main(["faults", *options]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["faults"]) >= 9

@@ -6,14 +6,15 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from command import EARMARK
 from earmark.runtime.errors import EarmarkError
 from earmark.train.checkpoints import AtomicCheckpointIO, epochs_done
 from earmark.train.data.clips import Clips
@@ -21,9 +22,10 @@ from earmark.train.data.epoch import epoch_batches
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run, read_history
+from earmark.train.teach import teach
+from earmark.train.teachers.run import load_teacher
+from earmark.train.teachers.settings import TeacherSettings
 from tiny_corpus import tiny_recipe, write_corpus
-
-EARMARK = str(Path(sys.executable).with_name("earmark"))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     file = tmp_path / "recipe.toml"
     file.write_text(recipe_toml(recipe))
     target = tmp_path / "killed"
-    process = subprocess.Popen([EARMARK, "train", str(file), "-o", str(target)])
+    process = subprocess.Popen([*EARMARK, "train", str(file), "-o", str(target)])
     deadline = time.monotonic() + 120
     while len(read_history(target)) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -136,7 +138,7 @@ def test_ctrl_c_is_one_line_and_leaves_a_run_to_resume(recipe: Recipe, tmp_path:
     file.write_text(recipe_toml(recipe))
     target = tmp_path / "interrupted"
     process = subprocess.Popen(
-        [EARMARK, "train", str(file), "-o", str(target), "--set", "train.epochs=10000"],
+        [*EARMARK, "train", str(file), "-o", str(target), "--set", "train.epochs=10000"],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -158,7 +160,7 @@ def test_two_processes_train_together(recipe: Recipe, tmp_path: Path) -> None:
     file.write_text(recipe_toml(dataclasses.replace(recipe, train=two)))
     target = tmp_path / "two"
     done = subprocess.run(
-        [EARMARK, "train", str(file), "-o", str(target)],
+        [*EARMARK, "train", str(file), "-o", str(target)],
         capture_output=True,
         text=True,
         timeout=200,
@@ -284,3 +286,57 @@ def test_an_epoch_balances_keywords_and_follows_from_its_number(
     assert abs(labels.count(2) / len(labels) - recipe.data.unknown) < 0.1
     assert abs(labels.count(3) / len(labels) - recipe.data.silence) < 0.06
     assert len(epoch_batches(clips, recipe, 0, 2, unknown=2)) % 2 == 0
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe of one epoch of eight small steps."""
+    folder = tmp_path_factory.mktemp("short")
+    few = tiny_recipe(write_corpus(folder / "corpus", 8), epochs=1, steps_per_epoch=8, batch=8)
+    return with_cache(few, folder)
+
+
+def learned(learner: str, recipe: Recipe, path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a student or a teacher of the recipe."""
+    if learner == "student":
+        return weights(train(recipe, path))
+    of_teacher = dataclasses.replace(recipe, teacher=TeacherSettings(kind="cnn2d", width=4))
+    return load_teacher(teach(of_teacher, path)).teacher.state_dict()
+
+
+@pytest.fixture(scope="module")
+def before(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each learns by the recipe as it is."""
+    folder = tmp_path_factory.mktemp("before")
+    return {name: learned(name, short, folder / name) for name in ("student", "teacher")}
+
+
+@pytest.mark.parametrize("learner", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.label_smoothing", 0.3),
+        ("train.warmup", 0.9),
+        ("train.weight_decay", 2.0),
+        ("train.optimizer", "sgd"),
+        ("augment.noise", 0.0),
+        ("augment.gain", (0.0, 0.0)),
+        ("augment.time_masks", 0),
+        ("augment.mixup", 0.5),
+    ],
+)
+def test_each_setting_changes_what_is_learned(
+    short: Recipe, before: dict[str, Any], tmp_path: Path, learner: str, field: str, value: Any
+) -> None:
+    section, name = field.split(".")
+    changed = dataclasses.replace(getattr(short, section), **{name: value})
+    after = learned(learner, dataclasses.replace(short, **{section: changed}), tmp_path / "run")
+    assert not same(before[learner], after)
+
+
+def test_what_no_step_depends_on_changes_nothing_that_is_learned(
+    short: Recipe, before: dict[str, Any], tmp_path: Path
+) -> None:
+    named = dataclasses.replace(short, name="other")
+    for learner, expected in before.items():
+        assert same(expected, learned(learner, named, tmp_path / learner))

@@ -9,20 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
+from command import EARMARK
 from earmark.export.golden import INDEX, check_port, write_golden
 from earmark.runtime import EarmarkError, Engine
 from earmark.runtime.cli import main
 
-EARMARK = (sys.executable, "-c", "from earmark.runtime.cli import main; raise SystemExit(main())")
-
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx")
-
-
-@pytest.fixture(scope="module")
-def vectors(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vectors(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
     tones = folder / "Two tones.wav"
     save_wav(tones, toy_model.scene())
@@ -85,7 +79,7 @@ def test_the_awkward_cases_are_in(vectors: Path) -> None:
     assert all(time <= round(seconds, 4) for time, seconds in ended)
 
 
-def test_posteriors_are_those_of_the_engine(vectors: Path, model: Path) -> None:
+def test_posteriors_are_those_of_the_engine(vectors: Path, model: str) -> None:
     (entry,) = [e for e in index(vectors)["recordings"] if e["name"] == "two_tones"]
     rows = np.fromfile(vectors / entry["posteriors"], "<f4").reshape(entry["rows"], 4)
     logits = Engine(model).scorer().feed(np.fromfile(vectors / entry["pcm"], "<i2"))
@@ -95,18 +89,18 @@ def test_posteriors_are_those_of_the_engine(vectors: Path, model: Path) -> None:
     )
 
 
-def test_written_again_they_are_the_same(vectors: Path, model: Path, tmp_path: Path) -> None:
+def test_written_again_they_are_the_same(vectors: Path, model: str, tmp_path: Path) -> None:
     tones = tmp_path / "two tones.wav"
     save_wav(tones, toy_model.scene())
-    assert main(["golden", str(model), "-o", str(tmp_path), "--audio", str(tones)]) == 0
+    assert main(["golden", model, "-o", str(tmp_path), "--audio", str(tones)]) == 0
     for path in vectors.iterdir():
         # What a synthesizer says depends on what it said before, in this process.
         if not path.name.startswith("words") and path.name != INDEX:
             assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
 
-def test_earmark_itself_agrees(few: Path, model: Path) -> None:
-    found = dict(check_port(few, [*EARMARK, "detect", "-", "--model", str(model)]))
+def test_earmark_itself_agrees(few: Path, model: str) -> None:
+    found = dict(check_port(few, [*EARMARK, "detect", "-", "--model", model]))
     assert len(found) > len(index(few)["recordings"])  # some have a low threshold, too
     assert set(found.values()) == {""}
 
@@ -157,7 +151,7 @@ def test_another_folder_is_refused(tmp_path: Path, text: str) -> None:
         list(check_port(tmp_path, ["true"]))
 
 
-def test_recordings_are_named_once_and_short(model: Path, tmp_path: Path) -> None:
+def test_recordings_are_named_once_and_short(model: str, tmp_path: Path) -> None:
     path = tmp_path / "silence.wav"
     save_wav(path, np.zeros(16000))
     with pytest.raises(EarmarkError, match="there is a recording silence already"):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
+from command import EARMARK, launch
 from spoken_words import WORDS, spoken_scene
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
-
-COMMAND = [
-    *(sys.executable, "-c"),
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-]
 
 pytestmark = pytest.mark.skipif(
     bool(missing()), reason=f"a virtual microphone needs programs not found here: {missing()}"
@@ -29,11 +24,6 @@ pytestmark = pytest.mark.skipif(
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMicrophone]:
     with virtual_microphone(tmp_path_factory.mktemp("sound")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx")
 
 
 def toy_scene(tmp_path: Path) -> tuple[list[str], np.ndarray, list[str]]:
@@ -57,13 +47,7 @@ SCENES: dict[str, Scene] = {"toy": toy_scene, "shipped model, spoken words": com
 def listen(
     microphone: VirtualMicrophone, *options: str, stderr: int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "listen", *options],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env=microphone.environment,
-        text=True,
-    )
+    return launch("listen", *options, stderr=stderr, env=microphone.environment, text=True)
 
 
 def play_until(process: subprocess.Popen[str], play: Callable[[], None], count: int) -> list[dict]:
@@ -113,9 +97,9 @@ def test_played_keywords_are_detected(
 
 
 def test_ends_by_itself_after_the_seconds_asked_for(
-    microphone: VirtualMicrophone, model: Path
+    microphone: VirtualMicrophone, model: str
 ) -> None:
-    process = listen(microphone, "--model", str(model), "--seconds", "0.5", "--channel", "mix")
+    process = listen(microphone, "--model", model, "--seconds", "0.5", "--channel", "mix")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [json.loads(line)["type"] for line in out.splitlines()] == ["ended"]
@@ -123,10 +107,10 @@ def test_ends_by_itself_after_the_seconds_asked_for(
 
 
 def test_live_view_on_a_terminal_beside_json_lines(
-    microphone: VirtualMicrophone, model: Path
+    microphone: VirtualMicrophone, model: str
 ) -> None:
     outer, inner = os.openpty()
-    process = listen(microphone, "--model", str(model), stderr=inner)
+    process = listen(microphone, "--model", model, stderr=inner)
     os.close(inner)
     drawn = bytearray()
 
@@ -153,9 +137,9 @@ def test_live_view_on_a_terminal_beside_json_lines(
     assert "listened for" in text.rpartition("\x1b[?1049l")[2]
 
 
-def test_devices_and_unknown_ones(microphone: VirtualMicrophone, model: Path) -> None:
+def test_devices_and_unknown_ones(microphone: VirtualMicrophone, model: str) -> None:
     done = subprocess.run(
-        [*COMMAND, "devices", "--json"],
+        [*EARMARK, "devices", "--json"],
         env=microphone.environment,
         capture_output=True,
         text=True,
@@ -163,7 +147,7 @@ def test_devices_and_unknown_ones(microphone: VirtualMicrophone, model: Path) ->
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [device["name"] for device in found if device["default"]] == ["default"]
-    process = listen(microphone, "--model", str(model), "--device", "nosuch")
+    process = listen(microphone, "--model", model, "--device", "nosuch")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "choose with --device from" in err

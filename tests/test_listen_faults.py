@@ -9,23 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import toy_model
+from command import launch
 from waiting import wait_until
 
 FAKE = [sys.executable, str(Path(__file__).parent / "fake_microphone.py")]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 def listen(script: str, *options: str, **where: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*FAKE, script, "listen", *options],
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **where},  # type: ignore[arg-type]
-    )
+    return launch(script, "listen", *options, program=FAKE, text=True, **where)
 
 
 def events(text: str) -> list[dict]:

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import toy_model
+from command import launch
 from earmark.export.page import onnxruntime_web, serve
 from earmark.export.page.onnxruntime_web import FILES, INTEGRITY, PACKAGE, Vendored
 from earmark.export.page.page import ASSETS, MODEL
@@ -295,13 +294,8 @@ def test_serve_says_where_and_ends_with_a_signal(
 ) -> None:
     site = tmp_path / "site"
     assert main(["page", "-o", str(site), "--onnxruntime-web", str(package)]) == 0
-    code = "import sys; from earmark.runtime.cli import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", str(site), "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PATH": os.defpath},
-    )
+    environment = os.environ | {"PATH": os.defpath}
+    process = launch("serve", site, "--port", "0", text=True, env=environment)
     assert process.stderr is not None
     line = process.stderr.readline()
     found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)

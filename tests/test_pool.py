@@ -13,11 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 def signals(count: int, seconds: float = 3.0) -> list[np.ndarray]:
     """Tones of both pitches at random places, int16, each of another length."""
     generator = np.random.default_rng(1)

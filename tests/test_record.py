@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import EARMARK
 from earmark.runtime import EarmarkError, read_audio, record
 from earmark.runtime.cli import main
 from earmark.runtime.clips import noise_place, word_place
@@ -191,11 +191,7 @@ def talking(microphone: VirtualMicrophone, pcm: np.ndarray) -> Iterator[None]:
 )
 def test_from_a_microphone_to_a_corpus(tmp_path: Path) -> None:
     said = np.concatenate([(WORD * 32767).astype(np.int16), np.zeros(4000, np.int16)])
-    command = [
-        *(sys.executable, "-c"),
-        "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-        *("record", "hey robot", "-o", str(tmp_path / "mine"), "--count", "1"),
-    ]
+    command = (*EARMARK, "record", "hey robot", "-o", tmp_path / "mine", "--count", "1")
     (tmp_path / "sound").mkdir()
     with virtual_microphone(tmp_path / "sound") as microphone, talking(microphone, said):
         done = subprocess.run(

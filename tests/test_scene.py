@@ -121,8 +121,7 @@ def test_refusals() -> None:
         compose(short, [])
 
 
-def test_a_model_hears_the_scene(tmp_path) -> None:
-    engine = Engine(toy_model.save(tmp_path / "toy.onnx"))
+def test_a_model_hears_the_scene(engine: Engine) -> None:
     scene = compose(clips(), [], each=3, others=0, seconds=30, gap=1.0)
     heard = hear(engine, scene.pcm)
     assert heard.posteriors.shape == (30 * RATE // 1280, 4) and len(heard.times) == 375

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command import EARMARK
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -40,7 +40,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_corpus import KEYWORDS, tiny_recipe, write_corpus
 
-EARMARK = str(Path(sys.executable).with_name("earmark"))
 LABELS = label_set(KEYWORDS)
 SOURCE = Source("Tones", "CC0")
 
@@ -425,7 +424,7 @@ def in_processes(recipe: Recipe, path: Path, verb: str = "train") -> Path:
     file = path.with_suffix(".toml")
     file.write_text(recipe_toml(recipe))
     done = subprocess.run(
-        [EARMARK, verb, str(file), "-o", str(path)],
+        [*EARMARK, verb, str(file), "-o", str(path)],
         capture_output=True,
         text=True,
         timeout=250,

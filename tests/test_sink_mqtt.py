@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ import pytest
 import soundfile
 import toy_model
 from broker import PROGRAM, Broker, SlowBroker, Subscriber, free_port
+from command import EARMARK
 from earmark.runtime import (
     DetectionEvent,
     DeviceBackEvent,
@@ -32,10 +32,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
 
-COMMAND = [
-    *(sys.executable, "-c"),
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-]
 needs_broker = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed")
 
 
@@ -92,11 +88,10 @@ def test_availability_follows_the_device_and_the_program(running: Broker) -> Non
 
 
 @needs_broker
-def test_the_broker_tells_when_the_program_died(running: Broker, tmp_path: Path) -> None:
-    model = toy_model.save(tmp_path / "toy.onnx")
+def test_the_broker_tells_when_the_program_died(running: Broker, model: str) -> None:
     url = f"mqtt://127.0.0.1:{running.port}"
     process = subprocess.Popen(
-        [*COMMAND, "detect", "--model", model, "-", "--mqtt", url, "--mqtt-site", "cellar"],
+        [*EARMARK, "detect", "--model", model, "-", "--mqtt", url, "--mqtt-site", "cellar"],
         stdin=subprocess.PIPE,
     )
     topic = "earmark/cellar/availability"
@@ -269,13 +264,12 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
 
 
 @needs_broker
-def test_detect_publishes_before_it_ends(running: Broker, tmp_path: Path) -> None:
-    model = toy_model.save(tmp_path / "toy.onnx")
+def test_detect_publishes_before_it_ends(running: Broker, model: str, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "scene.wav", toy_model.scene(), 16000)
     with Subscriber(running.port) as subscriber:
         done = subprocess.run(
             [
-                *(*COMMAND, "detect", "--model", model, tmp_path / "scene.wav"),
+                *(*EARMARK, "detect", "--model", model, tmp_path / "scene.wav"),
                 *("--mqtt", f"127.0.0.1:{running.port}", "--mqtt-site", "hall"),
                 *("--mqtt-topic", "home/{site}/{keyword}", "--mqtt-payload", "{score} {keyword}"),
             ],
@@ -291,11 +285,10 @@ def test_detect_publishes_before_it_ends(running: Broker, tmp_path: Path) -> Non
 
 @needs_broker
 def test_the_audio_goes_on_without_a_broker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The spotter's own loop, with a sink whose broker dies within it."""
     monkeypatch.setattr(sink_mqtt, "CLOSE_SECONDS", 0.1)
-    engine = Engine(toy_model.save(tmp_path / "toy.onnx"))
     with Broker(tmp_path) as broker:
         sink = Mqtt(Address("127.0.0.1", broker.port), lambda text: None)
         source = RawSource(io.BytesIO(toy_model.scene().tobytes()))

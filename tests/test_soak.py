@@ -4,7 +4,10 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from earmark.benchmarks.reliability.soak import Audio, Outcome, loop, one_pass, 
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Detection, Engine
+from earmark.runtime.events import Event, HeartbeatEvent
+from earmark.runtime.spotter import spot
 from earmark.train import progress as progress_module
 from earmark.train.progress import progress
 
@@ -133,3 +138,54 @@ def test_slope() -> None:
 def test_wrong_hours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["soak", "--hours", "nan"]) == 1
     assert "--hours nan: give more than 0" in capsys.readouterr().err
+
+
+def test_time_that_drifts_and_memory_that_grows_are_told(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, scene = files
+    minutes = iter(range(1, 10))
+
+    def leaky(*arguments: Any, **options: Any) -> Iterator[Event]:
+        for event in spot(*arguments, **options):
+            if isinstance(event, HeartbeatEvent):
+                size = 10_000_000 + 1_000_000 * next(minutes)
+                event = replace(event, time=event.time + 0.002, resident_bytes=size)
+            yield event
+
+    monkeypatch.setattr(soak, "spot", leaky)
+    options = ("--hours", "0.05", "--audio", scene, "--path", "detect", "--json")
+    assert main(["soak", model, *options]) == 1
+    outcome = json.loads(capsys.readouterr().out)["paths"]["detect"]
+    assert outcome["different"] == 0 and outcome["drift_ms"] == pytest.approx(2)
+    assert outcome["resident_mb"] == 13
+    assert outcome["slope_kb_per_hour"] == pytest.approx(60_000)
+
+
+def test_nothing_detected_is_a_failure(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "quiet.wav", np.zeros(16000, np.int16))
+    options = ("--hours", "0.01", "--audio", str(tmp_path / "quiet.wav"), "--path", "detect")
+    assert main(["soak", files[0], *options, "--json"]) == 1
+    outcome = json.loads(capsys.readouterr().out)["paths"]["detect"]
+    assert (outcome["detections"], outcome["different"], outcome["drift_ms"]) == (0, 0, 0)
+
+
+def test_a_server_that_detects_otherwise_is_found(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another keyword, and another time."""
+    model, scene = files
+
+    def other(*arguments: Any) -> list[Detection]:
+        first, second, *rest = one_pass(*arguments)
+        later = second._replace(time=second.time + 0.08)
+        return [first._replace(keyword="high"), later, *rest]
+
+    monkeypatch.setattr(soak, "one_pass", other)
+    monkeypatch.setattr(soak, "detect", lambda *_: Outcome(72.0, detections=1))
+    assert main(["soak", model, "--hours", "0.02", "--audio", scene, "--json"]) == 1
+    paths = json.loads(capsys.readouterr().out)["paths"]
+    assert list(paths) == ["detect", "wyoming"]
+    assert (paths["wyoming"]["different"], paths["wyoming"]["drift_ms"]) == (1, 80)

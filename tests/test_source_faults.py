@@ -20,11 +20,6 @@ FAULTS = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 def hear(engine: Engine, *faults: Fault) -> list[Event]:
     """What is told of the toy's scene with faults; the summary is the last."""
     source = FaultySource(RawSource(io.BytesIO(toy_model.scene().tobytes())), faults)

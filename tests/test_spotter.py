@@ -75,11 +75,6 @@ class Stuck:
         yield Gap(80_000)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 def scene() -> RawSource:
     return RawSource(io.BytesIO(toy_model.scene().tobytes()))
 

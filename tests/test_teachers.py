@@ -325,3 +325,24 @@ def test_the_learning_rate_rises_and_falls() -> None:
     rates = np.array([warm_cosine(step, 100, 0.1) for step in range(101)])
     assert rates.argmax() == 9 and rates.max() == 1 and rates[0] == 0.1
     assert (np.diff(rates[10:]) <= 0).all() and rates[100] == pytest.approx(0, abs=1e-9)
+
+
+def test_no_step_follows_a_gradient_longer_than_five(recipe: Recipe, tmp_path: Path) -> None:
+    """The first one of this network is longer."""
+
+    def weights(rate: float) -> torch.Tensor:
+        settings = dataclasses.replace(
+            recipe.train,
+            optimizer="sgd",
+            learning_rate=rate,
+            weight_decay=0.0,
+            epochs=1,
+            steps_per_epoch=1,
+            batch=8,
+        )
+        wanted = dataclasses.replace(recipe, teacher=SMALL["cnn2d"], train=settings)
+        run = teach(wanted, tmp_path / f"{rate}")
+        return torch.cat([p.flatten() for p in load_teacher(run).teacher.parameters()])
+
+    moved = weights(1.0) - weights(1e-30)
+    assert moved.norm().item() == pytest.approx(5, rel=1e-3)

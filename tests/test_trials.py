@@ -16,11 +16,6 @@ from earmark.train.data.clip import Clip
 RATE = 16000
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
-
-
 def clip_of(path: Path, seconds: float = 1.0, rate: int = RATE) -> Clip:
     """A low tone from 0.3 s to 0.7 s of a clip."""
     pcm = np.zeros(round(seconds * rate))

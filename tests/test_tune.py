@@ -13,25 +13,29 @@ import numpy as np
 import pytest
 import soundfile
 import toy_model
+from command import launch
 from earmark.export.cli_tune import tune as verb
-from earmark.export.tune import TuneSettings, choose, hear, keyword_clips, parse_points
+from earmark.export.det import Trace
+from earmark.export.matching import Word
+from earmark.export.tune import (
+    Heard,
+    TuneSettings,
+    Tuning,
+    choose,
+    first_half,
+    hear,
+    keyword_clips,
+    parse_points,
+)
 from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.manifest import Decision
 from earmark.runtime.sources import FileSource
 from virtual_microphone import VirtualMicrophone, missing, virtual_microphone
 
 RATE = 16000
-COMMAND = [
-    *(sys.executable, "-c"),
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx", sources=())
 
 
 def beep(hertz: float, amplitude: float) -> np.ndarray:
@@ -74,10 +78,10 @@ def verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "commands", lambda wanted: {**known(wanted), "tune": verb})
 
 
-def run(model: Path, corpus: Path, background: Path | str, output: Path, *options: str) -> int:
+def run(model: str, corpus: Path, background: Path | str, output: Path, *options: str) -> int:
     return main(
         [
-            *("tune", str(model), "--positive", str(corpus), "--background", str(background)),
+            *("tune", model, "--positive", str(corpus), "--background", str(background)),
             *("-o", str(output), *options),
         ]
     )
@@ -85,7 +89,7 @@ def run(model: Path, corpus: Path, background: Path | str, output: Path, *option
 
 @pytest.mark.usefixtures("verbs")
 def test_from_recordings_to_a_tuned_model(
-    model: Path, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = tmp_path / "tuned.onnx"
     options = ("--point", "chatty=150", "--point", "balanced=90", "--default", "chatty")
@@ -132,7 +136,7 @@ def test_from_recordings_to_a_tuned_model(
 
 @pytest.mark.usefixtures("verbs")
 def test_held_out_recordings_are_not_chosen_on(
-    model: Path, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--holdout", "--plot", str(tmp_path / "curve.svg"), "--smoothing", "0.1")
     assert run(model, corpus, background, tmp_path / "tuned.onnx", *options) == 0
@@ -154,7 +158,7 @@ def heard(engine: Engine, corpus: Path, files: list[Path], settings: TuneSetting
 
 
 def test_halves_share_no_speaker_and_one_recording_is_cut_in_time(
-    model: Path, corpus: Path, background: Path
+    model: str, corpus: Path, background: Path
 ) -> None:
     engine = Engine(model)
     settings = TuneSettings(holdout=True, smoothings=())
@@ -170,7 +174,7 @@ def test_halves_share_no_speaker_and_one_recording_is_cut_in_time(
 
 @pytest.mark.usefixtures("verbs")
 def test_a_flat_folder_tunes_one_keyword_and_leaves_the_others(
-    model: Path, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = tmp_path / "tuned.onnx"
     options = ("--keyword", "high", "--context", "silence")
@@ -186,7 +190,7 @@ def test_a_flat_folder_tunes_one_keyword_and_leaves_the_others(
 
 @pytest.mark.usefixtures("verbs")
 def test_what_cannot_be_read_is_left_out_and_told(
-    model: Path, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     room, clips = tmp_path / "room", tmp_path / "clips"
     for source, target in ((background, room), (corpus / "low", clips / "low")):
@@ -231,7 +235,7 @@ def test_what_cannot_be_read_is_left_out_and_told(
     ],
 )
 def test_wrong_use_gets_one_line(
-    model: Path,
+    model: str,
     corpus: Path,
     background: Path,
     tmp_path: Path,
@@ -262,7 +266,7 @@ def test_points_replace_and_add() -> None:
         parse_points([f"p{i}=1" for i in range(30)])
 
 
-def test_no_torch_is_needed(model: Path, corpus: Path, background: Path, tmp_path: Path) -> None:
+def test_no_torch_is_needed(model: str, corpus: Path, background: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from earmark.export.cli_tune import tune\n"
@@ -273,7 +277,7 @@ def test_no_torch_is_needed(model: Path, corpus: Path, background: Path, tmp_pat
         "print(heavy or '', file=sys.stderr)\n"
         "sys.exit(status or bool(heavy))"
     )
-    arguments = ["tune", str(model), "--positive", str(corpus), "--background", str(background)]
+    arguments = ["tune", model, "--positive", str(corpus), "--background", str(background)]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments, "-o", str(tmp_path / "tuned.onnx")],
         capture_output=True,
@@ -291,17 +295,13 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMicr
 @pytest.mark.skipif(bool(missing()), reason=f"programs not found here: {missing()}")
 @pytest.mark.parametrize("ended", ["by time", "by Ctrl-C"])
 def test_background_from_the_microphone(
-    microphone: VirtualMicrophone, model: Path, corpus: Path, tmp_path: Path, ended: str
+    microphone: VirtualMicrophone, model: str, corpus: Path, tmp_path: Path, ended: str
 ) -> None:
     minutes = "0.05" if ended == "by time" else "5"
-    process = subprocess.Popen(
-        [
-            *(*COMMAND, "tune", str(model), "--positive", str(corpus), "--background", "mic"),
-            *("--minutes", minutes, "-o", str(tmp_path / "tuned.onnx")),
-        ],
+    process = launch(
+        *("tune", model, "--positive", corpus, "--background", "mic"),
+        *("--minutes", minutes, "-o", tmp_path / "tuned.onnx"),
         env=microphone.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr
@@ -346,3 +346,80 @@ def test_the_shipped_model_on_recorded_speech(shared: Path) -> None:
             count += len(stream.push(block))
         count += len(stream.flush(0.5))
     assert count == measured["false_accepts"]
+
+
+def scored(group: str, peaks: dict[str, float], word: str = "", steps: int = 20) -> Trace:
+    """Two seconds in which each keyword's posterior stands at its peak for some steps, from 0.8 s
+    on; ``word`` is said then."""
+    posteriors = {}
+    for keyword in ("low", "high"):
+        posteriors[keyword] = np.zeros(100, np.float32)
+        posteriors[keyword][40 : 40 + steps] = peaks.get(keyword, 0.0)
+    said = (Word(word, 0.8, 0.8 + 0.02 * steps),) if word else ()
+    return Trace(2.0, said, group, posteriors)
+
+
+def joined(first: Trace, last: Trace) -> Trace:
+    """One recording of both."""
+    return Trace(
+        first.seconds + last.seconds,
+        (),
+        first.group,
+        {k: np.concatenate([first.posteriors[k], last.posteriors[k]]) for k in first.posteriors},
+    )
+
+
+@pytest.mark.parametrize("rooms", [1, 6])
+def test_thresholds_do_not_follow_from_the_half_that_is_measured(rooms: int) -> None:
+    """Rooms of which each is in one half, or one that is cut in the middle."""
+    names = [f"{number}" for number in range(6)]
+    chosen_on = first_half(names, 0)
+
+    def tuned(word: float, noise: float) -> tuple[dict[str, float], int, int]:
+        """Thresholds, misses and false accepts by what the measured half scores."""
+
+        def of(name: str, here: float, there: float) -> dict[str, float]:
+            return dict.fromkeys(("low", "high"), here if name in chosen_on else there)
+
+        positives = [
+            scored(name, of(name, 0.9, word), k) for name in names for k in ("low", "high")
+        ]
+        if rooms == 1:
+            both = (scored("room", dict.fromkeys(("low", "high"), x)) for x in (0.5, noise))
+            background = [joined(*both)]
+        else:
+            background = [scored(name, of(name, 0.5, noise)) for name in names]
+        settings = TuneSettings(points={"quiet": 0.2}, smoothings=(), holdout=True)
+        found = Heard(tuple(positives), tuple(background), ())
+        point = choose(toy_model.manifest(), found, settings).points["quiet"]
+        return point.decision.thresholds, point.measured["misses"], point.measured["false_accepts"]
+
+    thresholds, *counts = tuned(0.9, 0.5)
+    assert 0.5 < thresholds["low"] < 0.9 and counts == [0, 0]
+    assert tuned(0.6, 0.5) == (thresholds, 6, 0)
+    assert tuned(0.9, 0.8) == (thresholds, 0, 2 if rooms == 1 else 6)
+
+
+@pytest.mark.parametrize("own", [0.02, 0.1, 0.5])
+def test_the_moving_average_that_misses_the_fewest_is_chosen(own: float) -> None:
+    """Words of a tenth of a second: a click beats them unsmoothed, and what is fainter and longer
+    does over half a second."""
+    both = ("low", "high")
+    positives = [scored("who", {k: 0.9}, k, steps=5) for k in both]
+    click = scored("room", dict.fromkeys(both, 0.95), steps=1)
+    drone = scored("room", dict.fromkeys(both, 0.5), steps=30)
+    manifest = toy_model.manifest(decision=Decision({"low": 0.7, "high": 0.7}, smoothing=own))
+    found = Heard(tuple(positives), (click, drone), ())
+
+    def tuned(*smoothings: float) -> Tuning:
+        return choose(manifest, found, TuneSettings(smoothings=smoothings))
+
+    tuning = tuned(0.02, 0.1, 0.5)
+    assert tuning.smoothing == 0.1
+    for point in tuning.points.values():
+        assert point.decision.smoothing == 0.1
+        assert (point.measured["misses"], point.measured["false_accepts"]) == (0, 0)
+    # Either other one misses all of them.
+    alone = tuned()
+    assert alone.smoothing == own
+    assert alone.points["quiet"].measured["misses"] == (0 if own == 0.1 else 2)

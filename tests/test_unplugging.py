@@ -27,13 +27,10 @@ def microphone(tmp_path: Path) -> Iterator[VirtualMicrophone]:
 
 
 @pytest.fixture
-def listener(microphone: VirtualMicrophone, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def listener(microphone: VirtualMicrophone, model: str) -> Iterator[subprocess.Popen[str]]:
     """A program that hears audio already."""
     with subprocess.Popen(
-        [
-            *(sys.executable, str(Path(__file__).with_name("unplugged.py"))),
-            str(toy_model.save(tmp_path / "toy.onnx")),
-        ],
+        [sys.executable, Path(__file__).with_name("unplugged.py"), model],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # ALSA and PortAudio write there of their own accord
         env=microphone.environment,

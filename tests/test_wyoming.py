@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_model
+from command import launch
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -35,18 +35,8 @@ from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection, NotDetected
 from wyoming_talk import chunks, heard, listen_to
 
-COMMAND = [
-    *(sys.executable, "-c"),
-    "import sys; from earmark.runtime.cli import main; sys.exit(main())",
-    "wyoming",
-]
 SECONDS = 60.0
 """For a whole conversation, so that a server that hangs fails its test."""
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine(toy_model.save(tmp_path_factory.mktemp("model") / "toy.onnx"))
 
 
 @pytest.fixture
@@ -521,18 +511,13 @@ def test_no_more_clients_than_there_are_places(engine: Engine, path: Path) -> No
     converse(conversation())
 
 
-def start(*options: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def serve(engine: Engine, uri: str, **options: Any) -> subprocess.Popen[bytes]:
+    return launch("wyoming", "--model", engine.path, "--uri", uri, **options)
 
 
 def test_over_standard_input_and_output(engine: Engine) -> None:
     audio = wire("audio-chunk", CHUNK, toy_model.scene().tobytes())
-    process = start("--model", str(engine.path), "--uri", "stdio://")
+    process = serve(engine, "stdio://", stdin=subprocess.PIPE)
     out, err = process.communicate(
         wire("describe") + wire("detect", {"names": ["low"]}) + audio + wire("audio-stop"),
         timeout=60,
@@ -547,7 +532,7 @@ def test_over_standard_input_and_output(engine: Engine) -> None:
 def test_the_command_ends_cleanly_with_a_client_connected(
     engine: Engine, number: signal.Signals
 ) -> None:
-    process = start("--model", str(engine.path), "--uri", "tcp://127.0.0.1:0")
+    process = serve(engine, "tcp://127.0.0.1:0")
     assert process.stdout
     listening = json.loads(process.stdout.readline())
     assert listening["type"] == "listening"
@@ -573,7 +558,7 @@ def test_the_command_ends_cleanly_with_a_client_connected(
 
 
 def test_an_address_for_all_networks_is_told(engine: Engine) -> None:
-    process = start("--model", str(engine.path), "--uri", "tcp://0.0.0.0:0")
+    process = serve(engine, "tcp://0.0.0.0:0")
     assert process.stdout
     process.stdout.readline()
     process.terminate()
@@ -703,12 +688,8 @@ def test_events_that_cannot_be_written_end_the_server(
 
 
 def test_a_reader_of_events_that_hangs_delays_nobody(engine: Engine, path: Path) -> None:
-    server = subprocess.Popen(
-        [*COMMAND, "--model", str(engine.path), "--uri", f"unix://{path}"],
-        stdout=subprocess.PIPE,  # nobody reads it
-        stderr=subprocess.PIPE,
-    )
-    assert server.stdout is not None
+    server = serve(engine, f"unix://{path}")
+    assert server.stdout is not None  # nobody reads it
     fcntl.fcntl(server.stdout, fcntl.F_SETPIPE_SZ, 4096)
 
     async def conversation() -> None:
