@@ -77,7 +77,7 @@ def _run(arguments: Namespace) -> int:
     from ..train.data.stretches import noise_pool
     from ..train.metrics import measure
     from .drawing import PICTURES
-    from .evaluate import write_predictions
+    from .evaluate import recordings_sha256, write_predictions
     from .held_out import check_folders, measured_corpus
     from .judge import check_alike, neighbours, open_judge
     from .noisy import in_noise, parse_snrs
@@ -125,6 +125,7 @@ def _run(arguments: Namespace) -> int:
     for snr in snrs:
         split = clips if snr is None else in_noise(clips, noise, snr, arguments.seed)
         found = []
+        heard = recordings_sha256(split) if arguments.json else None
         for judge in judges:
             posteriors = judge.posteriors(split)
             measures = measure(split, posteriors)
@@ -138,6 +139,7 @@ def _run(arguments: Namespace) -> int:
                     "noise": arguments.noise,
                     "snr": snr,
                     "noise_seed": None if snr is None else arguments.seed,
+                    "recordings_sha256": heard,
                 }
                 print(json.dumps(about | measures), flush=True)
             if arguments.predictions:

@@ -1,6 +1,7 @@
 """Accuracy of a model file on clips, through the same streaming path that a microphone takes."""
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def evaluate(engine: Engine, split: Split) -> dict[str, Any]:
         EarmarkError: as :func:`score`.
     """
     return measure(split, score(engine, split))
+
+
+def recordings_sha256(split: Split) -> str:
+    """SHA-256 of what is heard and how it is judged: two records are of the same clips, in the same
+    noise, where it is equal."""
+    digest = hashlib.sha256("\0".join(split.labels).encode())
+    for part in (split.pcm, split.target):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def clip_seconds(manifest: Manifest) -> float:

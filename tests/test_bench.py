@@ -534,6 +534,35 @@ def test_a_start_that_fails_says_why(models: list[str]) -> None:
         cold_starts([start], 1)
 
 
+def test_of_starts_in_turn_the_first_of_each_does_not_count(tmp_path: Path) -> None:
+    """It takes long, those after it as many milliseconds as there were before."""
+    log = tmp_path / "log"
+    code = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "setting = json.loads(sys.argv[1])\n"
+        "log = Path(setting['log'])\n"
+        "names = log.read_text() if log.exists() else ''\n"
+        "log.write_text(names + setting['name'])\n"
+        "before = names.count(setting['name'])\n"
+        "spent = setting['each'] * (before or 1000)\n"
+        "print(json.dumps([spent, spent + 1, 2000000]))\n"
+    )
+    starts = [
+        Start(code, {"log": str(log), "name": name, "each": each}, distribution)
+        for name, each, distribution in (("a", 1, "numpy"), ("b", 10, "packaging"))
+    ]
+    a, b = cold_starts(starts, 3)
+    assert log.read_text() == "abababab"
+    assert a.import_ms.rounds == (1, 2, 3) and b.import_ms.rounds == (10, 20, 30)
+    assert a.first_score_ms.rounds == (2, 3, 4)
+    assert a.resident_mb is not None and a.resident_mb.rounds == (2, 2, 2)
+    assert a.install_mb is not None and b.install_mb is not None and a.install_mb > b.install_mb
+    log.unlink()
+    [a] = cold_starts(starts[:1])
+    assert a.import_ms.rounds == (1, 2, 3, 4, 5) and log.read_text() == "aaaaaa"
+
+
 def test_sizes_of_distributions() -> None:
     own, nothing = installed_bytes("numpy"), installed_bytes("no-such-distribution")
     assert own is not None and own > 1e6 and nothing is None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import soundfile
 import toy_model
 from command import EARMARK, launch
-from earmark.runtime import cli
+from earmark.runtime import cli, listen
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
 from earmark.runtime.engine import Engine
@@ -25,6 +26,8 @@ from earmark.runtime.manifest import Decision
 from earmark.runtime.sinks import http as http_sink
 from earmark.runtime.sinks import mqtt as mqtt_sink
 from earmark.runtime.sinks.sink import Sink
+from earmark.runtime.sources import Piece
+from fake_microphone import FakeMicrophone
 from waiting import wait_until
 
 IMPATIENT = [
@@ -118,6 +121,30 @@ def test_the_gate_reaches_the_stream(
     for options in ([], ["--gate", "-42.5"]):
         assert main(["detect", "--model", model, *options, str(scene)]) == 0
     assert gates == [None, -42.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"),
+    [([], ["low"]), (["--gate", "-40"], ["low"]), (["--gate", "-20"], [])],
+)
+def test_listening_with_a_gate_passes_over_what_is_softer(
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    keywords: list[str],
+) -> None:
+    class Soft(FakeMicrophone):
+        def __iter__(self) -> Iterator[Piece]:
+            """A tone of -27 dB, long after the start."""
+            yield np.zeros(2 * 16000, np.float32)
+            yield toy_model.tone(toy_model.LOW_HZ, 1.0, 0.06).astype(np.float32) / 32768
+
+    monkeypatch.setattr(listen, "Microphone", Soft)
+    assert main(["listen", "--model", model, "--seconds", "3", *options]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["keyword"] for event in found if event["type"] == "detection"] == keywords
+    assert found[-1]["type"] == "ended" and found[-1]["audio_seconds"] == 3
 
 
 def test_options_reach_the_sinks(

@@ -229,6 +229,10 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     own, asked = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["smoothing"] is None is own["smoothing"] and asked["smoothing"] == 0.5
     assert own["curves"] == asked["curves"] != first["curves"]
+    assert main([*command[:2], *command[3:], "--snr", "10", "--seed", "1"]) == 0
+    [other] = map(json.loads, capsys.readouterr().out.splitlines())
+    same = {report["recordings_sha256"] for report in (first, second, own, asked)}
+    assert len(same) == 1 and other["recordings_sha256"] not in same
     # The page of accuracy gives the command again, and mixes no streams.
     heard = ["--data", str(corpus), "--other", str(tmp_path / "other")]
     line = shlex.join(["earmark", "det", "MODEL...", *heard, "--snr", "10", "--smoothing", "0.5"])

@@ -478,21 +478,27 @@ def short(recipe: Recipe, folder: Path, **data: Any) -> Recipe:
     )
 
 
-def test_in_other_noise_all_is_asked_anew(
+def test_other_teachers_noise_and_clips_are_asked_anew(
     recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, asked: set[tuple[int, int]]
 ) -> None:
-    wanted = distilled(short(recipe, tmp_path), teachers[:1])
-    train(wanted, tmp_path / "first")
-    first = asked.copy()
-    # Clips that are background alone are asked about too.
+    few = short(recipe, tmp_path)
+
+    def clips_and_views(teacher: str, name: str) -> set[tuple[int, int]]:
+        asked.clear()
+        train(distilled(few, (teacher,)), tmp_path / name)
+        return asked.copy()
+
+    first = clips_and_views(teachers[0], "first")
+    # Clips that are background alone are among them.
     assert min(first)[0] < 0 and {view for _, view in first} == {0, 1}
-    asked.clear()
-    train(wanted, tmp_path / "again")
-    assert not asked
+    assert not clips_and_views(teachers[0], "again")
+    assert clips_and_views(teachers[1], "another") == first
     for file in (tmp_path / "corpus" / "_background_noise_").iterdir():
         soundfile.write(file, soundfile.read(file)[0][::-1], 16000)
-    train(wanted, tmp_path / "other")
-    assert asked == first
+    assert clips_and_views(teachers[0], "other noise") == first
+    for file in (tmp_path / "corpus" / "low").iterdir():
+        soundfile.write(file, soundfile.read(file)[0][::-1], 16000)
+    assert clips_and_views(teachers[0], "other clips")
 
 
 def test_with_other_speech_around_words_they_are_asked_about_anew(

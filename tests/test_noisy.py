@@ -114,6 +114,8 @@ def test_all_kinds_are_measured_on_the_same_clips(folder: Path, capsys) -> None:
         (kind, snr) for snr in (None, -5.0) for kind in kinds
     ]
     assert len({(line["clips"], line["speakers"]) for line in lines}) == 1
+    clean, noisy = ({line["recordings_sha256"] for line in some} for some in (lines[:5], lines[5:]))
+    assert len(clean) == len(noisy) == 1 and clean != noisy
     whole = "float32 whole clips"
     assert [line["judged"] for line in lines[:3]] == ["float32 streaming", whole, whole]
     taught = json.loads((folder / "teacher" / "evaluation.json").read_text())

@@ -96,3 +96,26 @@ def test_losses_fall(name: OptimizerName) -> None:
     before = made(x).square().mean().item()
     learn(made, optimizer_of(made, name, decay=0.0), 30)
     assert made(x).square().mean().item() < before
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_weights_decay_but_norms_and_biases_do_not(name: OptimizerName) -> None:
+    made = network()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(1.0)
+            weight.grad = torch.zeros_like(weight)
+    before = copy.deepcopy(made)
+    optimizer_of(made, name).step()
+    for after, weight in zip(made.parameters(), before.parameters(), strict=True):
+        kept = 1 - RATE * DECAY if weight.ndim > 1 else 1
+        torch.testing.assert_close(after, kept * weight, rtol=1e-6, atol=0)
+
+
+def test_sgd_keeps_nine_tenths_of_its_pace() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = make_optimizer("sgd", [{"params": [weight]}], RATE)
+    for gradient, expected in ((1.0, -RATE), (0.0, -RATE * 1.9), (0.0, -RATE * 2.71)):
+        weight.grad = torch.full((3,), gradient)
+        optimizer.step()
+        torch.testing.assert_close(weight, torch.full((3,), expected))

@@ -1,5 +1,6 @@
 """The verb ``det``."""
 
+import hashlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -143,10 +144,12 @@ def _run(arguments: Namespace) -> int:
     if arguments.write:
         streams = write_streams(streams, arguments.write)
     total = len(snrs) * len(plan(materials, arguments.seed))
+    digest = hashlib.sha256()
     with progress("Hearing streams", total) as advance:
 
         def counted() -> "Iterator[Composed]":
             for stream in streams:
+                digest.update(stream.pcm.tobytes() + repr(stream.truth).encode())
                 yield stream
                 advance(1)
 
@@ -168,6 +171,7 @@ def _run(arguments: Namespace) -> int:
             "seed": arguments.seed,
             "smoothing": arguments.smoothing,
             "untold": untold,
+            "recordings_sha256": digest.hexdigest(),
         }
         report = about | measure(judged, heard, arguments.target)
         print(json.dumps(report), flush=True)

@@ -1,7 +1,9 @@
 """The tables of the page of accuracy, as Markdown; empty where nothing was measured."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,11 +74,31 @@ def clips_table(groups: Sequence[Group], cost: Costs) -> str:
         *("seeds", "top-1 %", "macro F1 %"),
     )
     about = groups[0].first
+    strangers = _strangers([record for one in groups for record in one.records])
     by = ", ".join(f"`{line}`" for line in cost.commands)
     return (
         f"{markdown_table(heads, rows)}\n\n{about['clips']} clips of {about['speakers']} speakers "
         f"({about['split']} split). The cost: {f'by {by}; `-` was not' if by else 'not'} measured."
+        f"{strangers}"
     )
+
+
+def _strangers(records: Sequence[Record]) -> str:
+    """Which models, by file, did not hear what most heard; empty where all heard the same."""
+    told: dict[float | None, Counter[str]] = {}
+    for record in records:
+        if digest := record.get("recordings_sha256"):
+            told.setdefault(record.get("snr"), Counter())[digest] += 1
+    usual = {snr: counts.most_common(1)[0][0] for snr, counts in told.items()}
+    others = [
+        Path(record["model"]).name
+        for record in records
+        if record.get("recordings_sha256") != usual.get(record.get("snr"))
+    ]
+    if not others:
+        return ""
+    names = ", ".join(dict.fromkeys(others))
+    return f" Of other recordings, or of an earlier version, which did not tell: {names}."
 
 
 def gains_table(groups: Sequence[Group]) -> str:
@@ -206,7 +228,7 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
         f"{first['clips']} keywords among other speech, and {first['distinct_hours']:.2f} h of "
         f"distinct speech without, each {', '.join(first['conditions'])}. Thresholds are chosen on "
         "one half of the speakers and judged on the other; intervals are of 95 %, those of the "
-        "rate of the distinct speech alone.",
+        f"rate of the distinct speech alone.{_strangers(reports)}",
         markdown_table(POINT_HEADS, rows),
         "Missed / false accepts per hour in each condition:",
         markdown_table((*heads, *first["conditions"]), conditions),
