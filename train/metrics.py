@@ -203,7 +203,10 @@ def _check(probabilities: NDArray[np.float32]) -> None:
     if not len(probabilities):
         raise EarmarkError("no clips to measure accuracy on: name a split that has some")
     if not np.isfinite(probabilities).all():
-        raise EarmarkError("the model gives posteriors that are no numbers: export it again")
+        raise EarmarkError(
+            "the model gives posteriors that are no numbers: train it again, at a lower "
+            "train.learning_rate"
+        )
 
 
 def speaker_interval(
