@@ -1,7 +1,7 @@
-"""Free speech around words: the word stays, what was silent before and after it does not."""
+"""Words as running speech has them: cut short, and between pieces of free speech."""
 
 import numpy as np
-from earmark.train.data.speech import surround, word_bounds
+from earmark.train.data.speech import cut_word, surround, word_bounds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,26 @@ def test_the_bounds_hold_the_word_and_little_else(start: float, length: float) -
     first, last = word_bounds(word(start, length))
     assert first <= start * RATE and (start + length) * RATE <= last
     assert last - first <= (length + 0.2) * RATE
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0.1, 0.4))
+def test_a_cut_falls_within_the_word(seed: int, start: float, length: float) -> None:
+    pcm = word(start, length)
+    part = cut_word(pcm, np.random.default_rng(seed))
+    kept = np.flatnonzero(part)
+    assert np.array_equal(part[kept[0] : kept[-1] + 1], pcm[kept[0] : kept[-1] + 1])
+    energy = np.square(part, dtype=float).sum() / np.square(pcm, dtype=float).sum()
+    assert 0.19 < energy < 0.51
+    said = np.flatnonzero(pcm)
+    assert (kept[0] == said[0]) != (kept[-1] == said[-1])
+
+
+def test_both_ends_of_words_are_kept() -> None:
+    pcm = word(0.4, 0.2)
+    parts = [cut_word(pcm, np.random.default_rng(seed)) for seed in range(200)]
+    first = np.mean([part[np.flatnonzero(pcm)[0]] != 0 for part in parts])
+    assert 0.35 < first < 0.65
+    assert not cut_word(np.zeros(RATE, np.int16), np.random.default_rng(0)).any()
 
 
 def test_speech_is_outside_of_the_word_at_the_level_asked_for() -> None:

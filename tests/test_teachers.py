@@ -255,7 +255,7 @@ def test_random_weights_are_credited_to_nobody(settings: TeacherSettings) -> Non
 def test_teachers_learn(recipe: Recipe, tmp_path: Path, kind: str) -> None:
     settings = SMALL[kind]
     if kind == "bcresnet":
-        train = dataclasses.replace(recipe.train, optimizer="sgd")
+        train = dataclasses.replace(recipe.train, optimizer="sgd", learning_rate=0.1)
         recipe = dataclasses.replace(recipe, train=train)
     if kind == "beats":
         settings = dataclasses.replace(settings, head_epochs=2, backbone_rate=0.1, layer_decay=0.7)

@@ -200,6 +200,26 @@ def test_pieces_of_free_speech_are_unknown_and_of_the_training_split(
         assert {hashed_split(f"talk/{n}.wav") for n in sources} == {name}
 
 
+def test_keywords_are_cut_as_often_as_asked_and_then_no_keyword(corpus: Path, speech: Path) -> None:
+    split = load_split(scan(corpus), LABELS, "train")
+    rows = np.flatnonzero(split.label < 2).tolist()
+    uses = [(row, 7 * row) for row in rows]
+    plain, alone = Clips(split, 3).fetch(uses).pcm, Clips(split, 3, cut=0.5).fetch(uses)
+    other = alone.label == 2
+    assert 0.3 < other.float().mean() < 0.7
+    assert torch.equal((alone.pcm != plain).any(1), other)
+    assert alone.label[~other].tolist() == split.label[rows][~other.numpy()].tolist()
+    # What stands in speech was cut before: nothing of what is left away comes back.
+    pool = speech_pool([speech], "train")
+    whole = Clips(split, 3, speech=pool, around=1.0, cut=1.0).fetch(uses)
+    assert (whole.label == 2).all()
+    for pcm, full in zip(whole.pcm.numpy(), plain.numpy(), strict=True):
+        assert (pcm == full)[full != 0].mean() < 0.8
+    # Of other words and of background nothing is cut.
+    rest = [(row, row) for row in np.flatnonzero(split.label >= 2).tolist()]
+    assert torch.equal(Clips(split, 3, cut=1.0).fetch(rest).pcm, Clips(split, 3).fetch(rest).pcm)
+
+
 def test_words_stand_in_free_speech_as_often_as_asked(corpus: Path, speech: Path) -> None:
     split = load_split(scan(corpus), LABELS, "train")
     pool = speech_pool([speech], "train")

@@ -84,24 +84,6 @@ def warp(wav: Tensor, draws: Draws, shift: float, speed: float) -> Tensor:
     return F.grid_sample(wav[:, None, None], grid, align_corners=True)[:, 0, 0]
 
 
-def cut_words(
-    wav: Tensor, chosen: Tensor, draws: Draws, share: tuple[float, float] = (0.2, 0.5)
-) -> Tensor:
-    """Keep only the beginning or the end of the clips where ``chosen`` (bool [batch]) is true.
-
-    The part kept holds ``share`` of the clip's energy, so that the cut falls within the word. A
-    streaming spotter hears such part words all the time and must not take them for the word.
-    """
-    words, draws = wav[chosen], draws[chosen]
-    energy = words.square().cumsum(1)
-    energy = energy / energy[:, -1:].clamp_min(1e-12)
-    keep = draws.uniform("cut share", share)[:, None]
-    head = draws.chance("cut head", 0.5)[:, None]
-    out = wav.clone()
-    out[chosen] = torch.where(torch.where(head, energy < keep, energy > 1 - keep), words, 0.0)
-    return out
-
-
 def reverberate(
     wav: Tensor, chosen: Tensor, draws: Draws, reverb_time: tuple[float, float], rate: int
 ) -> Tensor:
@@ -199,30 +181,24 @@ def augment_audio(
     pool: Tensor,
     settings: AugmentSettings,
     rate: int,
-    unknown: int | None,
     silence: int | None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """All augmentations of the waveform, in the order in which the world applies them.
 
     Args:
         wav: clips [batch, samples]; all zeros for a ``_silence_`` clip still to be drawn.
-        label: classes, int64 [batch], negative where there is none; of any shape where neither
-            ``unknown`` nor ``silence`` is.
+        label: classes, int64 [batch], negative where there is none; of any shape where there is no
+            ``silence``.
         draws: the random numbers of each clip.
         pool: background noise, int16 [length].
         rate: sample rate, Hz.
-        unknown, silence: the classes of cut words and of background alone; without the former no
-            word is cut, without the latter no clip is background alone.
+        silence: the class of background alone; without it no clip is that.
 
     Returns:
-        The clips and their classes, which change for words that were cut.
+        The clips, [batch, samples].
     """
     s = settings
     wav = warp(wav, draws, s.shift * rate, s.speed)
-    if unknown is not None:
-        cut = draws.chance("cut", s.cut) & (label >= 0) & (label < unknown)
-        wav = cut_words(wav, cut, draws)
-        label = torch.where(cut, unknown, label)
     wav = reverberate(
         wav, draws.chance("reverb", s.reverb) & wav.any(1), draws, s.reverb_time, rate
     )
@@ -236,4 +212,4 @@ def augment_audio(
     level = level * draws.chance("no silence", 0.95)
     if silence is not None:
         wav = torch.where((empty & (label == silence))[:, None], noise * level[:, None], wav)
-    return wav.clamp(-1, 1), label
+    return wav.clamp(-1, 1)

@@ -51,6 +51,7 @@ class Lesson(pl.LightningModule):
             material.unlabelled,
             material.speech,
             recipe.data.speech_around,
+            recipe.augment.cut,
             recipe.view_seed,
             recipe.augment.views,
         )
@@ -92,9 +93,8 @@ class Lesson(pl.LightningModule):
         """How many processes hold the same clips, and share what is drawn from them."""
         return self.trainer.world_size // self.clips.share.ranks
 
-    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The waveforms [batch, samples] and labels of the views of a batch: [batch], or [batch,
-        labels] of a multi-label task.
+    def augmented(self, batch: Batch) -> Tensor:
+        """The waveforms, [batch, samples], of the views of a batch.
 
         They depend on the seed of the views, each clip and its view alone.
         """
@@ -105,7 +105,6 @@ class Lesson(pl.LightningModule):
             self.pool,
             self.recipe.augment,
             self.rate,
-            self.unknown,
             self.silence,
         )
 
@@ -213,8 +212,8 @@ class StudentLesson(Lesson):
         return sum(map(len, self._batches(0)[:: self.together]))
 
     def _make_views(self, clips: NDArray[np.int64], view: int) -> tuple[Tensor, Tensor]:
-        wav, label = self.augmented(self._batch(clips, view))
-        return self.log_mel(wav), label
+        batch = self._batch(clips, view)
+        return self.log_mel(self.augmented(batch)), batch.label
 
     def log_mel(self, wav: Tensor) -> Tensor:
         """What the student sees of clips [batch, samples], [batch, frames, mels]."""
@@ -230,7 +229,7 @@ class StudentLesson(Lesson):
     @torch.no_grad()
     def render(self, clips: NDArray[np.int64], view: int) -> Tensor:
         """The waveforms, [clips, samples], of a view of clips, numbered as in :class:`Batch`."""
-        return self.augmented(self._batch(clips, view))[0]
+        return self.augmented(self._batch(clips, view))
 
     def _batch(self, clips: NDArray[np.int64], view: int) -> Batch:
         batch = self.clips.fetch([(int(clip), view) for clip in clips])
@@ -245,7 +244,7 @@ class StudentLesson(Lesson):
             if self.seen is not None and not self.teachers_listen:
                 wav, (log_mel, label) = None, self.seen(batch.clip, batch.view)
             else:
-                wav, label = self.augmented(batch)
+                wav, label = self.augmented(batch), batch.label
                 # What views look like is rounded, whoever else hears them.
                 log_mel = self.seen(batch.clip, batch.view)[0] if self.seen else self.log_mel(wav)
             log_mel = self.masked(log_mel, batch)

@@ -87,7 +87,7 @@ class TeacherLesson(Lesson):
         self.seed_step()
         backbone = self.teacher.backbone.train(not self.frozen)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            wav, label = self.augmented(batch)
+            wav, label = self.augmented(batch), batch.label
             features = backbone.features(wav)
             if features.ndim == 3:
                 features = self.masked(features, batch)

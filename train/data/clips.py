@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ...runtime.manifest import UNKNOWN
 from .dataset import SPEECH, Split
 from .share import BLOCK, WHOLE
-from .speech import surround
+from .speech import cut_word, surround
 
 UNLABELLED = -1
 _NO_CLIPS = np.zeros((0, 0), np.int16)
@@ -54,6 +54,7 @@ class Clips(Dataset[Any]):
         unlabelled: NDArray[np.int16] = _NO_CLIPS,
         speech: NDArray[np.int16] = _NO_SPEECH,
         around: float = 0.0,
+        cut: float = 0.0,
         seed: int = 0,
         views: int = 0,
     ) -> None:
@@ -64,11 +65,13 @@ class Clips(Dataset[Any]):
             unlabelled: clips without a label, int16 [clips, samples].
             speech: free speech, int16 [samples].
             around: share of the words to put between pieces of free speech.
+            cut: share of the keywords to cut short, which makes them other words.
             seed: which words and pieces these are follows from it, the clip and its view.
             views: how many views each clip has, 0 for another one in every use.
         """
         self.split, self.silence, self.unlabelled = split, silence, unlabelled
-        self.speech, self.around, self.seed, self.views = speech, around, seed, views
+        self.speech, self.around, self.cut = speech, around, cut
+        self.seed, self.views = seed, views
         self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
         self.places = max(0, len(speech) - split.pcm.shape[1])
         """Samples of free speech at which a piece can begin."""
@@ -131,11 +134,13 @@ class Clips(Dataset[Any]):
             label = np.where(stored, self.split.label[row], UNLABELLED)
             label[empty] = UNLABELLED if self.silence is None else self.silence
             label[piece] = UNLABELLED if self.unknown is None else self.unknown
-            if self.places and self.around:
+            if self.cut or (self.places and self.around):
                 words = stored & (label != self.silence) & (self.split.word[row] != SPEECH)
                 for place in np.flatnonzero(words):
                     use = (self.seed, int(number[place]), int(view[place]))
-                    pcm[place] = self._within_speech(pcm[place], np.random.default_rng(use))
+                    pcm[place], label[place] = self._as_in_speech(
+                        pcm[place], int(label[place]), np.random.default_rng(use)
+                    )
         return _batch(pcm, label, clip, draw, view, number)
 
     def _view(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -157,14 +162,17 @@ class Clips(Dataset[Any]):
             _SPAN + clip - len(self),
         )
 
-    def _within_speech(
-        self, pcm: NDArray[np.int16], random: np.random.Generator
-    ) -> NDArray[np.int16]:
-        """A word, put between pieces of free speech as often as is asked for."""
-        if random.random() >= self.around:
-            return pcm
-        piece = self._piece(int(random.integers(self.places)))
-        return surround(pcm, piece, random.uniform(*_AROUND_DB))
+    def _as_in_speech(
+        self, pcm: NDArray[np.int16], label: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.int16], int]:
+        """A word and its label, cut short and put between pieces of free speech as often as is
+        asked for: the former first, so that no whole word is left of one that was cut."""
+        if self.unknown is not None and label < self.unknown and random.random() < self.cut:
+            pcm, label = cut_word(pcm, random), self.unknown
+        if self.places and random.random() < self.around:
+            piece = self._piece(int(random.integers(self.places)))
+            pcm = surround(pcm, piece, random.uniform(*_AROUND_DB))
+        return pcm, label
 
     def _piece(self, start: int) -> np.ndarray:
         return self.speech[start : start + self.split.pcm.shape[1]]

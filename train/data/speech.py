@@ -1,4 +1,4 @@
-"""Free speech in training: pieces of it between which keywords stand.
+"""Words as running speech has them, for training: cut short, and between pieces of free speech.
 
 A spotter that has only heard words in silence fires in running speech, and misses words within it.
 """
@@ -32,6 +32,27 @@ def word_bounds(pcm: NDArray[np.int16]) -> tuple[int, int]:
     margin = round(_MARGIN * SAMPLE_RATE)
     start, stop = loud[0] * _FRAME - margin, (loud[-1] + 1) * _FRAME + margin
     return max(0, int(start)), min(len(pcm), int(stop))
+
+
+def cut_word(
+    pcm: NDArray[np.int16], random: np.random.Generator, share: tuple[float, float] = (0.2, 0.5)
+) -> NDArray[np.int16]:
+    """Keep only the beginning or the end of a word.
+
+    A streaming spotter hears part words all the time and must not take them for the word.
+
+    Args:
+        pcm: a clip with one word and nothing else, int16 [samples].
+        random: draws which part, and how much of it.
+        share: of the clip's energy that the part holds, so that the cut falls within the word.
+
+    Returns:
+        int16 [samples].
+    """
+    energy = np.cumsum(np.square(pcm, dtype=np.float64))
+    keep = random.uniform(*share) * energy[-1]
+    kept = energy < keep if random.random() < 0.5 else energy > energy[-1] - keep
+    return np.where(kept, pcm, 0).astype(np.int16)
 
 
 def surround(pcm: NDArray[np.int16], speech: NDArray[np.int16], level: float) -> NDArray[np.int16]:

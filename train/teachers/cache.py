@@ -29,7 +29,7 @@ from ..progress import progress
 from .teacher import Outputs, Teacher
 
 _BATCH = 128
-_VERSION = 2
+_VERSION = 3
 _LARGEST = float(np.finfo(np.float16).max)
 
 
