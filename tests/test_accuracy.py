@@ -156,16 +156,19 @@ def test_records_of_other_clips_are_not_mixed() -> None:
 
 
 def test_models_that_heard_other_recordings_are_named() -> None:
-    def heard(*digests: str | None) -> str:
+    def told(*digests: str | None) -> str:
         records = [record(i, 0.9, recordings_sha256=some) for i, some in enumerate(digests)]
         return page(group(records), Costs(), [], [])[0]
 
-    assert "Of other recordings" not in heard("a", "a") + heard(None, None)
-    assert "which did not tell: None-1.onnx." in heard("a", None, "a")
-    assert "which did not tell: None-2.onnx." in heard("a", "a", "b")
+    other, silent = "Other recordings than the rest heard", "Which recordings they heard is not"
+    for text in (told("a", "a"), told(None, None)):
+        assert other not in text and silent not in text
+    text = told("a", None, "b", "a")
+    assert f"{other} `None-2.onnx`." in text and f"{silent} told of `None-1.onnx`." in text
     # Of each ratio on its own: clips in noise are others than clean ones.
     noisy = [record(0, 0.9, snr=snr, recordings_sha256=str(snr)) for snr in (None, 0.0)]
-    assert "Of other recordings" not in page(group(noisy), Costs(), [], [])[0]
+    text, _ = page(group([*noisy, record(1, 0.9, snr=0.0)]), Costs(), [], [])
+    assert other not in text and f"{silent} told of `None-1.onnx`." in text
 
 
 def test_a_model_that_was_measured_again_counts_once() -> None:

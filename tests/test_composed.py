@@ -233,6 +233,9 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     [other] = map(json.loads, capsys.readouterr().out.splitlines())
     same = {report["recordings_sha256"] for report in (first, second, own, asked)}
     assert len(same) == 1 and other["recordings_sha256"] not in same
+    earlier = asked | {"model": "earlier.onnx", "recordings_sha256": None}
+    text, _ = accuracy_page([], Costs(), [asked, earlier], [])
+    assert "is not told of `earlier.onnx`." in text
     # The page of accuracy gives the command again, and mixes no streams.
     heard = ["--data", str(corpus), "--other", str(tmp_path / "other")]
     line = shlex.join(["earmark", "det", "MODEL...", *heard, "--snr", "10", "--smoothing", "0.5"])

@@ -527,7 +527,7 @@ def test_with_other_speech_around_words_they_are_asked_about_anew(
         start, other = round(16000 * second), speech.copy()
         other[start : start + 1600] = 0
         old, new = (
-            Clips(split, 3, speech=one, around=0.5, views=2)
+            Clips(split, 3, speech=one, around=0.5, cut=wanted.augment.cut, views=2)
             .fetch([(row, view) for row in range(len(split))])
             .pcm.numpy()
             for one in (speech, other)

@@ -19,6 +19,7 @@ from earmark.train.data.corpus import data_fingerprint, scan
 from earmark.train.data.dataset import SPEECH, label_set, load_split
 from earmark.train.data.epoch import epoch_batches
 from earmark.train.data.material import prepare
+from earmark.train.data.speech import word_bounds
 from earmark.train.data.stretches import recording_origin, speech_pool
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, parse_recipe
@@ -209,15 +210,26 @@ def test_keywords_are_cut_as_often_as_asked_and_then_no_keyword(corpus: Path, sp
     assert 0.3 < other.float().mean() < 0.7
     assert torch.equal((alone.pcm != plain).any(1), other)
     assert alone.label[~other].tolist() == split.label[rows][~other.numpy()].tolist()
-    # What stands in speech was cut before: nothing of what is left away comes back.
+    assert torch.equal(Clips(split, 3, cut=0.5).fetch(uses[::-1]).pcm.flip(0), alone.pcm)
+    # Cut first: where a part is left away there is speech, as around the part that is kept.
     pool = speech_pool([speech], "train")
-    whole = Clips(split, 3, speech=pool, around=1.0, cut=1.0).fetch(uses)
-    assert (whole.label == 2).all()
-    for pcm, full in zip(whole.pcm.numpy(), plain.numpy(), strict=True):
-        assert (pcm == full)[full != 0].mean() < 0.8
-    # Of other words and of background nothing is cut.
+    within = Clips(split, 3, speech=pool, around=1.0, cut=1.0).fetch(uses)
+    assert (within.label == 2).all()
+    for pcm, full in zip(within.pcm.numpy(), plain.numpy(), strict=True):
+        start, stop = word_bounds(full)
+        quarter = (stop - start) // 4
+        ends = pcm[start : start + quarter], pcm[stop - quarter : stop]
+        whole = full[start : start + quarter], full[stop - quarter : stop]
+        kept = [np.array_equal(*pair) for pair in zip(ends, whole, strict=True)]
+        assert sum(kept) < 2
+        assert all(end.any() for end in ends)
+    # Of other words, of background, of speech and of what has no label nothing is cut.
     rest = [(row, row) for row in np.flatnonzero(split.label >= 2).tolist()]
-    assert torch.equal(Clips(split, 3, cut=1.0).fetch(rest).pcm, Clips(split, 3).fetch(rest).pcm)
+    rest += [(len(split), 0), (len(split) + 1, 0), (-1, 0)]
+    foreign = np.ones((1, split.pcm.shape[1]), np.int16)
+    cut, as_it_is = (Clips(split, 3, foreign, pool, cut=share).fetch(rest) for share in (1.0, 0.0))
+    assert torch.equal(cut.pcm, as_it_is.pcm) and torch.equal(cut.label, as_it_is.label)
+    assert as_it_is.label[-3:].tolist() == [-1, 2, 3]
 
 
 def test_words_stand_in_free_speech_as_often_as_asked(corpus: Path, speech: Path) -> None:

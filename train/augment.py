@@ -30,7 +30,8 @@ class AugmentSettings:
     speed: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Largest relative change of speed (and pitch) either way."""
     cut: Probability = 0.05
-    """Share of keyword clips cut short within the word; what is left is ``_unknown_``."""
+    """Share of keyword clips cut short within the word, before anything else is done to them; what
+    is left is ``_unknown_`` (see :mod:`earmark.train.data.clips`)."""
     gain: tuple[float, float] = (-14.0, 6.0)
     """Range of the gain, dB."""
     reverb: Probability = 0.2
@@ -183,7 +184,7 @@ def augment_audio(
     rate: int,
     silence: int | None,
 ) -> Tensor:
-    """All augmentations of the waveform, in the order in which the world applies them.
+    """All that is done to the waveforms of a batch, in the order in which the world does it.
 
     Args:
         wav: clips [batch, samples]; all zeros for a ``_silence_`` clip still to be drawn.

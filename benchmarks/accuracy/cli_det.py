@@ -149,7 +149,12 @@ def _run(arguments: Namespace) -> int:
 
         def counted() -> "Iterator[Composed]":
             for stream in streams:
-                digest.update(stream.pcm.tobytes() + repr(stream.truth).encode())
+                digest.update(stream.pcm.astype("<i2"))
+                words = [
+                    [(word.keyword, word.start, word.end) for word in some]
+                    for some in (stream.truth, stream.others)
+                ]
+                digest.update(json.dumps([stream.half, stream.speakers, words]).encode())
                 yield stream
                 advance(1)
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,21 +83,26 @@ def clips_table(groups: Sequence[Group], cost: Costs) -> str:
 
 
 def _strangers(records: Sequence[Record]) -> str:
-    """Which models, by file, did not hear what most heard; empty where all heard the same."""
+    """Which models, by file, did not hear the recordings that most of those heard which tell, and
+    which do not tell; empty where all heard the same, or none tells."""
     told: dict[float | None, Counter[str]] = {}
     for record in records:
         if digest := record.get("recordings_sha256"):
             told.setdefault(record.get("snr"), Counter())[digest] += 1
     usual = {snr: counts.most_common(1)[0][0] for snr, counts in told.items()}
-    others = [
-        Path(record["model"]).name
-        for record in records
-        if record.get("recordings_sha256") != usual.get(record.get("snr"))
-    ]
-    if not others:
-        return ""
-    names = ", ".join(dict.fromkeys(others))
-    return f" Of other recordings, or of an earlier version, which did not tell: {names}."
+    others, silent = [], []
+    for record in records:
+        digest = record.get("recordings_sha256")
+        if digest is None and usual:
+            silent.append(record["model"])
+        elif digest != usual.get(record.get("snr")):
+            others.append(record["model"])
+    texts = ("Other recordings than the rest heard", "Which recordings they heard is not told of")
+    return "".join(
+        f" {text} {', '.join(f'`{model}`' for model in dict.fromkeys(models))}."
+        for text, models in zip(texts, (others, silent), strict=True)
+        if models
+    )
 
 
 def gains_table(groups: Sequence[Group]) -> str:

@@ -9,7 +9,7 @@ from ..tables import show_table
 from .cells import Table, caption, tables
 from .compare import Comparison
 from .results import Report
-from .streams import HEADS, Load, cells, memory_text
+from .streams import LOAD_HEADS, Load, load_cells, memory_text
 
 # What a terminal has no room for; JSON and HTML have it.
 _WIDE = ("decides", "real-time factor", "p95", "max", "install MB", "weights", "M parameters")
@@ -68,8 +68,8 @@ def show_loads(
     """Print what ``streams.measure`` and ``streams.memory`` found."""
     taken = "" if memory is None else f"\n{memory_text(memory)}"
     show_table(
-        HEADS,
-        [cells(load) for load in loads],
+        LOAD_HEADS,
+        [load_cells(load) for load in loads],
         f"one thread, chunks of {chunk_ms:g} ms as from live sources, {rounds} interleaved rounds "
         f"of {seconds:g} s; median (95 % bootstrap interval){taken}\n{machine_line(found)}",
     )

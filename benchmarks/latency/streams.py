@@ -49,11 +49,11 @@ class Load:
     p99_ms: Spread
 
 
-HEADS = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
+LOAD_HEADS = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
 
 
-def cells(load: Load) -> list[str]:
-    """A row of the table under ``HEADS``."""
+def load_cells(load: Load) -> list[str]:
+    """A row of the table under ``LOAD_HEADS``."""
     return [
         f"{load.streams:,}",
         "one by one" if load.batch is None else f"up to {load.batch}",

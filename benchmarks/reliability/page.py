@@ -85,7 +85,7 @@ def _streams(report: Report) -> str:
         streams.Load(**load | {name: Spread(**load[name]) for name in figures})
         for load in report["loads"]
     ]
-    table = markdown_table(streams.HEADS, map(streams.cells, loads))
+    table = markdown_table(streams.LOAD_HEADS, map(streams.load_cells, loads))
     memory = report["memory_kib_per_stream"]
     taken = "" if memory is None else f"\n\n{streams.memory_text(memory)}."
     return f"Run by {report['backend']}.\n\n{table}{taken}"

@@ -29,8 +29,9 @@ class Batch(NamedTuple):
     pcm: Tensor
     """int16 [batch, samples]."""
     label: Tensor
-    """int64 [batch], -1 for a clip without a label; in a multi-label task [batch, labels], 1 for
-    each that the clip has, and -1 throughout where that is not known."""
+    """int64 [batch], that of other words for a keyword that was cut, -1 for a clip without a label;
+    in a multi-label task [batch, labels], 1 for each that the clip has, and -1 throughout where
+    that is not known."""
     clip: Tensor
     """int64 [batch]: the row in the split; from its end on, that of the clips without labels; from
     their end on, the sample of the free speech at which a piece begins; negative for an empty clip,
@@ -70,9 +71,9 @@ class Clips(Dataset[Any]):
             views: how many views each clip has, 0 for another one in every use.
         """
         self.split, self.silence, self.unlabelled = split, silence, unlabelled
-        self.speech, self.around, self.cut = speech, around, cut
-        self.seed, self.views = seed, views
+        self.speech, self.around, self.seed, self.views = speech, around, seed, views
         self.unknown = split.labels.index(UNKNOWN) if UNKNOWN in split.labels else None
+        self.cut = 0.0 if self.unknown is None else cut
         self.places = max(0, len(speech) - split.pcm.shape[1])
         """Samples of free speech at which a piece can begin."""
         self.share = split.part.share if split.part else WHOLE
@@ -98,11 +99,11 @@ class Clips(Dataset[Any]):
         yield from (rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK))
 
     def content(self, clips: NDArray[np.int64]) -> Iterator[bytes]:
-        """What stands for clips in a hash: their numbers, samples and labels."""
-        batch = self.fetch([(int(clip), 0) for clip in clips])
-        yield batch.number.numpy().astype("<i8").tobytes()
-        yield batch.pcm.numpy().tobytes()
-        yield batch.label.numpy().tobytes()
+        """What stands for clips in a hash: their numbers, samples and labels, as recorded."""
+        pcm, label = self._as_recorded(clips)
+        yield self._number(clips).astype("<i8").tobytes()
+        yield pcm.tobytes()
+        yield label.tobytes()
 
     def __getitems__(self, samples: list[tuple[int, int]]) -> Batch:
         if not self.named_only:
@@ -115,12 +116,24 @@ class Clips(Dataset[Any]):
     def fetch(self, samples: list[tuple[int, int]]) -> Batch:
         """Clips with their audio, by their numbers and the draws'."""
         clip, draw = np.array(samples, np.int64).reshape(-1, 2).T
+        pcm, label = self._as_recorded(clip)
+        number, view = self._number(clip), self._view(draw)
+        if self.split.several is None and (self.cut or (self.places and self.around)):
+            stored = (clip >= 0) & (clip < len(self.split))
+            spoken = self.split.word[np.where(stored, clip, 0)] == SPEECH
+            for place in np.flatnonzero(stored & (label != self.silence) & ~spoken):
+                use = (self.seed, int(number[place]), int(view[place]))
+                pcm[place], label[place] = self._varied(
+                    pcm[place], int(label[place]), np.random.default_rng(use)
+                )
+        return _batch(pcm, label, clip, draw, view, number)
+
+    def _as_recorded(self, clip: NDArray[np.int64]) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+        """Samples and labels of clips, the former zeros where a clip is empty."""
         empty, piece = clip < 0, clip >= len(self)
         stored = ~empty & (clip < len(self.split))
         foreign = ~(empty | piece | stored)
         row = np.where(stored, clip, 0)
-        number = self._number(clip)
-        view = self._view(draw)
         pcm = np.asarray(self.split.pcm[row])
         pcm[empty] = 0
         if foreign.any():
@@ -130,18 +143,11 @@ class Clips(Dataset[Any]):
         if self.split.several is not None:
             label = self.split.several[row].astype(np.int64)
             label[foreign] = UNLABELLED
-        else:
-            label = np.where(stored, self.split.label[row], UNLABELLED)
-            label[empty] = UNLABELLED if self.silence is None else self.silence
-            label[piece] = UNLABELLED if self.unknown is None else self.unknown
-            if self.cut or (self.places and self.around):
-                words = stored & (label != self.silence) & (self.split.word[row] != SPEECH)
-                for place in np.flatnonzero(words):
-                    use = (self.seed, int(number[place]), int(view[place]))
-                    pcm[place], label[place] = self._as_in_speech(
-                        pcm[place], int(label[place]), np.random.default_rng(use)
-                    )
-        return _batch(pcm, label, clip, draw, view, number)
+            return pcm, label
+        label = np.where(stored, self.split.label[row], UNLABELLED)
+        label[empty] = UNLABELLED if self.silence is None else self.silence
+        label[piece] = UNLABELLED if self.unknown is None else self.unknown
+        return pcm, label
 
     def _view(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
         return draw % self.views if self.views else draw
@@ -162,11 +168,11 @@ class Clips(Dataset[Any]):
             _SPAN + clip - len(self),
         )
 
-    def _as_in_speech(
+    def _varied(
         self, pcm: NDArray[np.int16], label: int, random: np.random.Generator
     ) -> tuple[NDArray[np.int16], int]:
         """A word and its label, cut short and put between pieces of free speech as often as is
-        asked for: the former first, so that no whole word is left of one that was cut."""
+        asked for. Cut first, so that no whole word is left of one that was cut."""
         if self.unknown is not None and label < self.unknown and random.random() < self.cut:
             pcm, label = cut_word(pcm, random), self.unknown
         if self.places and random.random() < self.around:

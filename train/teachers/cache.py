@@ -1,7 +1,8 @@
 """What teachers say of every view of every clip, computed once and kept on disk.
 
 A file holds one view of a block of clips, as float16, under a name that is a hash of all that it
-follows from: the teacher's weights, the clips, the noise, the augmentation, the seed and the view.
+follows from: the teacher's weights, the clips, the noise, the free speech, the augmentation, the
+seed and the view.
 Clips of a shard make blocks of their own, which another number of processes finds again.
 So nothing stale can be read, runs that differ in what comes after the teacher (temperature, weight,
 student, masks) share the files, more views or more data cost only what is new, and an interrupted
