@@ -75,7 +75,7 @@ def recordings_sha256(split: Split) -> str:
     the same noise, where it is equal."""
     digest = hashlib.sha256("\0".join(split.labels).encode())
     for part in (split.pcm, split.target):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 
