@@ -162,6 +162,15 @@ def test_time_that_drifts_and_memory_that_grows_are_told(
     assert outcome["slope_kb_per_hour"] == pytest.approx(60_000)
 
 
+@pytest.mark.parametrize(
+    ("hours", "growth", "sound"),
+    [(24, 100, True), (24, 200, False), (1, 4000, True), (1, 5000, False), (0.9, 50_000, True)],
+)
+def test_memory_that_grows_is_a_failure(hours: float, growth: float, sound: bool) -> None:
+    """kB an hour; but for a run too short to tell."""
+    assert Outcome(3600 * hours, detections=1, slope_kb_per_hour=growth).sound == sound
+
+
 def test_nothing_detected_is_a_failure(
     files: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

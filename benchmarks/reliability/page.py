@@ -109,9 +109,10 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
         "`earmark wyoming`. *Different* counts detections that one pass over the same audio does "
         "not have, has otherwise, or has and are missing: keyword, time and score are compared, "
         "by Wyoming keyword and timestamp, since it carries no score. Memory grows by the slope "
-        "after the first tenth of the run; `detect` and the generator of the audio share a "
-        "process, the Wyoming server has one of its own. Each path is one process from the first "
-        "sample to the last: one that was interrupted begins anew.",
+        "after the first tenth of the run; 4 MB over the rest of one of an hour or more are a "
+        "failure. `detect` and the generator of the audio share a process, the Wyoming server has "
+        "one of its own. Each path is one process from the first sample to the last: one that was "
+        "interrupted begins anew.",
         _soak,
     ),
     "fuzz": (

@@ -48,6 +48,10 @@ MESSAGE_SAMPLES = 1280
 """Samples of a Wyoming audio message."""
 WARM_UP = 0.1
 """Share of the run before which memory still settles."""
+MAX_GROWTH_KB = 4000.0
+"""Growth over the rest of it from which memory is not flat: over 24 h, 4 bytes for each chunk."""
+LEAST_SECONDS = 3600.0
+"""Audio of less does not tell growth from what still settles."""
 SERVER = "import sys; from earmark.runtime.cli import main; sys.exit(main())"
 TOLERANCE = 1e-6
 
@@ -105,12 +109,16 @@ class Outcome:
 
     @property
     def sound(self) -> bool:
-        """Whether what had to be the same is."""
-        return not self.different and not self.drift_ms and self.detections > 0
+        """Whether what had to be the same is, and memory as well."""
+        hours = (1 - WARM_UP) * self.audio_seconds / 3600
+        grown = (self.slope_kb_per_hour or 0) * hours
+        flat = grown <= MAX_GROWTH_KB or self.audio_seconds < LEAST_SECONDS
+        return not self.different and not self.drift_ms and self.detections > 0 and flat
 
 
 def run(arguments: Namespace) -> int:
-    """The verb ``soak``: exit status 1 where detections differ, there are none or time drifts."""
+    """The verb ``soak``: exit status 1 where detections differ, there are none, time drifts or
+    memory grows."""
     seconds = round(3600 * arguments.hours) if 0 < arguments.hours <= MAX_HOURS else 0
     if seconds < 1:
         raise EarmarkError(f"--hours {arguments.hours:g}: give more than 0, at most {MAX_HOURS:g}")
