@@ -7,6 +7,7 @@ threshold can be chosen on one and judged on the other. Audio is made when it is
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,12 @@ class Composed:
     def seconds(self) -> float:
         """Length of the stream."""
         return len(self.pcm) / SAMPLE_RATE
+
+    @property
+    def content(self) -> bytes:
+        """What stands for the stream in a hash: what is heard, and what it is judged by."""
+        judged = [self.half, self.speakers, [self.truth, self.others]]
+        return self.pcm.astype("<i2").tobytes() + json.dumps(judged).encode()
 
 
 @dataclass(frozen=True)
