@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_model
-from earmark.benchmarks.reliability import soak
-from earmark.benchmarks.reliability.soak import Audio, Outcome, loop, one_pass, slope
+from earmark.benchmarks.reliability import soak, soak_paths
+from earmark.benchmarks.reliability.soak_audio import Audio, loop
+from earmark.benchmarks.reliability.soak_outcome import Outcome, slope
+from earmark.benchmarks.reliability.soak_paths import one_pass
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Detection, Engine
@@ -153,7 +155,7 @@ def test_time_that_drifts_and_memory_that_grows_are_told(
                 event = replace(event, time=event.time + 0.002, resident_bytes=size)
             yield event
 
-    monkeypatch.setattr(soak, "spot", leaky)
+    monkeypatch.setattr(soak_paths, "spot", leaky)
     options = ("--hours", "0.05", "--audio", scene, "--path", "detect", "--json")
     assert main(["soak", model, *options]) == 1
     outcome = json.loads(capsys.readouterr().out)["paths"]["detect"]

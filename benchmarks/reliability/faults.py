@@ -28,7 +28,8 @@ from ...runtime.spotter import Spotter
 from ...train.progress import progress
 from ..machine import machine, machine_line
 from .faulty_source import Fault, FaultySource
-from .soak import SERVER, Audio, loop
+from .soak_audio import Audio, loop
+from .soak_paths import SERVER
 
 SECONDS = 36
 AT = 10.0

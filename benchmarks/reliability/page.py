@@ -10,7 +10,7 @@ from ..latency import streams
 from ..machine import machine_line
 from ..spread import Spread
 from ..tables import load_reports, markdown_table
-from . import faults, soak
+from . import faults, soak_outcome
 
 Report = dict[str, Any]
 
@@ -58,9 +58,9 @@ def _faults(report: Report) -> str:
 
 
 def _soak(report: Report) -> str:
-    rows = [soak.row(path, outcome) for path, outcome in report["paths"].items()]
+    rows = [soak_outcome.row(path, outcome) for path, outcome in report["paths"].items()]
     of = f"{report['model']} by {report['backend']}, {report['audio']}"
-    return f"{of}:\n\n{markdown_table(soak.HEADS, rows)}"
+    return f"{of}:\n\n{markdown_table(soak_outcome.HEADS, rows)}"
 
 
 def _fuzz(report: Report) -> str:
