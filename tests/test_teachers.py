@@ -313,6 +313,8 @@ def test_a_recipe_is_a_teachers_or_a_students(recipe: Recipe, tmp_path: Path) ->
         ({"kind": "beats"}, "field teacher.weights: expected where beats is"),
         ({"kind": "cnn2d", "weights": "x"}, "field teacher.weights: expected none"),
         ({"kind": "cnn2d", "depth": 2}, "field teacher.depth: expected 0 but for"),
+        ({"kind": "cnn2d", "random": True}, "field teacher.random: expected false for cnn2d"),
+        ({"kind": "ast", "weights": "x", "width": 8}, "field teacher.width: expected 0 for ast"),
         ({"kind": "convtransformer", "width": 100}, "field teacher.width: expected a multiple"),
     ],
 )

@@ -75,7 +75,8 @@ class DataSettings:
     """How an epoch draws the classes. ``keywords``: every keyword equally often, and the shares
     below of other words (``_unknown_``) and of background (``_silence_``), which are classes then
     without being named. ``balanced``: every class equally often (class-aware sampling, Shen et al.
-    2016). ``natural``: every clip once."""
+    2016). ``natural``: every clip once, but for those that do not fill a last batch, which are
+    others in every epoch."""
     noise: tuple[str, ...] = ()
     """More folders of background noise, any layout."""
     clip: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -220,7 +221,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
         name = ".".join(str(part) for part in first["loc"])
         told = _MESSAGES.get(first["type"], first["msg"])
         raise EarmarkError(f"{where}: field {name}: {told}") from error
-    for name, expected, holds in _conditions(recipe):
+    for name, expected, holds in (*_numbers(table, recipe), *_conditions(recipe)):
         if not holds:
             raise EarmarkError(f"{where}: field {name}: expected {expected}")
     try:
@@ -228,6 +229,23 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
     except EarmarkError as error:
         raise EarmarkError(f"{where}: field keywords: {error}") from error
     return recipe
+
+
+def _numbers(
+    table: dict[str, Any], settings: Any, where: str = ""
+) -> Iterator[tuple[str, str, bool]]:
+    """As :func:`_conditions`: pydantic takes true for 1 where a number is wanted."""
+    for name, given in table.items():
+        value = getattr(settings, name)
+        if isinstance(given, dict) and dataclasses.is_dataclass(value):
+            yield from _numbers(given, value, f"{where}{name}.")
+        else:
+            pairs = zip(given, value, strict=True) if isinstance(given, list) else ((given, value),)
+            yield (
+                f"{where}{name}",
+                "a number",
+                all(isinstance(a, bool) <= isinstance(b, bool) for a, b in pairs),
+            )
 
 
 def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
@@ -333,8 +351,10 @@ def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
                 f"where {teacher.kind} is, or teacher.random = true",
                 bool(teacher.weights) != teacher.random,
             )
+            yield "teacher.width", f"0 for {teacher.kind}, whose width is given", not teacher.width
         else:
             yield "teacher.weights", f"none for {teacher.kind}", not teacher.weights
+            yield "teacher.random", f"false for {teacher.kind}, which always is", not teacher.random
         if teacher.kind != "convtransformer":
             yield "teacher.depth", "0 but for convtransformer", not teacher.depth
         if teacher.kind == "bcresnet":
