@@ -138,7 +138,8 @@ def test_after_silence_the_state_is_that_of_a_stream_that_heard_only_silence(
     used.push(np.resize(spoken, 50 * geometry.chunk))
     # 0.8 s of refractory period are over long before the silence is.
     start, origin = used.seconds, fresh.seconds
-    assert used.push(silence) == fresh.push(silence) == []
+    used.push(silence)  # where the word before it may fire
+    assert fresh.push(silence) == []
     assert np.array_equal(used.posteriors, fresh.posteriors)
     for at in range(0, len(spoken), geometry.chunk):
         chunk = spoken[at : at + geometry.chunk]
