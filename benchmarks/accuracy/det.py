@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...export.det import THRESHOLDS, Trace, sweep, trace
-from ...export.drawing import PALETTE
+from ...export.drawing import line_style
 from ...export.intervals import hours_to_measure, poisson_interval, wilson_interval
 from ...export.matching import LATE, Word, match, percentile
 from ...export.noisy import snr_name
@@ -220,7 +220,8 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
     axes = figure.add_subplot()
     none = 0.4 / reports[0]["hours"]
     for place, report in enumerate(reports):
-        color = PALETTE[place % len(PALETTE)]
+        style = line_style(place)
+        color = style["color"]
         curve, conditions = report["curves"]["all"], len(report["conditions"])
         misses, said = np.array(curve["misses"]), curve["said"]
         rates = np.maximum(np.array(curve["false_accepts"]) / curve["hours"], none)
@@ -230,7 +231,7 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
         if full:
             axes.fill_between(rates, low, high, color=color, alpha=0.12, linewidth=0)
         width = 1.8 if full else 0.9
-        axes.plot(rates, misses / said, color=color, linewidth=width, label=report["title"])
+        axes.plot(rates, misses / said, **style, linewidth=width, label=report["title"])
         for found in report["points"] if full else ():
             x, y = max(found["per_hour"], none), found["missed"]
             least, most = found["per_hour_interval"]
