@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import toy_model
 from earmark.runtime import Engine
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from earmark.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +41,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def engine(model: str) -> Engine:
     """The toy model, loaded: it has no state, and any number of tests may run streams on it."""
     return Engine(model)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> "Recipe":
+    """Of a student that is to be taught: tiny, with two views of each clip."""
+    from taught import two_views  # with torch, which few tests need
+
+    return two_views(tmp_path_factory.mktemp("taught"))
+
+
+@pytest.fixture(scope="module")
+def teachers(recipe: "Recipe", tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two that teach it."""
+    from taught import two_teachers
+
+    return two_teachers(recipe, tmp_path_factory.mktemp("teachers"))
 
 
 @pytest.fixture(scope="session")

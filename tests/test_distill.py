@@ -20,17 +20,7 @@ from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import load_run
 from earmark.train.student import whole_steps
 from earmark.train.teachers.run import load_teacher
-from taught import distilled, losses, two_teachers, two_views
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return two_views(tmp_path_factory.mktemp("distill"))
-
-
-@pytest.fixture(scope="module")
-def teachers(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return two_teachers(recipe, tmp_path_factory.mktemp("teachers"))
+from taught import distilled, losses
 
 
 def test_a_weight_of_zero_is_training_on_labels_alone(

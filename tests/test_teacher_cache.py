@@ -22,18 +22,8 @@ from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.teachers import cache, ensemble
 from earmark.train.teachers.run import load_teacher
 from earmark.train.teachers.teacher import Outputs
-from taught import distilled, losses, two_teachers, two_views
+from taught import distilled, losses
 from tiny_corpus import write_corpus
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return two_views(tmp_path_factory.mktemp("distill"))
-
-
-@pytest.fixture(scope="module")
-def teachers(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return two_teachers(recipe, tmp_path_factory.mktemp("teachers"))
 
 
 def files(recipe: Recipe) -> dict[str, bytes]:
