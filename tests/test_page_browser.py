@@ -20,9 +20,10 @@ from spoken_words import RATE, WORDS, spoken_scene
 
 TOLERANCE = 1e-3
 """Of posteriors, between builds of onnxruntime."""
-FLIPPED = 0.02
-"""Of the few posteriors for which an activation lies so near the middle between two int8 values
-that the builds round it to different ones."""
+FLIPPED = 0.01
+"""Of a posterior in a hundred, where an activation may lie so near the middle between two int8
+values that the builds round it to different ones: logits of the shipped file then differ by up to
+0.036 (its card, streamed against whole), posteriors by a quarter of that."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_a_recording_is_heard_as_detect_hears_it(
     )
     pcm, audio = page.array("pcm"), read_audio(scene)
     assert np.array_equal(pcm[: len(audio)], audio) and not pcm[len(audio) :].any()
-    check_posteriors(page, pcm)
+    assert differences(page, pcm).max() < TOLERANCE
 
 
 def test_the_microphone_is_heard_as_the_recording_that_it_plays(
@@ -116,17 +117,16 @@ def test_the_microphone_is_heard_as_the_recording_that_it_plays(
     pcm = page.array("pcm")
     assert likeness(pcm, read_audio(scene)) > 0.97
     # Of what it heard the page makes what Python makes of it.
-    check_posteriors(page, pcm)
+    different = differences(page, pcm)
+    assert np.quantile(different, 0.99) < TOLERANCE and different.max() < FLIPPED
     stream = Engine().stream()
     assert [(d.keyword, d.time) for d in stream.push(pcm)] == page.detections()
 
 
-def check_posteriors(page: Opened, pcm: np.ndarray) -> None:
-    """The page's posteriors are those of the Python runtime."""
+def differences(page: Opened, pcm: np.ndarray) -> np.ndarray:
+    """Of the page's posteriors from those of the Python runtime."""
     found = page.array("posteriors").reshape(-1, len(Engine().manifest.labels))
-    difference = np.abs(found - posteriors(pcm))
-    assert np.quantile(difference, 0.99) < TOLERANCE
-    assert difference.max() < FLIPPED
+    return np.abs(found - posteriors(pcm))
 
 
 def likeness(heard: np.ndarray, played: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import onnx
 import onnx.numpy_helper
 import pytest
 from earmark.export.evaluate import evaluate
+from earmark.export.matching import LATE
 from earmark.export.model_file import graph_sha256
 from earmark.runtime import Detection, Engine
 from earmark.train.data.corpus import scan
@@ -138,7 +139,8 @@ def test_after_silence_the_state_is_that_of_a_stream_that_heard_only_silence(
     used.push(np.resize(spoken, 50 * geometry.chunk))
     # 0.8 s of refractory period are over long before the silence is.
     start, origin = used.seconds, fresh.seconds
-    used.push(silence)  # where the word before it may fire
+    # The word before it may fire yet, and nothing else.
+    assert all(found.time - start <= LATE for found in used.push(silence))
     assert fresh.push(silence) == []
     assert np.array_equal(used.posteriors, fresh.posteriors)
     for at in range(0, len(spoken), geometry.chunk):
