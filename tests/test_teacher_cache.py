@@ -60,6 +60,25 @@ def test_the_cache_goes_on_after_a_kill_with_the_same_bytes(
     assert losses(run) == losses(whole)
 
 
+def test_runs_that_start_together_share_what_they_ask(
+    recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = distilled(recipe, teachers[:1])
+    other = dataclasses.replace(one, seed=7)
+    ask, asked = cache.ask, []
+
+    def while_another_asks(*arguments: Any, **named: Any) -> Outputs:
+        asked.append(arguments[2:4])
+        if len(asked) == 1:
+            train(other, tmp_path / "other")
+        return ask(*arguments, **named)
+
+    monkeypatch.setattr("earmark.train.teachers.cache.ask", while_another_asks)
+    train(one, tmp_path / "one")
+    # The first block alone was asked by both.
+    assert len(asked) == len(files(recipe)) + 1
+
+
 def test_what_is_cached_is_not_asked_again(
     recipe: Recipe, teachers: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,14 +5,15 @@ follows from: the teacher's weights, the clips, the noise, the free speech, the 
 seed and the view.
 Clips of a shard make blocks of their own, which another number of processes finds again.
 So nothing stale can be read, runs that differ in what comes after the teacher (temperature, weight,
-student, masks) share the files, more views or more data cost only what is new, and an interrupted
-computation goes on with the first file that is missing.
+student, masks) share the files, also while both compute them, more views or more data cost only
+what is new, and an interrupted computation goes on with what is missing.
 """
 
 import hashlib
 import io
 import itertools
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,18 @@ def answers(
         for view, block in itertools.product(range(views), blocks)
     ]
     kinds = ("logits", "embedding") if embed else ("logits",)
-    missing = [
-        job for job in jobs[rank::ranks] if not all(_file(job[2], kind).is_file() for kind in kinds)
-    ]
+
+    def known(path: Path) -> bool:
+        return all(_file(path, kind).is_file() for kind in kinds)
+
+    missing = [job for job in jobs[rank::ranks] if not known(job[2])]
+    # In an order of its own, so that runs of several seeds that start together share the work.
+    random.SystemRandom().shuffle(missing)
     with progress(f"Asking {name}", sum(len(block.clips) for block, _, _ in missing)) as advance:
         for block, view, path in missing:
+            if known(path):
+                advance(len(block.clips))
+                continue
             outputs = ask(teacher, render, block.clips, view, advance)
             for kind in kinds:
                 _write(_file(path, kind), getattr(outputs, kind))
