@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,23 +13,20 @@ from pydantic.dataclasses import dataclass
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import read_text
-from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN, Source
 from .augment import AugmentSettings
 from .data.dataset import label_set
-from .data.decoded import SAMPLE_RATE
 from .mfcc import MfccSettings
 from .optimizers import OptimizerName
+from .recipe_conditions import conditions
 from .student import StudentSettings
 from .teachers.distill import DistillSettings
-from .teachers.settings import CNN2D_BLOCKS, PRETRAINED, TeacherSettings
+from .teachers.settings import TeacherSettings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 RECIPES = Path(__file__).parent / "recipes"
 """The recipes that come with Earmark."""
 MAX_RECIPE_BYTES = 1 << 20
-MAX_WEIGHTS = 1 << 26
-"""Most weights in the temporal blocks."""
 Share = Annotated[float, Field(ge=0, le=1)]
 _MESSAGES = {
     "unexpected_keyword_argument": "no such setting",
@@ -39,8 +35,6 @@ _MESSAGES = {
     "dataclass_type": "expected a section of settings",
 }
 """What TOML calls what pydantic calls otherwise, by the type of its error."""
-MAX_NAME = 100
-"""Characters of a name or keyword that a model file takes."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -221,7 +215,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
         name = ".".join(str(part) for part in first["loc"])
         told = _MESSAGES.get(first["type"], first["msg"])
         raise EarmarkError(f"{where}: field {name}: {told}") from error
-    for name, expected, holds in (*_numbers(table, recipe), *_conditions(recipe)):
+    for name, expected, holds in (*_numbers(table, recipe), *conditions(recipe)):
         if not holds:
             raise EarmarkError(f"{where}: field {name}: expected {expected}")
     try:
@@ -234,7 +228,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
 def _numbers(
     table: dict[str, Any], settings: Any, where: str = ""
 ) -> Iterator[tuple[str, str, bool]]:
-    """As :func:`_conditions`: pydantic takes true for 1 where a number is wanted."""
+    """As :func:`conditions`: pydantic takes true for 1 where a number is wanted."""
     for name, given in table.items():
         value = getattr(settings, name)
         if isinstance(given, dict) and dataclasses.is_dataclass(value):
@@ -246,132 +240,6 @@ def _numbers(
                 "a number",
                 all(isinstance(a, bool) <= isinstance(b, bool) for a, b in pairs),
             )
-
-
-def _conditions(recipe: Recipe) -> Iterator[tuple[str, str, bool]]:
-    """What the fields must be to each other: a field, what is expected of it, whether it holds."""
-    f, data = recipe.features, recipe.data
-    printable = f"printable text of 1 to {MAX_NAME} characters"
-    for field, texts in (("name", (recipe.name,)), ("keywords", recipe.keywords)):
-        fit = all(text.isprintable() and 0 < len(text) <= MAX_NAME for text in texts)
-        yield field, printable, fit
-    yield (
-        "features.sample_rate",
-        f"{SAMPLE_RATE}, the rate that clips are read at",
-        (f.sample_rate == SAMPLE_RATE),
-    )
-    yield "features.hop", "at least 1 sample", f.hop >= 1
-    yield (
-        "features.window",
-        "even, longer than features.hop, and at most a second",
-        (f.hop < f.window <= f.sample_rate and f.window % 2 == 0),
-    )
-    yield "features.mels", "1 to 256", 1 <= f.mels <= 256
-    yield "features.coefficients", "1 to features.mels", 1 <= f.coefficients <= f.mels
-    yield (
-        "features.f_max",
-        "more than features.f_min, at most half the sample rate",
-        (0 <= f.f_min < f.f_max <= f.sample_rate / 2),
-    )
-    yield "features.floor", "a number above 0", f.floor > 0
-    step = f.hop * recipe.student.stride / f.sample_rate
-    special = {UNKNOWN, SILENCE} & set(recipe.keywords)
-    yield (
-        "keywords",
-        "names that do not begin with _ in a multi-label task",
-        not (recipe.multilabel and special),
-    )
-    yield (
-        "data.balance",
-        "balanced or natural in a multi-label task",
-        not (recipe.multilabel and data.balance == "keywords"),
-    )
-    yield (
-        "keywords",
-        "at least two classes in a multi-label task: name another, or leave task out",
-        not recipe.multilabel or len(recipe.keywords) > 1,
-    )
-    yield (
-        "keywords",
-        "at least two classes, or data.balance = keywords",
-        (data.balance == "keywords" or len(recipe.keywords) > 1),
-    )
-    yield (
-        "data.leave_out",
-        "no keyword",
-        not {folder_name(w) for w in data.leave_out} & {folder_name(k) for k in recipe.keywords},
-    )
-    words = data.balance == "keywords"
-    yield "data.speech", "none where data.balance is not keywords", words or not data.speech
-    yield "data.own", "none where data.balance is not keywords", words or not data.own
-    yield (
-        "data.unknown_balance",
-        "0 where data.balance is not keywords",
-        (words or not data.unknown_balance),
-    )
-    yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
-    yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
-    least = 2**CNN2D_BLOCKS if recipe.teacher and recipe.teacher.kind == "cnn2d" else 1
-    yield "features.mels", f"at least {least} for a cnn2d", f.mels >= least
-    yield (
-        "data.clip",
-        f"at least {least} hops, {least * f.hop / f.sample_rate:g} s, for a cnn2d",
-        round(data.clip * f.sample_rate) >= least * f.hop,
-    )
-    yield (
-        "data.silence",
-        "at most 0.9 together with data.unknown",
-        (data.unknown + data.silence <= 0.9),
-    )
-    s = recipe.student
-    yield (
-        "student.width",
-        f"at most {MAX_WEIGHTS} weights in the blocks: less width, kernel or dilations",
-        (s.width**2 * s.kernel * len(s.dilations) <= MAX_WEIGHTS),
-    )
-    if recipe.distill is not None:
-        distill = recipe.distill
-        yield (
-            "augment.views",
-            "at least 1, for the teachers' answers to be cached",
-            recipe.augment.views > 0 or distill.mode == "online",
-        )
-        yield (
-            "distill.unlabelled_share",
-            "more than 0 with distill.unlabelled, and 0 without",
-            bool(distill.unlabelled) == (distill.unlabelled_share > 0),
-        )
-    if recipe.teacher is not None:
-        yield "distill", "nothing beside teacher", recipe.distill is None
-        yield "train.init", "none beside teacher", not recipe.train.init
-        teacher = recipe.teacher
-        if teacher.kind in PRETRAINED:
-            yield (
-                "teacher.weights",
-                f"where {teacher.kind} is, or teacher.random = true",
-                bool(teacher.weights) != teacher.random,
-            )
-            yield "teacher.width", f"0 for {teacher.kind}, whose width is given", not teacher.width
-        else:
-            yield "teacher.weights", f"none for {teacher.kind}", not teacher.weights
-            yield "teacher.random", f"false for {teacher.kind}, which always is", not teacher.random
-        if teacher.kind != "convtransformer":
-            yield "teacher.depth", "0 but for convtransformer", not teacher.depth
-        if teacher.kind == "bcresnet":
-            yield "features.mels", "40, which BC-ResNet reads", f.mels == 40
-        if teacher.kind == "convtransformer":
-            yield "teacher.width", "a multiple of 32", teacher.width % 32 == 0
-    for name in ("gain", "reverb_time", "snr", "silence_level"):
-        low, high = getattr(recipe.augment, name)
-        yield f"augment.{name}", "the lower number first", low <= high
-    yield "augment.reverb_time", "more than 0 s", recipe.augment.reverb_time[0] > 0
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        return not text or re.compile(text).groups > 0
-    except re.error:
-        return False
 
 
 def recipe_toml(recipe: Recipe) -> str:
