@@ -68,7 +68,7 @@ def point_cells(report: dict[str, Any]) -> list[list[str]]:
             report["title"],
             name,
             " / ".join(f"{threshold:g}" for threshold in found.get("thresholds", ())) or "-",
-            f"{found['per_hour']:.2f} ({_range(found['per_hour_interval'], 1, '.2f')})",
+            _rate(found),
             f"{found['missed']:.1%} ({_range(found['missed_interval'], 100, '.1f')})",
             "-"
             if found["delay_p50"] is None
@@ -78,6 +78,28 @@ def point_cells(report: dict[str, Any]) -> list[list[str]]:
         ]
         for name, found in operating_points(report)
     ]
+
+
+def kind_heads(report: dict[str, Any]) -> tuple[str, ...]:
+    """Above :func:`kind_cells`, with the hours of each kind, each recording counted once."""
+    conditions = len(report["conditions"])
+    kinds = report["shipped"]["by_kind"]
+    return (
+        *POINT_HEADS[:2],
+        *(f"{kind} ({of['hours'] / conditions:.2f} h)" for kind, of in kinds.items()),
+    )
+
+
+def kind_cells(report: dict[str, Any]) -> list[list[str]]:
+    """Rows of text for :func:`operating_points`: false accepts per hour by kind of speech."""
+    return [
+        [report["title"], name, *map(_rate, found["by_kind"].values())]
+        for name, found in operating_points(report)
+    ]
+
+
+def _rate(found: dict[str, Any]) -> str:
+    return f"{found['per_hour']:.2f} ({_range(found['per_hour_interval'], 1, '.2f')})"
 
 
 def _range(limits: Sequence[float], scale: float, form: str) -> str:

@@ -186,7 +186,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _show(reports: list[dict[str, Any]]) -> None:
-    from ..tables import POINT_HEADS, point_cells, show_table
+    from ..tables import POINT_HEADS, kind_cells, kind_heads, point_cells, show_table
 
     rows = [cells for report in reports for cells in point_cells(report)]
     first = reports[0]
@@ -195,6 +195,11 @@ def _show(reports: list[dict[str, Any]]) -> None:
         rows,
         f"{first['clips']} keywords, {first['distinct_hours']:.2f} h of distinct speech without, "
         f"each {', '.join(first['conditions'])}; intervals of 95 %",
+    )
+    show_table(
+        kind_heads(first),
+        [cells for report in reports for cells in kind_cells(report)],
+        "False accepts/h in each kind of speech without keywords",
     )
 
 

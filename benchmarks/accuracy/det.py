@@ -25,12 +25,16 @@ from ...runtime.decision import Decider
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Detection, Engine
 from ...runtime.manifest import SILENCE, Decision, Manifest
+from ...train.data.dataset import SPEECH
 from ...train.metrics import speaker_interval
 from .composed import Composed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+RUNNING, ALONE = "running speech", "other words one by one"
+"""Kinds of speech without keywords: as people talk or read, and other words with pauses between
+them, of which many sound like a keyword. Rates that are published elsewhere are of the former."""
 FEW = 3
 """Models whose intervals can be told apart in one plot."""
 
@@ -46,6 +50,11 @@ class Take:
     """Who says each word of the truth."""
     others: tuple[Word, ...]
     """The words that are no keywords, in the order they are said."""
+
+    @property
+    def kind(self) -> str:
+        """Of speech without keywords."""
+        return RUNNING if all(word.keyword == SPEECH for word in self.others) else ALONE
 
 
 def listen(engines: Sequence[Engine], streams: Iterable[Composed]) -> list[list[Take]]:
@@ -130,8 +139,9 @@ def point(
         of Wilson's over the distinct clips and of the bootstrap over speakers; ``delay_p50`` and
         ``delay_p95``, seconds from the end of the word; among the keywords: ``doubles``, second
         detections of a word that was hit, and ``wrong``, other detections where nothing such was
-        said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``; ``taken_for``, of each
-        keyword how many of the false accepts were of it, by the word that was said last.
+        said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``; ``by_kind``, the rate in
+        :data:`RUNNING` and in :data:`ALONE`; ``taken_for``, of each keyword how many of the false
+        accepts were of it, by the word that was said last.
     """
     step = manifest.geometry.step / manifest.geometry.sample_rate
     rows: list[tuple[str, str, str, bool]] = []
@@ -139,6 +149,7 @@ def point(
     false: list[str] = []
     taken_for = {keyword: Counter[str]() for keyword in manifest.keywords}
     hours = {snr_name(take.snr): 0.0 for take in takes}
+    kinds: dict[str, tuple[int, float]] = {}
     doubles = wrong = 0
     keyword_seconds = 0.0
     for take in takes:
@@ -150,6 +161,8 @@ def point(
                 said = [w.keyword for w in take.others if w.start <= detection.time]
                 taken_for[detection.keyword][said[-1] if said else SILENCE] += 1
             hours[condition] += take.trace.seconds / 3600
+            count, spent = kinds.get(take.kind, (0, 0.0))
+            kinds[take.kind] = count + len(found), spent + take.trace.seconds / 3600
             continue
         keyword_seconds += take.trace.seconds
         matching = match(found, take.trace.truth)
@@ -198,6 +211,9 @@ def point(
             name: missed(table[:, 1] == name, conditions)
             for name in manifest.keywords
             if (table[:, 1] == name).any()
+        },
+        "by_kind": {
+            kind: _rate(*kinds[kind], conditions) for kind in (RUNNING, ALONE) if kind in kinds
         },
         "taken_for": {
             keyword: dict(said.most_common()) for keyword, said in taken_for.items() if said

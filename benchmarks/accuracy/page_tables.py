@@ -11,7 +11,14 @@ from ...export.noisy import snr_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.data.dataset import SPEECH
 from ..latency.results import load
-from ..tables import POINT_HEADS, markdown_table, operating_points, point_cells
+from ..tables import (
+    POINT_HEADS,
+    kind_cells,
+    kind_heads,
+    markdown_table,
+    operating_points,
+    point_cells,
+)
 from .det import cautions
 from .groups import Group, Record
 from .sweep import percent_spread
@@ -236,6 +243,7 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
         markdown_table(POINT_HEADS, rows),
         "Missed / false accepts per hour in each condition:",
         markdown_table((*heads, *first["conditions"]), conditions),
+        *_kinds(reports),
         "Missed by keyword:",
         markdown_table((*heads, *keywords), missed),
         *_taken(keywords, taken),
@@ -244,6 +252,20 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
     if lines := cautions(first):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
+
+
+def _kinds(reports: Sequence[Record]) -> list[str]:
+    # Earlier versions of `det` did not tell.
+    told = [report for report in reports if "by_kind" in report["shipped"]]
+    if not told:
+        return []
+    rows = [cells for report in told for cells in kind_cells(report)]
+    return [
+        "False accepts per hour in each kind of speech without keywords: as people talk or read, "
+        "which is what such rates are mostly of, and other words with pauses between them, of "
+        "which many sound like a keyword:",
+        markdown_table(kind_heads(told[0]), rows),
+    ]
 
 
 def _taken(keywords: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
