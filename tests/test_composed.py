@@ -201,7 +201,7 @@ def test_what_was_taken_for_a_keyword_is_told(engine: Engine) -> None:
     assert "| toy | _silence_ 2, one 2 |" in text
 
 
-def test_running_speech_and_other_words_are_counted_apart(engine: Engine) -> None:
+def test_free_speech_and_other_words_are_counted_apart(engine: Engine) -> None:
     quiet, sound = np.zeros(RATE, np.int16), toy_model.tone(440, 0.5)
     talk = Composed("t", None, 0, quiet, (), (), (Word("_speech_", 0.2, 0.8),))
     words = Composed(
@@ -212,12 +212,12 @@ def test_running_speech_and_other_words_are_counted_apart(engine: Engine) -> Non
     report = det.measure(engine.manifest, [takes[0], *takes], (1.0,)) | {"title": "toy"}
     kinds = report["shipped"]["by_kind"]
     assert {kind: of["false_accepts"] for kind, of in kinds.items()} == {
-        det.RUNNING: 0,
+        det.FREE: 0,
         det.ALONE: 1,
     }
     assert sum(of["hours"] for of in kinds.values()) == report["shipped"]["hours"]
     text, _ = accuracy_page([], Costs(), [report], [])
-    assert "| running speech (0.00 h) | other words one by one (0.00 h) |" in text
+    assert "| free speech (0.00 h) | other words one by one (0.00 h) |" in text
 
 
 def test_lowest_is_where_no_higher_threshold_has_more() -> None:

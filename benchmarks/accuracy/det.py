@@ -32,9 +32,9 @@ from .composed import Composed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNNING, ALONE = "running speech", "other words one by one"
-"""Kinds of speech without keywords: as people talk or read, and other words with pauses between
-them, of which many sound like a keyword. Rates that are published elsewhere are of the former."""
+FREE, ALONE = "free speech", "other words one by one"
+"""Kinds of speech without keywords: recordings of free speech as they are, and other words with
+pauses between them, of which many sound like a keyword."""
 FEW = 3
 """Models whose intervals can be told apart in one plot."""
 
@@ -54,7 +54,7 @@ class Take:
     @property
     def kind(self) -> str:
         """Of speech without keywords."""
-        return RUNNING if all(word.keyword == SPEECH for word in self.others) else ALONE
+        return FREE if all(word.keyword == SPEECH for word in self.others) else ALONE
 
 
 def listen(engines: Sequence[Engine], streams: Iterable[Composed]) -> list[list[Take]]:
@@ -140,7 +140,7 @@ def point(
         ``delay_p95``, seconds from the end of the word; among the keywords: ``doubles``, second
         detections of a word that was hit, and ``wrong``, other detections where nothing such was
         said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``; ``by_kind``, the rate in
-        :data:`RUNNING` and in :data:`ALONE`; ``taken_for``, of each keyword how many of the false
+        :data:`FREE` and in :data:`ALONE`; ``taken_for``, of each keyword how many of the false
         accepts were of it, by the word that was said last.
     """
     step = manifest.geometry.step / manifest.geometry.sample_rate
@@ -213,7 +213,7 @@ def point(
             if (table[:, 1] == name).any()
         },
         "by_kind": {
-            kind: _rate(*kinds[kind], conditions) for kind in (RUNNING, ALONE) if kind in kinds
+            kind: _rate(*kinds[kind], conditions) for kind in (FREE, ALONE) if kind in kinds
         },
         "taken_for": {
             keyword: dict(said.most_common()) for keyword, said in taken_for.items() if said

@@ -261,9 +261,9 @@ def _kinds(reports: Sequence[Record]) -> list[str]:
         return []
     rows = [cells for report in told for cells in kind_cells(report)]
     return [
-        "False accepts per hour in each kind of speech without keywords: as people talk or read, "
-        "which is what such rates are mostly of, and other words with pauses between them, of "
-        "which many sound like a keyword:",
+        "False accepts per hour in each kind of speech without keywords: recordings of free speech "
+        "as they are, and other words with pauses between them, of which many sound like a "
+        "keyword:",
         markdown_table(kind_heads(told[0]), rows),
     ]
 
