@@ -393,6 +393,21 @@ def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
     assert "kept the server waiting" in [event.get("reason") for event in told.events]
 
 
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(engine: Engine, path: Path) -> None:
+    async def conversation() -> None:
+        async with serving(path, engine) as server:
+            _, writer = await asyncio.open_unix_connection(path, limit=1024)
+            writer.write(200 * wire("describe"))
+            while not any(
+                client._writer.transport.get_write_buffer_size()
+                for client in server._clients.values()
+            ):
+                await asyncio.sleep(0)
+        writer.close()
+
+    converse(conversation())
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -575,6 +590,8 @@ def test_an_address_for_all_networks_is_told(engine: Engine) -> None:
         ("tcp://[::1", "give tcp://HOST:PORT"),
         ("tcp://127.0.0.1:99999", "cannot be listened at (Port out of range"),
         ("unix:///nosuch/folder/socket", "cannot be listened at (No such file"),
+        ("unix://run/socket", "unix:///PATH"),
+        ("unix:///run/socket?x#y", "unix:///PATH"),
     ],
 )
 def test_addresses_that_cannot_be(

@@ -101,6 +101,11 @@ class Server:
             clients = [*self._clients]
             for task in (*clients, *tasks):
                 task.cancel()
+            if clients:
+                # One that reads nothing would keep its end from being sent for as long as it likes.
+                _, late = await asyncio.wait(clients, timeout=SWEEP_SECONDS)
+                for task in late:
+                    self._clients[task].drop()
             await asyncio.gather(*clients, return_exceptions=True)
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in ended:
@@ -135,7 +140,8 @@ class Server:
                     listener = await asyncio.start_server(
                         self._accept, address.hostname, port, limit=MAX_LINE
                     )
-                case "unix" if address.path:
+                # unix://run/x would be a path of a host named run.
+                case "unix" if address.path and f"unix://{address.path}" == uri:
                     if _answers(address.path):
                         raise EarmarkError(
                             f"--uri {uri}: another program answers there: end it or choose another"
