@@ -72,9 +72,9 @@ def read_blocks(
         ``block_seconds``.
 
     Raises:
-        EarmarkError: no such file, a folder, no audio, an unknown format, truncated, without
-            samples, NaN, infinity or values far beyond full scale among them, or a package that it
-            needs is not installed.
+        EarmarkError: no such file, a folder, no audio, an unknown format, truncated (Ogg is read as
+            far as it is there), without samples, NaN, infinity or values far beyond full scale
+            among them, or a package that it needs is not installed.
     """
     path = Path(path)
     empty = True
@@ -180,6 +180,11 @@ def _open(path: Path, content: bytes | None = None) -> Iterator[_Decoder]:
                     return
             elif size == 0:
                 raise EarmarkError(f"{path}: is empty: record it again or leave it out")
+            elif (whole := _whole(head + file.read(28))) and size and size < whole - 1:
+                raise EarmarkError(
+                    f"{path}: is truncated: its header promises {whole} bytes and {size} are "
+                    "there: copy or record it again"
+                )
         if size is None:
             # What is read of a pipe is gone, and to open one again is to wait for another writer.
             raise EarmarkError(f"{path}: is a pipe, which can hold PCM or float WAV: name a file")
@@ -226,10 +231,13 @@ def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder 
                 # The first two bytes of the sub-format are the format tag proper.
                 (tag,) = struct.unpack_from("<H", body, 24)
             layout = (tag, channels, rate, bits)
-            if (tag, bits) not in WAV_TYPES:
+            known = (tag, bits) in WAV_TYPES
+            if not known and size is None:
                 return None
-            if not (1 <= channels <= MAX_CHANNELS and MIN_RATE <= rate <= MAX_RATE) or (
-                frame != channels * bits // 8
+            if known and not (
+                1 <= channels <= MAX_CHANNELS
+                and MIN_RATE <= rate <= MAX_RATE
+                and frame == channels * bits // 8
             ):
                 raise EarmarkError(
                     f"{path}: has a WAV header with {channels} channels of {bits} bits at {rate} "
@@ -240,8 +248,10 @@ def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder 
     if layout is None:
         raise EarmarkError(f"{path}: is a WAV file without a format: convert it again")
     tag, channels, rate, bits = layout
-    width = channels * bits // 8
     remaining = _data_length(path, length, head, file, size)
+    if (tag, bits) not in WAV_TYPES:
+        return None
+    width = channels * bits // 8
 
     def read(frames: int) -> np.ndarray:
         nonlocal remaining
@@ -257,6 +267,24 @@ def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder 
         return decode_samples(data[: count * width], tag, bits).reshape(count, channels)
 
     return _Decoder(rate, read)
+
+
+def _whole(head: bytes) -> int:
+    """Bytes of the file that its header promises, where it is AIFF, RF64, W64 or AU; else 0. The
+    libraries that read these take what is there."""
+    if len(head) < 40:
+        return 0
+    promised, none = 0, 0
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        promised, none = 8 + int.from_bytes(head[4:8], "big"), UNKNOWN_SIZE
+    elif head[:4] == b".snd":
+        offset, length = struct.unpack_from(">II", head, 4)
+        promised, none = offset + length, UNKNOWN_SIZE
+    elif head[:4] == b"RF64" and head[12:16] == b"ds64":
+        promised, none = 8 + int.from_bytes(head[20:28], "little"), 1 << 62
+    elif head[:4] == b"riff":
+        promised, none = int.from_bytes(head[16:24], "little"), 1 << 62
+    return promised if promised < none else 0
 
 
 def _skip(file: BinaryIO, count: int) -> None:
@@ -322,7 +350,9 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
             "convert it to WAV"
         )
     try:
-        with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
+        # As bytes: soundfile takes no text that is not Unicode, which a name of old may not be.
+        name = path if os.name == "nt" else os.fsencode(path)
+        with soundfile.SoundFile(name if content is None else io.BytesIO(content)) as file:
             if file.channels > MAX_CHANNELS:
                 raise EarmarkError(
                     f"{path}: has {file.channels} channels, more than {MAX_CHANNELS}: mix it down"

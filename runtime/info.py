@@ -17,10 +17,9 @@ def run(arguments: Namespace) -> int:
         about = {"file": str(engine.path), "bytes": engine.size, "backend": engine.backend}
         print(json.dumps(about | engine.manifest.to_dict()))
         return 0
-    print(
-        f"{engine.path}: {engine.manifest.name}, {engine.manifest.precision}, "
-        f"{engine.size:,} bytes, run by {engine.backend}"
-    )
+    manifest = engine.manifest
+    about = f"{manifest.name}, {manifest.precision}, {engine.size:,} bytes, run by {engine.backend}"
+    print(one_line(f"{engine.path}: {about}"))
     for line in describe(engine.manifest):
         print(f"  {line}")
     return 0

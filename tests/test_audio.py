@@ -156,6 +156,25 @@ def truncated_flac(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20_000])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode there")
+def test_a_name_that_is_not_unicode_is_read(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.flac"))
+    with path.open("wb") as file:
+        soundfile.write(file, SIGNAL[:, 0], RATE, format="FLAC")
+    assert len(read_audio(path, RATE)) == len(SIGNAL)
+
+
+def half(container: str, coding: str) -> Callable[[Path], object]:
+    """Write the first half of a file."""
+
+    def write(path: Path) -> None:
+        soundfile.write(path, SIGNAL[:, 0], RATE, format=container, subtype=coding)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
@@ -172,6 +191,12 @@ def truncated_flac(path: Path) -> None:
         (with_nan, r"NaN or infinity at 0\.500 s"),
         (with_integers_as_floats, "reaches 30000 times full scale"),
         (truncated_flac, "truncated|read"),
+        (half("AIFF", "PCM_16"), "truncated"),
+        (half("AU", "ULAW"), "truncated"),
+        (half("RF64", "PCM_24"), "truncated"),
+        (half("W64", "FLOAT"), "truncated"),
+        (half("WAV", "ULAW"), "truncated"),
+        (half("WAV", "IMA_ADPCM"), "truncated"),
     ],
 )
 def test_bad_files_are_refused_on_one_line(
