@@ -206,6 +206,28 @@ def test_pages_of_other_origins_are_refused_unless_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("http://tablet:3000/", "http://tablet:3000"),
+        ("HTTPS://Tablet.Local:443", "https://tablet.local"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_an_origin_is_named_in_other_ways(given: str, sent: str) -> None:
+    with (
+        closing(EventServer(origins=(given,))) as server,
+        Client(server.port, Origin=sent) as client,
+    ):
+        assert client.response.status == 200
+
+
+@pytest.mark.parametrize("text", ["tablet", "http://", "http://tablet/page", "http://a:b", "null"])
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    with pytest.raises(EarmarkError, match=f"--http-origin {text}: give"):
+        EventServer(origins=(text,))
+
+
+@pytest.mark.parametrize(
     ("request_", "status"),
     [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),

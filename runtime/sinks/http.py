@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from ..errors import EarmarkError
 from ..events import Event, to_json
@@ -94,7 +95,7 @@ class EventServer(Sink):
             EarmarkError: it cannot listen there.
         """
         self._host = named(host)
-        self._origins = origins
+        self._origins = tuple(map(_origin, origins))
         # Names what is numbered: a client may come back to another run.
         self._run = secrets.token_hex(4)
         self._number = 0
@@ -301,6 +302,27 @@ def _head(status: HTTPStatus, extra: str, length: int | None = None) -> bytes:
         f"HTTP/1.1 {status.value} {status.phrase}\r\n{extra}{size}Cache-Control: no-store\r\n"
         "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     ).encode("latin-1")
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: no path, nothing in capitals, no port where it goes without.
+
+    Raises:
+        EarmarkError: it is none.
+    """
+    try:
+        address = urlsplit(text)
+        port = address.port
+    except ValueError:
+        address, port = urlsplit(""), None
+    rest = (address.path.rstrip("/"), address.query, address.fragment, address.username)
+    if not (address.scheme and address.hostname) or any(rest):
+        raise EarmarkError(
+            f"--http-origin {text}: give scheme://host[:port], as http://tablet:3000"
+        )
+    host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
+    usual = {"http": 80, "https": 443}.get(address.scheme)
+    return f"{address.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
 
 
 async def _answer(
