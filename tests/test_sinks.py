@@ -186,6 +186,16 @@ def test_a_log_is_appended_to_and_survives_rotation(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["keyword"] == "yes"
 
 
+def test_a_line_cut_before_the_start_spoils_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"type": "detec')
+    log = LogFile(path)
+    log.send(GAP)
+    log.send(detection())
+    _, *lines = path.read_text().splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["gap", "detection"]
+
+
 @full_device
 def test_a_full_disk_is_told_once_and_the_log_goes_on_when_there_is_room(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"

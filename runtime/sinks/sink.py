@@ -248,6 +248,7 @@ class LogFile(Sink):
         self._torn = False
         try:
             self._append(b"")
+            self._torn = _torn(self._path)
         except OSError as error:
             raise EarmarkError(
                 f"--log {path}: cannot be written ({error.strerror or error})"
@@ -276,3 +277,17 @@ class LogFile(Sink):
                 self._torn = bool(line)
         finally:
             os.close(handle)
+
+
+def _torn(path: Path) -> bool:
+    """Whether a file ends within a line, as it may after a power failure."""
+    if not path.is_file():  # a pipe or a terminal has nothing to look at
+        return False
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except PermissionError:  # it may be written and not read
+        return False
