@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -90,19 +91,17 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
     if len(order) > room:
         best = sorted(order, key=lambda i: -status.scores[i])[:room]
         order = sorted(best)
-    names = max((len(status.keywords[i]) for i in order), default=0)
+    names = max((cell_len(status.keywords[i]) for i in order), default=0)
     names = min(max(names, len("level")), width // 3)
     bar = max(4, width - names - 2 - 14)
 
     title = f"earmark  {status.model}  {status.device}"
     clock = _clock(status.seconds)
     room_for_title = max(0, width - len(clock) - 1)
-    grid.add_row(
-        Text(title[:room_for_title].ljust(room_for_title + 1), "bold").append(clock, "dim")
-    )
+    grid.add_row(Text.assemble(_cut(title, room_for_title, "bold", pad=True), " ", (clock, "dim")))
 
     grid.add_row(_level(status, names, bar, width, fancy))
-    grid.add_row(Text(status.note[:width], "yellow"))
+    grid.add_row(_cut(status.note, width, "yellow"))
 
     flashing = {d.keyword for d in status.recent if status.seconds - d.time < FLASH_SECONDS}
     for i in order:
@@ -124,7 +123,7 @@ def render(status: Status, width: int, height: int, fancy: bool = True) -> Table
             text = f"{_clock(shown[i].time):>10}  {shown[i].score:.2f}  {shown[i].keyword}"
         elif i == 0:
             text = "no detections yet"
-        grid.add_row(Text(text[:width], "dim" if i else ""))
+        grid.add_row(_cut(text, width, "dim" if i else ""))
     grid.add_row("")
     trouble = status.overflows > 0 or status.dropped > 0
     line = Text(f"CPU {100 * status.cpu:.1f} %   ")
@@ -160,9 +159,14 @@ def _level(status: Status, names: int, bar: int, width: int, fancy: bool) -> Tex
 
 
 def _label(name: str, width: int, style: str = "") -> Text:
-    text = Text(name, style)
-    text.truncate(width, pad=True)
-    return Text.assemble(text, "  ")
+    return Text.assemble(_cut(name, width, style, pad=True), "  ")
+
+
+def _cut(text: str, width: int, style: str, pad: bool = False) -> Text:
+    """As many characters as ``width`` columns hold, of which one may take two."""
+    cut = Text(text, style)
+    cut.truncate(width, pad=pad)
+    return cut
 
 
 def _bar(value: float, width: int, style: str, fancy: bool, tick: float | None = None) -> Text:

@@ -8,6 +8,7 @@ from earmark.runtime import DetectionEvent
 from earmark.runtime.view import Status, render
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 
@@ -42,6 +43,17 @@ def test_fits_the_terminal(width: int, height: int, keywords: int, fancy: bool) 
     assert len(shown) < height
     assert all(len(line) < width for line in shown)
     assert fancy or all(line.isascii() for line in shown)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_characters_of_two_columns_fit_as_well(width: int) -> None:
+    state = status(2)
+    state.keywords = ["你好小智", "はい"]
+    state.device = state.note = "マイク" * 20
+    shown = lines(state, width, 24)
+    assert len(shown) == len(lines(status(2), width, 24))
+    assert all(cell_len(line) < width for line in shown)
+    assert any(line.startswith("你好小智  ") for line in shown)
 
 
 def test_80_columns_and_24_lines_show_eight_keywords() -> None:
