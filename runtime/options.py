@@ -17,7 +17,9 @@ _BELONGS = {
     "mqtt_ca": "mqtt",
     "mqtt_topic": "mqtt",
     "mqtt_payload": "mqtt",
+    "mqtt_site": "mqtt",
     "mqtt_availability": "mqtt",
+    "mqtt_qos": "mqtt",
     "http_origin": "http",
 }
 """Options that say something of another one alone."""
@@ -158,9 +160,7 @@ def add_event_options(parser: ArgumentParser) -> None:
         metavar="TEMPLATE",
         help="default: the Hermes JSON; fields as in topics, and {score}, {time}, {at}",
     )
-    mqtt.add_argument(
-        "--mqtt-site", metavar="ID", default="default", help="Hermes site id (default: default)"
-    )
+    mqtt.add_argument("--mqtt-site", metavar="ID", help="Hermes site id (default: default)")
     mqtt.add_argument(
         "--mqtt-availability",
         metavar="TOPIC",
@@ -170,8 +170,8 @@ def add_event_options(parser: ArgumentParser) -> None:
         "--mqtt-qos",
         type=int,
         choices=(0, 1, 2),
-        default=0,
-        help="0: what the broker misses for 10 s is given up; 1 and 2: the newest 100 wait for it",
+        help="0 (the default): what the broker misses for 10 s is given up; 1 and 2: the newest "
+        "100 wait for it",
     )
     http = parser.add_argument_group("HTTP")
     http.add_argument(
@@ -184,7 +184,6 @@ def add_event_options(parser: ArgumentParser) -> None:
         "--http-origin",
         metavar="ORIGIN",
         action="append",
-        default=[],
         help="let pages from there read the events, such as http://tablet:3000; may be repeated",
     )
 
@@ -211,7 +210,7 @@ def open_sinks(
     from .sinks.sink import LogFile, Queued
 
     for option, of in _BELONGS.items():
-        if getattr(arguments, option) and getattr(arguments, of) is None:
+        if getattr(arguments, option) is not None and getattr(arguments, of) is None:
             raise EarmarkError(f"--{option.replace('_', '-')}: goes with --{of}: give that too")
     sinks: list[Sink] = []
     try:
@@ -227,7 +226,7 @@ def open_sinks(
         if arguments.http is not None:
             from .sinks.http import EventServer, address
 
-            server = EventServer(*address(arguments.http), tuple(arguments.http_origin))
+            server = EventServer(*address(arguments.http), tuple(arguments.http_origin or ()))
             sinks.append(server)
             tell(f"events are served at {server.url}")
             if server.exposure:
@@ -258,8 +257,8 @@ def _mqtt(arguments: Namespace, model: str, tell: "Tell") -> "Sink":
         tell,
         topic=TOPIC if arguments.mqtt_topic is None else arguments.mqtt_topic,
         payload=PAYLOAD if arguments.mqtt_payload is None else arguments.mqtt_payload,
-        site=arguments.mqtt_site,
+        site="default" if arguments.mqtt_site is None else arguments.mqtt_site,
         availability=arguments.mqtt_availability,
-        qos=arguments.mqtt_qos,
+        qos=arguments.mqtt_qos or 0,
         model=model,
     )

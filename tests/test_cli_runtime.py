@@ -425,6 +425,8 @@ def test_an_input_without_audio_is_told(model: str) -> None:
     ("options", "reason"),
     [
         (["--mqtt-topic", "x"], "--mqtt-topic: goes with --mqtt"),
+        (["--mqtt-site", "kitchen"], "--mqtt-site: goes with --mqtt"),
+        (["--mqtt-qos", "0"], "--mqtt-qos: goes with --mqtt"),
         (["--http-origin", "http://x"], "--http-origin: goes with --http"),
         (["--http", "9" * 5000], "give PORT or HOST:PORT"),
         (["--mqtt", "a@b", "--mqtt-password-file", "/dev/zero"], "larger than"),
