@@ -22,6 +22,8 @@ from .onnx_file import OnnxFile, read_onnx
 DEFAULT_MODEL = Path(__file__).parent / "models" / "commands.onnx"
 """The model that is shipped inside the package."""
 MAX_MODEL_BYTES = 256 << 20
+MAX_TAIL = 3600.0
+"""Most seconds of zeros at the end of a stream."""
 
 
 class Detection(NamedTuple):
@@ -270,6 +272,7 @@ class Stream:
         self._gate = None if gate is None else Gate(gate, geometry, self._decider.window)
         self._origin = 0
         self._scored = 0
+        self._lost = 0
         self.skipped = 0
 
     @property
@@ -335,7 +338,12 @@ class Stream:
                 chunk. No detection is given a time beyond the audio itself.
 
         The stream starts anew with the next push.
+
+        Raises:
+            EarmarkError: ``tail`` is not within 0 and :data:`MAX_TAIL`.
         """
+        if not 0 <= tail <= MAX_TAIL:
+            raise EarmarkError(f"a tail of {tail} s: give 0 to {MAX_TAIL:g}")
         end = self.seconds
         padding = round(tail * self._rate)
         padding += -(self._scorer.samples + padding) % (len(self._posteriors) * self._step)
@@ -354,15 +362,24 @@ class Stream:
             self._gate.reset()
         self._origin = 0
         self._scored = 0
+        self._lost = 0
         self.skipped = 0
 
     def gap(self, samples: int = 0) -> None:
         """Audio was lost here: about ``samples`` samples, 0 where that is not known.
 
         The model and the smoothing restart as at the start of a stream, audio time goes on.
+
+        Raises:
+            EarmarkError: ``samples`` is below 0.
         """
+        if samples < 0:
+            raise EarmarkError(f"a gap of {samples} samples: give 0 or more")
         self._origin += self._scorer.samples + samples
-        self._decider.gap((self._scorer.samples - self._scored + samples) // self._step)
+        # A loss told in pieces shorter than a step is as long as one told at once.
+        lost = self._lost + self._scorer.samples - self._scored + samples
+        steps, self._lost = divmod(lost, self._step)
+        self._decider.gap(steps)
         self._scorer.reset()
         if self._gate is not None:
             self._gate.reset()
@@ -388,6 +405,8 @@ def _read(path: Path) -> bytes:
         raise EarmarkError(f"{path}: no such model file") from error
     except OSError as error:
         raise EarmarkError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise EarmarkError(f"{path}: is empty: copy or export it again")
     if len(data) > MAX_MODEL_BYTES:
         raise EarmarkError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes")
     return data

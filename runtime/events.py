@@ -40,7 +40,7 @@ class GapEvent(Event):
     time: float
     """Audio time at the start of the gap."""
     seconds: float
-    """How much is missing, 0 where that is not known."""
+    """How much is missing, 0 where that is not known, as in the midst of invalid audio."""
     reason: str
     """``lost``: the source told of it. ``invalid``: it gave NaN, infinity or absurd values."""
     at: str | None = None

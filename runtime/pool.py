@@ -47,8 +47,10 @@ class StreamPool:
 
         Raises:
             EarmarkError: a value of ``decision`` is out of range, a keyword is not the model's, or
-                the streams would take unreasonable memory.
+                the streams would take unreasonable memory, or there are to be none.
         """
+        if streams < 1 or batch < 1:
+            raise EarmarkError(f"a pool of {streams} streams, {batch} in a run: give at least 1")
         manifest = engine.manifest.decided_by(decision)
         geometry = manifest.geometry
         self._labels = manifest.labels
@@ -67,6 +69,8 @@ class StreamPool:
         self._filled = [0] * streams
         self._scored = [0] * streams
         self._origin = [0] * streams
+        self._lost = [0] * streams
+        """Samples of losses that make no whole step."""
         self._ready: deque[int] = deque()
 
         # What a run reads and writes: row i is the i-th stream of the batch.
@@ -107,7 +111,13 @@ class StreamPool:
         return self._free.pop()
 
     def close(self, stream: int) -> None:
-        """End a stream: what it still holds is dropped and its number is given to another."""
+        """End a stream: what it still holds is dropped and its number is given to another.
+
+        Raises:
+            EarmarkError: no stream of that number is open.
+        """
+        if stream in self._free or not 0 <= stream < len(self._filled):
+            raise EarmarkError(f"stream {stream} is not open: close it once")
         self.reset(stream)
         self._free.append(stream)
 
@@ -116,15 +126,19 @@ class StreamPool:
         self._restart(stream)
         self._decider.reset(stream)
         self._origin[stream] = 0
+        self._lost[stream] = 0
 
     def gap(self, stream: int, samples: int = 0) -> None:
         """As :meth:`Stream.gap <earmark.runtime.engine.Stream.gap>`.
 
         A chunk that waits for a run is dropped with the rest of the audio before the loss.
         """
+        if samples < 0:
+            raise EarmarkError(f"a gap of {samples} samples: give 0 or more")
         lost = self._filled[stream] + samples
         self._origin[stream] += self._scored[stream] + lost
-        self._decider.gap(stream, lost // self._step)
+        steps, self._lost[stream] = divmod(self._lost[stream] + lost, self._step)
+        self._decider.gap(stream, steps)
         self._restart(stream)
 
     def seconds(self, stream: int) -> float:

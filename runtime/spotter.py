@@ -99,7 +99,8 @@ class Spotter:
         if isinstance(piece, np.ndarray):
             events += self._take_audio(piece)
         elif isinstance(piece, Gap):
-            events.append(self._gap(piece.samples, "lost"))
+            seconds = piece.samples / self._stream.rate
+            events.append(self._gap(piece.samples, seconds, "lost"))
         elif isinstance(piece, DeviceLost):
             self._listening = False
             self._name = piece.device
@@ -142,11 +143,12 @@ class Spotter:
         except EarmarkError:
             if pcm.ndim != 1 or pcm.dtype not in (np.float32, np.float64):
                 raise
-            # The values are the trouble. One event for a whole run of such pieces.
+            # The values are the trouble. One event for a whole run of such pieces, whose length is
+            # not known yet.
             self._invalid += 1
             first, self._was_invalid = not self._was_invalid, True
             if first:
-                return [self._gap(len(pcm), "invalid")]
+                return [self._gap(len(pcm), 0.0, "invalid")]
             self._stream.gap(len(pcm))
             return []
         self._was_invalid = False
@@ -160,11 +162,9 @@ class Spotter:
             for keyword, at, score in detections
         ]
 
-    def _gap(self, samples: int, reason: str) -> GapEvent:
+    def _gap(self, samples: int, seconds: float, reason: str) -> GapEvent:
         self._gaps += 1
-        event = GapEvent(
-            self._name, self.seconds, samples / self._stream.rate, reason, at=self._now()
-        )
+        event = GapEvent(self._name, self.seconds, seconds, reason, at=self._now())
         self._stream.gap(samples)
         return event
 

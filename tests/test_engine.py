@@ -147,6 +147,9 @@ def test_flush_decides_the_end_and_starts_anew(engine: Engine) -> None:
     assert found.time == pytest.approx(len(word) / 16000)
     assert stream.seconds == 0
     assert stream.flush() == []
+    for tail in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(EarmarkError, match="tail"):
+            stream.flush(tail)
 
 
 def test_after_a_gap_the_state_is_fresh_and_the_clock_runs_on(engine: Engine) -> None:
@@ -288,7 +291,7 @@ def nan_graph(path: Path) -> None:
     [
         (lambda path: None, "no such model file"),
         (Path.mkdir, "folder"),
-        (Path.touch, "ONNX"),
+        (Path.touch, "empty"),
         (lambda path: path.write_bytes(b"RIFF" * 100), "ONNX"),
         (lambda path: path.write_bytes(toy_model.save(path).read_bytes()[:1500]), "ONNX|manifest"),
         (without_manifest, "without Earmark's manifest"),

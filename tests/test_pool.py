@@ -1,5 +1,6 @@
 """A pool of streams detects in each what a stream of its own would."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,41 @@ def test_a_loss(engine: Engine) -> None:
     expected += alone.push(pcm[20500:])
     assert found == expected
     assert pool.seconds(stream) == alone.seconds == len(pcm) / 16000
+
+
+def test_a_loss_told_in_pieces_is_as_long_as_one_told_at_once(engine: Engine) -> None:
+    """A word whose repetition the refractory period keeps back, until it has run out."""
+    word = np.append(toy_model.tone(toy_model.LOW_HZ, 0.5), np.zeros(8000, np.int16))
+    decision = replace(engine.manifest.decision, refractory=3.0)
+    for pieces in ([48000], [160] * 300, [7] * 6857 + [1]):
+        alone, pool = engine.stream(decision), StreamPool(engine, decision, streams=1)
+        stream = pool.open()
+        found = alone.push(word), drain(pool, [stream], [word], [8000])[stream]
+        for samples in pieces:
+            alone.gap(samples)
+            pool.gap(stream, samples)
+        again = alone.push(word), drain(pool, [stream], [word], [8000])[stream]
+        assert [[d.keyword for d in part] for part in (*found, *again)] == [["low"]] * 4
+    with pytest.raises(EarmarkError, match="gap of -1 samples"):
+        pool.gap(stream, -1)
+    with pytest.raises(EarmarkError, match="gap of -1 samples"):
+        alone.gap(-1)
+
+
+def test_a_stream_is_closed_once(engine: Engine) -> None:
+    pool = StreamPool(engine, streams=2)
+    stream = pool.open()
+    pool.close(stream)
+    for number in (stream, 1, -1, 2):
+        with pytest.raises(EarmarkError, match="not open"):
+            pool.close(number)
+    assert {pool.open(), pool.open()} == {0, 1}
+
+
+@pytest.mark.parametrize(("streams", "batch"), [(0, 1), (-1, 1), (1, 0)])
+def test_a_pool_of_nothing_is_refused(engine: Engine, streams: int, batch: int) -> None:
+    with pytest.raises(EarmarkError, match="give at least 1"):
+        StreamPool(engine, streams=streams, batch=batch)
 
 
 def test_wrong_audio_leaves_the_state(engine: Engine) -> None:
