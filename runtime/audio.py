@@ -351,7 +351,7 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
         )
     try:
         # As bytes: soundfile takes no text that is not Unicode, which a name of old may not be.
-        name = path if os.name == "nt" else os.fsencode(path)
+        name: Any = path if os.name == "nt" else os.fsencode(path)
         with soundfile.SoundFile(name if content is None else io.BytesIO(content)) as file:
             if file.channels > MAX_CHANNELS:
                 raise EarmarkError(

@@ -40,7 +40,8 @@ class GapEvent(Event):
     time: float
     """Audio time at the start of the gap."""
     seconds: float
-    """How much is missing, 0 where that is not known, as in the midst of invalid audio."""
+    """How much is missing, 0 where that is not known; of invalid audio its first piece, since it is
+    told before more of it comes."""
     reason: str
     """``lost``: the source told of it. ``invalid``: it gave NaN, infinity or absurd values."""
     at: str | None = None

@@ -99,8 +99,7 @@ class Spotter:
         if isinstance(piece, np.ndarray):
             events += self._take_audio(piece)
         elif isinstance(piece, Gap):
-            seconds = piece.samples / self._stream.rate
-            events.append(self._gap(piece.samples, seconds, "lost"))
+            events.append(self._gap(piece.samples, "lost"))
         elif isinstance(piece, DeviceLost):
             self._listening = False
             self._name = piece.device
@@ -143,12 +142,11 @@ class Spotter:
         except EarmarkError:
             if pcm.ndim != 1 or pcm.dtype not in (np.float32, np.float64):
                 raise
-            # The values are the trouble. One event for a whole run of such pieces, whose length is
-            # not known yet.
+            # The values are the trouble. One event for a whole run of such pieces.
             self._invalid += 1
             first, self._was_invalid = not self._was_invalid, True
             if first:
-                return [self._gap(len(pcm), 0.0, "invalid")]
+                return [self._gap(len(pcm), "invalid")]
             self._stream.gap(len(pcm))
             return []
         self._was_invalid = False
@@ -162,9 +160,11 @@ class Spotter:
             for keyword, at, score in detections
         ]
 
-    def _gap(self, samples: int, seconds: float, reason: str) -> GapEvent:
+    def _gap(self, samples: int, reason: str) -> GapEvent:
         self._gaps += 1
-        event = GapEvent(self._name, self.seconds, seconds, reason, at=self._now())
+        event = GapEvent(
+            self._name, self.seconds, samples / self._stream.rate, reason, at=self._now()
+        )
         self._stream.gap(samples)
         return event
 

@@ -318,7 +318,7 @@ class Faults(RuleBasedStateMachine):
         (event,) = self.take(piece)
         assert isinstance(event, GapEvent)
         assert (event.time, event.reason) == (time, reason)
-        assert event.seconds == (samples / RATE if reason == "lost" else 0)
+        assert event.seconds == samples / RATE
         self.expected.append("gap")
         self.lost += samples
 
