@@ -141,7 +141,7 @@ def point(
         detections of a word that was hit, and ``wrong``, other detections where nothing such was
         said, in ``keyword_hours``; ``by_condition`` and ``by_keyword``; ``by_kind``, the rate in
         :data:`FREE` and in :data:`ALONE`; ``taken_for``, of each keyword how many of the false
-        accepts were of it, by the word that was said last.
+        accepts were of it, by the word that was said last before the posteriors rose.
     """
     step = manifest.geometry.step / manifest.geometry.sample_rate
     rows: list[tuple[str, str, str, bool]] = []
@@ -154,11 +154,14 @@ def point(
     keyword_seconds = 0.0
     for take in takes:
         condition = snr_name(take.snr)
-        found = _detections(manifest, decisions[take.half], take.trace, step)
+        decision = decisions[take.half]
+        found = _detections(manifest, decision, take.trace, step)
         if not take.trace.truth:
             false += [condition] * len(found)
             for detection in found:
-                said = [w.keyword for w in take.others if w.start <= detection.time]
+                # A moving average reaches its threshold no sooner, however sure the network is.
+                heard = decision.smoothing * decision.thresholds[detection.keyword]
+                said = [w.keyword for w in take.others if w.start <= detection.time - heard]
                 taken_for[detection.keyword][said[-1] if said else SILENCE] += 1
             hours[condition] += take.trace.seconds / 3600
             count, spent = kinds.get(take.kind, (0, 0.0))
