@@ -178,7 +178,9 @@ def test_a_dropped_model_runs(page: Opened, tmp_path: Path, capsys: pytest.Captu
     assert page.detections() == [(e["keyword"], e["time"]) for e in expected]
 
     page.page.get_by_label("Operating point").select_option("quiet")
-    expect(page.page.locator("#command")).to_have_text("earmark listen --operating-point quiet")
+    expect(page.page.locator("#command")).to_have_text(
+        f"earmark listen --model {toy.name} --operating-point quiet"
+    )
     drop(page, scene)
     again = ["--model", str(toy), "--operating-point", "quiet"]
     count = len(detected(scene, capsys, *again))
@@ -246,12 +248,14 @@ def test_what_is_no_model_or_recording_is_said_to_be_none(page: Opened, tmp_path
 def test_a_threshold_is_moved_with_the_keyboard(page: Opened, scene: Path) -> None:
     slider = page.page.get_by_label(re.compile("^left"))
     slider.press("End")
-    expect(page.page.locator("#command")).to_have_text("earmark listen --threshold left=1")
+    expect(page.page.locator("#command")).to_have_text(
+        "earmark listen --model model.onnx --threshold left=1"
+    )
     read(page, scene)
     page.status("scene.wav: 3 detections in 9.0 s")
     assert [keyword for keyword, _ in page.detections()] == [w for w in WORDS if w != "left"]
     page.page.get_by_role("button", name="Reset").click()
-    expect(page.page.locator("#command")).to_have_text("earmark listen")
+    expect(page.page.locator("#command")).to_have_text("earmark listen --model model.onnx")
 
 
 def test_detections_can_be_saved_as_detect_prints_them(

@@ -112,6 +112,22 @@ def test_a_port_gives_the_detections_of_earmark(
 
 
 @pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "2", "0.05abc", "abc", ""])
+def test_a_threshold_that_cannot_be_is_refused(
+    ports: dict[str, list[str] | str], models: dict[str, tuple[Path, Path]], port: str, text: str
+) -> None:
+    program = command(ports, port)
+    model, _ = models[MODELS[0]]
+    done = subprocess.run(
+        [*program, str(model), "--threshold", text], stdin=subprocess.DEVNULL, capture_output=True
+    )
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.decode() == (
+        f"detect: --threshold {text}: give a number above 0 and at most 1\n"
+    )
+
+
+@pytest.mark.parametrize("port", PORTS)
 def test_a_file_that_is_no_model_is_one_line(
     ports: dict[str, list[str] | str], port: str, tmp_path: Path
 ) -> None:

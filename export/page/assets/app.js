@@ -39,7 +39,7 @@ worker.onmessage = ({ data }) => {
 };
 
 function received(data) {
-  if ("loaded" in data) loaded(data.loaded, data.bytes);
+  if ("loaded" in data) loaded(data.loaded, data.bytes, data.name);
   else if ("started" in data) started(data.started, data.seconds);
   else if ("chunks" in data) took(data.chunks, data.milliseconds);
   else if ("lost" in data) lost(data.lost);
@@ -56,7 +56,7 @@ function tell(type, fields) {
   document.dispatchEvent(new CustomEvent("earmark", { detail: { type, ...fields } }));
 }
 
-function loaded(found, bytes) {
+function loaded(found, bytes, name = MODEL) {
   manifest = found;
   page.name.textContent = manifest.name;
   document.title = `${manifest.name} · Earmark`;
@@ -66,7 +66,7 @@ function loaded(found, bytes) {
     + (manifest.keywords.length > 12 ? " …" : "");
   showCard(page.card, manifest);
   plot.setModel(manifest);
-  showSettings(page, manifest, (decision) => {
+  showSettings(page, name, manifest, (decision) => {
     worker.postMessage({ decision });
     plot.setThresholds(decision.thresholds);
     page["plot-note"].textContent = `${manifest.keywords.length > MAX_LANES

@@ -2,10 +2,11 @@
 
 /**
  * @param {Object<string, HTMLElement>} page elements by id.
+ * @param {string} model name of its file.
  * @param {import("./manifest.js").Manifest} manifest
  * @param {(decision: import("./manifest.js").Decision) => void} chosen told now and at each change.
  */
-export function showSettings(page, manifest, chosen) {
+export function showSettings(page, model, manifest, chosen) {
   const points = Object.keys(manifest.operating_points);
   page.point.replaceChildren(new Option("default", ""), ...points.map((name) => new Option(name)));
   page.points.hidden = points.length === 0;
@@ -20,7 +21,7 @@ export function showSettings(page, manifest, chosen) {
     rows.forEach(({ keyword, show }) => show(thresholds[keyword]));
     const changed = manifest.keywords.filter((word) => thresholds[word] !== base.thresholds[word]);
     page.reset.disabled = changed.length === 0;
-    page.command.textContent = ["earmark listen",
+    page.command.textContent = [`earmark listen --model ${quoted(model)}`,
       ...(page.point.value ? [`--operating-point ${quoted(page.point.value)}`] : []),
       ...changed.map((word) => `--threshold ${quoted(`${word}=${thresholds[word]}`)}`)].join(" ");
     chosen({ ...base, thresholds });

@@ -104,7 +104,7 @@ async function load(file) {
     if (error instanceof UserError) throw error;
     throw new UserError(`onnxruntime cannot run the graph (${String(error).slice(0, 200)})`);
   }
-  postMessage({ loaded: manifest, bytes: data.length });
+  postMessage({ loaded: manifest, bytes: data.length, name: file.name });
 }
 
 function begin(mine, source, seconds) {

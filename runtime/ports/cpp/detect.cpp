@@ -133,10 +133,23 @@ void detect(const char* path, double threshold) {
   }
 }
 
+double threshold(const std::string& text) {
+  size_t end = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &end);
+  } catch (const std::logic_error&) {
+    end = std::string::npos;  // no number, or one too large
+  }
+  if (end != text.size() || !(value > 0 && value <= 1))
+    throw std::runtime_error("--threshold " + text + ": give a number above 0 and at most 1");
+  return value;
+}
+
 int main(int count, char** arguments) try {
   bool low = count == 4 && std::string(arguments[2]) == "--threshold";
   if (count != 2 && !low) throw std::runtime_error("usage: detect MODEL [--threshold T]");
-  detect(arguments[1], low ? std::stod(arguments[3]) : 0);
+  detect(arguments[1], low ? threshold(arguments[3]) : 0);
 } catch (const std::exception& error) {
   std::string message = error.what();
   std::fprintf(stderr, "detect: %s\n", message.substr(0, message.find('\n')).c_str());

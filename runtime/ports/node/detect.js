@@ -142,10 +142,14 @@ async function detect(path, threshold) {
 }
 
 const [path, option, value] = process.argv.slice(2);
-const threshold = option === undefined ? undefined : Number(value);
-if (!path || (option !== undefined && (option !== "--threshold" || !(threshold > 0)))) {
+if (!path || (option !== undefined && (option !== "--threshold" || value === undefined))) {
   console.error("usage: node detect.js MODEL [--threshold T]");
   process.exit(2);
+}
+const threshold = option === undefined ? undefined : Number(value);
+if (threshold !== undefined && !(threshold > 0 && threshold <= 1)) {
+  console.error(`detect: --threshold ${value}: give a number above 0 and at most 1`);
+  process.exit(1);
 }
 detect(path, threshold).catch((error) => {
   console.error(`detect: ${error.message}`);
