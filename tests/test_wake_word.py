@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.layout import hashed_split
+from earmark.runtime.manifest import Source
 from earmark.train import fit
 from earmark.train.data.clips import Clips
 from earmark.train.data.corpus import data_fingerprint, scan
 from earmark.train.data.dataset import SPEECH, label_set, load_split
 from earmark.train.data.epoch import epoch_batches
 from earmark.train.data.material import prepare
+from earmark.train.data.sources import write_source
 from earmark.train.data.speech import word_bounds
 from earmark.train.data.stretches import recording_origin, speech_pool
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, parse_recipe
 from earmark.train.run import load_run, read_history
+from earmark.train.run_info import run_info
 from tiny_corpus import KEYWORDS, PITCH, RATE, tiny_recipe, word_pcm, write_corpus
 
 LABELS = label_set(KEYWORDS)
@@ -264,6 +268,21 @@ def test_the_fingerprint_covers_noise_and_speech(
     soundfile.write(folder / "new.wav", np.ones(3 * RATE), RATE)
     with pytest.raises(EarmarkError, match="its data has changed"):
         train(changed, target)
+
+
+def test_the_recipe_names_the_sources_of_folders_that_do_not(
+    recipe: Recipe, corpus: Path, own: Path, speech: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    shutil.copytree(speech, told)
+    talk = Source("Talk", "CC-BY-NC-4.0", "free speech")
+    write_source(told, talk)
+    kept = {Path(folder).name for folder in (corpus, own)}
+    mine = Source("my words", "CC0-1.0")
+    for sources, expected in (((), kept | {"Talk"}), ((mine,), {"my words", "Talk"})):
+        named = with_data(recipe, speech=(str(told),), sources=sources)
+        found = run_info(prepare(named, tmp_path), named, tmp_path / "run", "").sources
+        assert {source.name for source in found} == expected and talk in found
 
 
 def test_no_folders_leave_the_fingerprint_of_the_corpus(corpus: Path) -> None:

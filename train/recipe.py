@@ -86,7 +86,7 @@ class DataSettings:
     at_least: Annotated[int, Field(ge=1)] = 4
     """Least clips of each class in the training split; fewer are refused."""
     sources: tuple[Source, ...] = ()
-    """Origin and licence of the recordings, where the folders' own ``sources.json`` do not say."""
+    """Origin and licence of the recordings of folders whose own ``sources.json`` does not say."""
     cache: str = ""
     """Folder for decoded clips; empty: ``cache`` in the run directory's parent."""
 

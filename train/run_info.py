@@ -11,7 +11,7 @@ from . import run as runs
 from .data.corpus import Corpus, data_fingerprint
 from .data.dataset import Split
 from .data.material import Material
-from .data.sources import read_sources
+from .data.sources import read_sources, unnamed
 from .knn import knn_figures
 from .recipe import Recipe
 
@@ -58,13 +58,17 @@ def run_info(
 
 
 def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[Source, ...]:
-    """All that shaped the weights: what the recipe says, or the folders; and what ``first`` had."""
+    """All that shaped the weights: what the folders say, the recipe for those that say nothing, and
+    what ``first`` had."""
     data = recipe.data
-    sources = list(data.sources or corpus.sources)
-    if not data.sources:
-        for role, folders in (("background noise", data.noise), ("free speech", data.speech)):
-            for folder in folders:
-                sources += read_sources(Path(folder), role)
+    sources = list(corpus.sources)
+    silent = [unnamed(root) for root in corpus.roots]
+    for role, folders in (("background noise", data.noise), ("free speech", data.speech)):
+        for folder in map(Path, folders):
+            sources += read_sources(folder, role)
+            silent.append(unnamed(folder, role))
+    if data.sources:
+        sources = [*data.sources, *(source for source in sources if source not in silent)]
     if first:
         sources += first.info.sources
     return tuple(dict.fromkeys(sources))

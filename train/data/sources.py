@@ -18,8 +18,13 @@ def read_sources(root: Path, role: str = "training data") -> list[Source]:
     """
     path = root / SOURCES_FILE
     if not path.is_file():
-        return [Source(name=root.resolve().name, licence="unknown", role=role)]
+        return [unnamed(root, role)]
     return parse_sources(read_text(path), path)
+
+
+def unnamed(root: Path, role: str = "training data") -> Source:
+    """What stands for a folder that has no ``sources.json``."""
+    return Source(name=root.resolve().name, licence="unknown", role=role)
 
 
 def parse_sources(text: str, path: Path) -> list[Source]:
