@@ -36,7 +36,7 @@ def _configure(parser: ArgumentParser) -> None:
         "--split",
         choices=("train", "validation", "test", "all"),
         default="all",
-        help="which of the recordings, where the folder has a split (default: %(default)s)",
+        help="which of the recordings; a folder of one keyword has no split (default: %(default)s)",
     )
     parser.add_argument(
         "--background",

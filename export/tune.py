@@ -104,16 +104,21 @@ def keyword_clips(
         manifest: of the model.
         folder: a corpus folder, or with ``keyword`` a folder of clips of that keyword.
         keyword: the one keyword in ``folder``.
-        split: ``train``, ``validation``, ``test`` or ``all``.
+        split: ``train``, ``validation``, ``test`` or ``all``; with ``keyword`` ``all``.
 
     Raises:
-        EarmarkError: as :func:`earmark.train.data.corpus.scan`, the keyword is not the model's, or
-            there are no clips.
+        EarmarkError: as :func:`earmark.train.data.corpus.scan`, the keyword is not the model's, a
+            folder of one keyword is to have a split, or there are no clips.
     """
     if keyword is not None:
         if keyword not in manifest.keywords:
             raise EarmarkError(
                 f"--keyword {keyword}: the model's keywords are {', '.join(manifest.keywords)}"
+            )
+        if split != "all":
+            raise EarmarkError(
+                f"--split {split}: a folder of one keyword (--keyword) has no split: leave it out, "
+                "or name a folder with one subfolder per keyword"
             )
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}

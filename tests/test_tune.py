@@ -186,6 +186,7 @@ def test_a_flat_folder_tunes_one_keyword_and_leaves_the_others(
     decision = Engine(tuned).manifest.operating_points["quiet"]
     assert decision.thresholds["low"] == 0.7 and decision.thresholds["high"] != 0.7
     assert decision.smoothing == Engine(model).manifest.decision.smoothing
+    assert Engine(tuned).manifest.metrics["operating_points"]["split"] == "all"
 
 
 @pytest.mark.usefixtures("verbs")
@@ -223,6 +224,7 @@ def test_what_cannot_be_read_is_left_out_and_told(
         (["--smoothing", "0.1,x"], "--smoothing 0.1,x: give seconds"),
         (["--plot", "curve.gif"], "--plot curve.gif: name a file that ends in .png"),
         (["--keyword", "yes"], "--keyword yes: the model's keywords are low, high"),
+        (["--keyword", "low", "--split", "test"], "--split test: a folder of one keyword"),
         (["--minutes", "5"], "--minutes, --device and --channel go with --background mic"),
         (["--channel", "1"], "--minutes, --device and --channel go with --background mic"),
         (["-o", "{empty}"], "empty: is no regular file"),
