@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,8 @@ class Trained:
     """Names of the folders of noise and of free speech."""
     own: frozenset[str]
     """Names of the folders of ``data.own``: what their lists do not hold out was trained on."""
+    unlabelled: frozenset[str]
+    """Names of the folders of ``distill.unlabelled``: all of it was trained on."""
     sources: frozenset[str]
     """Names of the works that recordings came from."""
 
@@ -39,18 +41,17 @@ class Trained:
             recipe: plain values, as a manifest has it.
             sources: those of the manifest or of the run.
         """
-        data = recipe.get("data") if isinstance(recipe, dict) else None
-        data = data if isinstance(data, dict) else {}
+        data, distill = _table(recipe, "data"), _table(recipe, "distill")
         folds, number = data.get("folds"), data.get("fold")
         fold = ("", 0)
         if isinstance(folds, str) and isinstance(number, int) and number:
             fold = (folds, number)
-        folders = [*_texts(data.get("speech")), *_texts(data.get("noise"))]
         return cls(
             model,
             fold,
-            frozenset(root_name(folder) for folder in folders),
-            frozenset(root_name(folder) for folder in _texts(data.get("own"))),
+            _names(data.get("speech")) | _names(data.get("noise")),
+            _names(data.get("own")),
+            _names(distill.get("unlabelled")),
             # Who wrote down what is said is named too, and has no recordings.
             frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
         )
@@ -70,8 +71,8 @@ class Trained:
 
 
 def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str]) -> None:
-    """Refuse folders of noise or free speech that bear another name than in training: which of
-    their recordings were held out follows from it.
+    """Refuse folders of noise or free speech that bear another name than in training, as which of
+    their recordings were held out follows from it, and those of which nothing was held out.
 
     Args:
         trained: of each model.
@@ -79,14 +80,20 @@ def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str
         folders: of which a split is to be measured.
 
     Raises:
-        EarmarkError: a folder has another name; or as :meth:`Trained.knows`.
+        EarmarkError: a folder has another name, or was ``distill.unlabelled``; or as
+            :meth:`Trained.knows`.
     """
     for model in trained:
         for folder in folders:
-            known = model.knows(folder)
-            if known and root_name(folder) not in model.folders:
-                what = " and ".join(sorted(known))
-                names = " or ".join(sorted(model.folders)) or "something else"
+            known, name = model.knows(folder), root_name(folder)
+            what = " and ".join(sorted(known))
+            if known and name in model.unlabelled:
+                raise EarmarkError(
+                    f"{option} {folder}: {model.model} was trained on all of {name} "
+                    f"(distill.unlabelled: {what}): name a folder of other recordings"
+                )
+            if known and name not in model.folders:
+                names = " or ".join(sorted(model.folders | model.unlabelled)) or "something else"
                 raise EarmarkError(
                     f"{option} {folder}: {model.model} was trained on {what} as {names}, and which "
                     "of it is held out follows from that name: name the folder as it was"
@@ -94,30 +101,35 @@ def check_folders(trained: Iterable[Trained], option: str, folders: Sequence[str
 
 
 def measured_corpus(roots: Sequence[str | Path], trained: Iterable[Trained]) -> Corpus:
-    """The clips of some data, the fold that training held out being the validation split, and
-    those of ``data.own`` being for training unless lists say otherwise.
+    """The clips of some data, the fold that training held out being the validation split, those
+    of ``data.own`` being for training unless lists say otherwise, and all of
+    ``distill.unlabelled``.
 
     Args:
         roots: as of :func:`earmark.train.data.corpus.scan`.
-        trained: of each model. Data that have other folds, or none, and other names than
-            ``data.own`` keep their split: they are not what the model was trained on.
+        trained: of each model. Data that have other folds, or none, and other names than those
+            folders keep their split: they are not what the model was trained on.
 
     Raises:
         EarmarkError: the models held out other clips of these data; or as
             :func:`earmark.train.data.corpus.scan`.
     """
-    ways: list[tuple[tuple[str, int], list[bool]]] = []
+    ways: list[tuple[tuple[str, int], list[bool], list[bool]]] = []
     for model in trained:
-        way = model.fold, [root_name(root) in model.own for root in roots]
-        if way not in ways:
-            ways.append(way)
-    corpus, *others = (_split_by(roots, own, *fold) for fold, own in ways)
+        names = [root_name(root) for root in roots]
+        own, heard = ([n in those for n in names] for those in (model.own, model.unlabelled))
+        if (model.fold, own, heard) not in ways:
+            ways.append((model.fold, own, heard))
+    corpus, *others = (_split_by(roots, own, heard, *fold) for fold, own, heard in ways)
     if any(other.clips != corpus.clips for other in others):
         raise EarmarkError(
             "the models' trainings held out other clips of --data: measure each by itself"
         )
-    for root, is_own in zip(roots, ways[0][1], strict=True):
-        if is_own:
+    _, own, heard = ways[0]
+    for root, is_own, is_heard in zip(roots, own, heard, strict=True):
+        if is_heard:
+            _LOG.warning("%s: was distill.unlabelled of the training, which had all of it", root)
+        elif is_own:
             _LOG.warning(
                 "%s: was data.own of the training, which had all of it but what lists hold out",
                 root,
@@ -126,17 +138,36 @@ def measured_corpus(roots: Sequence[str | Path], trained: Iterable[Trained]) -> 
 
 
 def _split_by(
-    roots: Sequence[str | Path], is_own: Sequence[bool], pattern: str, number: int
+    roots: Sequence[str | Path],
+    is_own: Sequence[bool],
+    is_heard: Sequence[bool],
+    pattern: str,
+    number: int,
 ) -> Corpus:
+    heard = {Path(root) for root, one in zip(roots, is_heard, strict=True) if one}
     own = [root for root, one in zip(roots, is_own, strict=True) if one]
     roots = [root for root, one in zip(roots, is_own, strict=True) if not one]
     corpus = scan(*roots, own=own)
-    if not number:
+    if number:
+        named = scan(*roots, own=own, folds=pattern)
+        if number in named.folds and all(clip.fold for clip in named.clips):
+            corpus = scan(*roots, own=own, folds=pattern, fold=number)
+    if not heard:
         return corpus
-    named = scan(*roots, own=own, folds=pattern)
-    if number not in named.folds or not all(clip.fold for clip in named.clips):
-        return corpus
-    return scan(*roots, own=own, folds=pattern, fold=number)
+    clips = (
+        replace(clip, split="train") if corpus.root_of(clip.path) in heard else clip
+        for clip in corpus.clips
+    )
+    return replace(corpus, clips=tuple(clips))
+
+
+def _table(recipe: Any, name: str) -> dict[str, Any]:
+    table = recipe.get(name) if isinstance(recipe, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
+def _names(folders: Any) -> frozenset[str]:
+    return frozenset(root_name(folder) for folder in _texts(folders))
 
 
 def _texts(values: Any) -> list[str]:

@@ -15,6 +15,7 @@ from command import EARMARK
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.train.data.material import prepare
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import load_run
@@ -119,6 +120,36 @@ def test_recordings_without_labels_are_heard_by_the_soft_loss_alone(
     assert [s.name for s in info.sources if s.role == "unlabelled audio"] == ["free"]
     # Without the soft loss they only take part in the batch norms.
     assert losses(runs["cached", 0.0])[-1] < losses(runs["cached", 0.0])[0]
+
+
+def test_audio_without_labels_is_none_of_what_is_held_out(recipe: Recipe, tmp_path: Path) -> None:
+    corpus, free, own = Path(recipe.data.roots[0]), tmp_path / "free", tmp_path / "own"
+    talk = free / "talk"
+    shutil.copytree(corpus / "low", talk)
+    shutil.copytree(corpus / "low", own / "low")
+    for file in (own / "low").iterdir():
+        file.rename(file.with_name(f"own{file.name}"))
+    table = tmp_path / "table" / "clips.csv"
+    table.parent.mkdir()
+    shutil.copytree(corpus / "low", table.parent / "audio")
+    files = sorted(file.name for file in (table.parent / "audio").iterdir())
+    table.write_text("filename,label\n" + "".join(f"{name},low\n" for name in files))
+
+    def heard(folder: Path, **fields: Any) -> None:
+        one = distilled(recipe, ("x",), unlabelled=(str(folder),), unlabelled_share=0.3)
+        data = dataclasses.replace(recipe.data, **fields)
+        prepare(dataclasses.replace(one, data=data), tmp_path / "run")
+
+    heard(free)
+    for folder in (corpus, corpus.parent, corpus / "low"):
+        with pytest.raises(EarmarkError, match=r"distill\.unlabelled: .*data\.roots\), of which"):
+            heard(folder)
+    with pytest.raises(EarmarkError, match=r"free has .*talk \(data\.speech\), of which"):
+        heard(free, speech=(str(talk),))
+    with pytest.raises(EarmarkError, match=r"low has .*own \(data\.own\), of which"):
+        heard(own / "low", own=(str(own),))
+    with pytest.raises(EarmarkError, match=r"table has .*audio \(data\.roots\), of which"):
+        heard(table.parent, roots=(str(corpus), str(table)))
 
 
 def test_two_processes_see_what_one_sees(

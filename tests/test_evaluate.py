@@ -10,7 +10,7 @@ import soundfile
 import toy_model
 from earmark.export.cli_evaluate import evaluate as verb
 from earmark.export.evaluate import clip_seconds, evaluate, score
-from earmark.export.held_out import Trained, measured_corpus
+from earmark.export.held_out import Trained, check_folders, measured_corpus
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
@@ -134,6 +134,26 @@ def test_recordings_of_ones_own_were_trained_on_unless_lists_say_otherwise(
     (root / "validation_list.txt").unlink()
     with pytest.raises(EarmarkError, match="other clips of --data"):
         measured_corpus([root], [trained, other])
+
+
+def test_of_audio_without_labels_nothing_was_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, other = tmp_path / "calls", tmp_path / "words"
+    names = [record(root, "low", f"{i:04x}", 440) for i in range(40)]
+    for i in range(40):
+        record(other, "low", f"o{i:04x}", 440)
+    (root / "validation_list.txt").write_text(names[0] + "\n")
+    recipe = {"distill": {"unlabelled": ("data/calls",)}}
+    trained = Trained.of("model", recipe, (Source("calls", "unknown", "unlabelled audio"),))
+    clips = measured_corpus([root, other], [trained]).clips
+    assert {clip.split for clip in clips if clip.path.is_relative_to(root)} == {"train"}
+    split = {clip.path: clip.split for clip in clips if clip.path.is_relative_to(other)}
+    assert split == {clip.path: clip.split for clip in scan(other).clips}
+    assert f"{root}: was distill.unlabelled of the training" in caplog.text
+    check_folders([trained], "--speech", [str(other)])
+    with pytest.raises(EarmarkError, match=r"--speech .*calls: model was trained on all of calls"):
+        check_folders([trained], "--speech", [str(root)])
 
 
 def test_models_of_other_folds_are_compared_on_other_data_alone(

@@ -44,7 +44,8 @@ class DistillSettings:
     feature_components: Annotated[int, Field(ge=0, le=4096)] = 0
     """Principal components that the teachers' embeddings are reduced to; 0: all of it."""
     unlabelled: tuple[str, ...] = ()
-    """Folders of recordings without labels, any layout; the soft loss alone hears them."""
+    """Folders of recordings without labels, any layout; the soft loss alone hears them. None of
+    ``data.roots``, ``data.own`` or ``data.speech``, which hold recordings out."""
     unlabelled_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each training epoch that is pieces of them."""
 
