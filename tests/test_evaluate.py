@@ -15,7 +15,7 @@ from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.layout import hashed_split
-from earmark.runtime.manifest import Source
+from earmark.runtime.manifest import Decision, Source
 from earmark.runtime.posteriors import softmax
 from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import Split, load_split
@@ -231,6 +231,12 @@ def test_free_speech_is_unknown(tmp_path: Path, model: str, verbs: None, capsys)
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["support"]["_unknown_"] == found["support"]["low"] == 2
+    sounds = ("low", "high", "hum", "hiss")
+    decision = Decision(thresholds=dict.fromkeys(sounds, 0.7))
+    arguments[1] = str(toy_model.save(tmp_path / "sounds.onnx", labels=sounds, decision=decision))
+    assert main(arguments) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith("and that is no class here: leave it out (--speech, data.speech)")
 
 
 @pytest.mark.parametrize("option", ["--speech", "--noise"])

@@ -154,8 +154,9 @@ def load_split(
             pieces: those are dealt out one by one.
 
     Raises:
-        EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, or a
-            clip of several classes where ``multilabel`` is false.
+        EarmarkError: an unknown split, a split without a readable clip, an unwritable cache, a
+            clip of several classes where ``multilabel`` is false, or free speech where ``labels``
+            has no ``_unknown_``.
     """
     if split not in (*SPLITS, "all"):
         raise EarmarkError(f"split {split!r}: expected {', '.join(SPLITS)} or all")
@@ -163,6 +164,12 @@ def load_split(
     if not 1 <= samples <= 60 * SAMPLE_RATE:
         raise EarmarkError(f"clip length {clip_seconds} s: expected at most 60 seconds")
     index = {folder_name(label): i for i, label in enumerate(labels)}
+    speech = list(speech_roots)
+    if speech and UNKNOWN not in index:
+        raise EarmarkError(
+            f"{speech[0]}: free speech is {UNKNOWN}, and that is no class here: leave it out "
+            "(--speech, data.speech)"
+        )
     clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
     if not multilabel:
         clips = _of_one_class(clips, index)
@@ -189,7 +196,6 @@ def load_split(
     # What cannot be read is known of one's own clips only.
     all_names = names if share == WHOLE else [wanted_name(clip.word, index) for clip in listed]
     keyword_clips = sum(name not in (UNKNOWN, SILENCE) for name in all_names)
-    speech = list(speech_roots)
     if speech:
         stretches, _ = speech_stretches(speech, split, labels, cache_dir)
         count = keyword_clips if stretches else 0
