@@ -234,6 +234,30 @@ def test_short_noise_goes_whole_to_one_split(root: Path, tmp_path: Path) -> None
     assert any("rain" in path for path in with_extra.path)
 
 
+def test_one_reader_or_source_of_many_recordings_counts_once(root: Path, tmp_path: Path) -> None:
+    for reader in range(40):
+        for number in range(3):
+            name = f"{reader}/7/{reader}-7-{number:04d}.flac"
+            write(tmp_path / "read" / name, tone(reader, 2 * RATE))
+            write(tmp_path / "takes" / f"1-{reader}-{'ABC'[number]}-0.wav", tone(reader, 2 * RATE))
+    split = load_split(
+        scan(root),
+        LABELS,
+        "train",
+        noise_roots=[tmp_path / "takes"],
+        speech_roots=[tmp_path / "read"],
+    )
+    for word in ("_speech_", "_silence_"):
+        rows = np.flatnonzero((split.word == word) & (split.path != "digital silence"))
+        assert len(rows) > 3
+        parts = [Path(path.partition("#")[0]).stem.split("-") for path in split.path[rows]]
+        origins = {
+            f"{word}/{first if word == '_speech_' else f'{first}-{second}'}"
+            for first, second, *_ in parts
+        }
+        assert set(split.speaker[rows]) == origins
+
+
 def test_without_noise_silence_is_digital_and_said(root: Path, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         split = load_split(scan(root), LABELS, "train")

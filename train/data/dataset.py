@@ -15,7 +15,13 @@ from .clip import Clip
 from .corpus import Corpus, wanted_name
 from .decoded import SAMPLE_RATE, cached, decode_all, fit
 from .share import WHOLE, Share
-from .stretches import noise_stretches, silence_excerpts, speech_pieces, speech_stretches
+from .stretches import (
+    noise_stretches,
+    recording_origin,
+    silence_excerpts,
+    speech_pieces,
+    speech_stretches,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +60,8 @@ class Split:
     """str [N], the class folder of a clip, ``_silence_`` for an excerpt of noise, ``_speech_`` for
     a piece of free speech."""
     speaker: NDArray[np.str_]
-    """str [N]. For an excerpt or a piece, the recording that it is from."""
+    """str [N]. For an excerpt or a piece, what its recording shares with others: their speaker or
+    source, as far as their names tell it (see ``stretches.recording_origin``)."""
     path: NDArray[np.str_]
     """str [N]. For an excerpt or a piece, the recording and the second it starts at:
     ``x.wav#t=12.500``."""
@@ -217,7 +224,7 @@ def load_split(
         total += count
         label += [index[name]] * len(rows)
         word += [kind] * len(rows)
-        speaker += [f"{kind}/{recording}" for recording, _ in origins]
+        speaker += [f"{kind}/{recording_origin(recording)}" for recording, _ in origins]
         path += [place for _, place in origins]
         own += [False] * len(rows)
     part = None
