@@ -137,6 +137,18 @@ def test_a_keyword_is_found_however_it_is_spelt(keyword: str, words: str) -> Non
     assert len(without_keywords(Transcript(tuple(places)), [keyword])) == 2
 
 
+@pytest.mark.parametrize("keyword", ["straße", "STRASSE", "λόγος", "ΛΌΓΟΣ", "İzmir", "hey Straße"])
+def test_a_keyword_is_found_whatever_its_case(tmp_path: Path, keyword: str) -> None:
+    lines = "".join(f"a 1 {3 + i} 0.5 {word}\n" for i, word in enumerate(keyword.split()))
+    (tmp_path / "words.ctm").write_text(lines, encoding="utf-8")
+    (tmp_path / "1-2.trans.txt").write_text(f"1-2-0 {keyword}\n", encoding="utf-8")
+    transcripts = read_transcripts(tmp_path)
+    for spelt in (keyword, keyword.upper(), keyword.lower()):
+        assert len(without_keywords(transcripts["a"], [spelt])) == 2
+        assert without_keywords(transcripts["1-2-0"], [spelt]) == []
+    assert len(without_keywords(transcripts["a"], ["other"])) == 1
+
+
 def test_a_keyword_of_two_words_is_both_of_them_in_a_row() -> None:
     words = (said(1, 1.3, "hey"), said(3, 3.3, "hay", "hey"), said(3.4, 4, "computer"))
     found = without_keywords(Transcript(words), ["Hey Computer"])

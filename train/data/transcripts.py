@@ -35,7 +35,7 @@ class Said:
     end: float
     """Seconds."""
     words: frozenset[str]
-    """In lower case."""
+    """Casefolded."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _keywords(said: Sequence[Said], keywords: Iterable[str]) -> Iterator[tuple[f
 
 
 def _plain(words: str) -> str:
-    return folder_name(words).replace("-", "_")
+    # As transcripts are read: lower case alone does not tell that STRASSE is straße.
+    return folder_name(words).casefold().replace("-", "_")
 
 
 def _read_ctm(path: Path) -> Iterator[tuple[str, list[Said]]]:
