@@ -71,6 +71,17 @@ def test_a_small_even_set_with_folds_is_planned_and_trains(tmp_path: Path) -> No
     assert run.info.clips == {"train": {"dog": 6, "rain": 6}, "validation": {"dog": 6, "rain": 6}}
 
 
+def test_a_set_with_silence_of_its_own_needs_no_noise(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "data", {"dog": 8, "rain": 8, "_silence_": 8})
+    recipe, _ = planned(root, tmp_path)
+    assert recipe.labels == ("dog", "rain", "_silence_") and recipe.augment.noise == 0
+    small = dataclasses.replace(recipe.train, epochs=1, threads=1, accelerator="cpu")
+    train(dataclasses.replace(recipe, train=small), tmp_path / "runs" / "planned")
+    noisy = dataclasses.replace(recipe.augment, noise=0.5)
+    with pytest.raises(EarmarkError, match=r"data\.noise, or set augment\.noise to 0"):
+        train(dataclasses.replace(recipe, train=small, augment=noisy), tmp_path / "runs" / "noisy")
+
+
 def test_an_uneven_set_is_drawn_evenly_and_measured_by_class(tmp_path: Path) -> None:
     recipe, text = planned(sounds(tmp_path / "data", {"dog": 12, "rain": 4}), tmp_path)
     assert recipe.data.balance == "balanced"

@@ -205,12 +205,17 @@ def _background(
     corpus: Corpus, recipe: Recipe, splits: dict[str, Split], cache: Path
 ) -> np.ndarray:
     """The noise that training draws from, int16 [length]; empty where nothing draws from it."""
-    train = splits["train"]
-    if not recipe.augment.noise and SILENCE not in train.labels:
-        return np.zeros(0, np.int16)
+    train, nothing = splits["train"], np.zeros(0, np.int16)
+    background = recipe.data.balance == "keywords"
+    needed = bool(recipe.augment.noise) or background
+    if not needed and SILENCE not in train.labels:
+        return nothing
     pool = noise_pool(corpus, "train", recipe.data.noise, cache)
     if sum(map(len, pool)) <= train.pcm.shape[1]:
-        optional = "" if SILENCE in train.labels else ", or set augment.noise to 0"
+        # Clips of silence that are all zeros are filled with noise where there is some.
+        if not needed:
+            return nothing
+        optional = "" if background else ", or set augment.noise to 0"
         raise EarmarkError(
             f"{', '.join((*recipe.data.roots, *recipe.data.noise))}: no background noise of more "
             "than a clip's length for training: add recordings of 10 s or more to the corpus' "
