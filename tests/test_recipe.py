@@ -96,6 +96,11 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         (f"a = {'9' * 5000}", [], "not a TOML file"),
         (GOOD + "#" * (1 << 20), [], "larger than"),
         (GOOD + '"a\\n\\u001b" = 1', [], r"field a\\n\\x1b: no such"),
+        (
+            GOOD,
+            [r'data.sources=[{name="a", licence="CC0", attribution="Ann\nBob"}]'],
+            "field data.sources: expected printable texts",
+        ),
         (GOOD, ["augment.snr=[30, 0]"], "field augment.snr: expected the lower number first"),
         (GOOD, ["augment.reverb_time=[0, 1]"], "field augment.reverb_time: expected more than 0"),
     ],

@@ -101,6 +101,11 @@ def _data(recipe: "Recipe") -> Iterator[Condition]:
             not data.unknown_balance,
         )
     yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
+    yield (
+        "data.sources",
+        "printable texts, which a model file takes",
+        all(text.isprintable() for source in data.sources for text in vars(source).values()),
+    )
     step = f.hop * recipe.student.stride / f.sample_rate
     yield "data.clip", f"at least a step of the student, {step:g} s", data.clip >= step
     yield (
