@@ -155,11 +155,17 @@ def test_audio_without_labels_is_none_of_what_is_held_out(recipe: Recipe, tmp_pa
 def test_two_processes_see_what_one_sees(
     recipe: Recipe, teachers: tuple[str, str], tmp_path: Path
 ) -> None:
+    random, free = np.random.default_rng(0), tmp_path / "free"
+    free.mkdir()
+    for number in range(20):
+        soundfile.write(free / f"{number}.wav", random.normal(0, 0.1, 3 * 16000), 16000)
     runs = []
+    # Some clips without labels, of which a batch of one process has more than that of another.
+    foreign = {"unlabelled": (str(free),), "unlabelled_share": 0.2, "weight": 0.3}
     for devices, batch in ((1, 32), (2, 16)):
         settings = dataclasses.replace(recipe.train, devices=devices, epochs=2, batch=batch)
         wanted = dataclasses.replace(
-            distilled(recipe, teachers),
+            distilled(recipe, teachers, **foreign),
             train=settings,
             data=dataclasses.replace(recipe.data, cache=str(tmp_path / f"cache{devices}")),
         )

@@ -1,4 +1,4 @@
-"""What processes that hold clips of their own tell each other."""
+"""What processes tell each other beyond gradients."""
 
 import io
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .data.share import Share
 
@@ -18,6 +19,15 @@ def least(share: Share, number: int, device: torch.device) -> int:
     found = torch.tensor(number, device=device)
     dist.all_reduce(found, dist.ReduceOp.MIN)
     return int(found)
+
+
+def mean_over(processes: int, number: Tensor) -> Tensor:
+    """The mean of the numbers that so many processes give; each must call it."""
+    if processes == 1:
+        return number
+    found = number.float()
+    dist.all_reduce(found)
+    return found / processes
 
 
 def gathered(share: Share, rows: NDArray[Any], device: torch.device) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from .data.clips import Batch, Clips, as_it_is
 from .data.epoch import background_clips, epoch_batches, labelled_clips
 from .data.material import Material
 from .draws import Draws
-from .gather import least
+from .gather import least, mean_over
 from .lightning_import import pl
 from .metrics import watched
 from .optimizers import by_decay, make_optimizer
@@ -152,6 +152,7 @@ class StudentLesson(Lesson):
             )
         self.teachers_listen = recipe.distill is not None and recipe.distill.mode == "online"
         """Whether teachers hear the audio of every step."""
+        self._has_unlabelled = recipe.distill is not None and bool(recipe.distill.unlabelled)
         self.seen: SeenViews | None = None
         self._embedding: Tensor | None = None
         if self.distillation is not None and self.distillation.matches:
@@ -266,7 +267,15 @@ class StudentLesson(Lesson):
             taught = None if taught is None else taught.mixed(mix)
         logits = self.student.classify(log_mel)[:, -self.readout :]
         settings = self.recipe.train
-        loss = label_loss(logits, target, known, settings.label_smoothing, self.recipe.multilabel)
+        loss = label_loss(
+            logits,
+            target,
+            known,
+            settings.label_smoothing,
+            self.recipe.multilabel,
+            # Where all clips have labels, processes have equally many.
+            self.trainer.world_size if self._has_unlabelled else 1,
+        )
         if self.distillation is not None and taught is not None:
             loss = self.distillation(loss, logits, self._embedding, taught)
         return self.report(loss, len(batch.clip))
@@ -291,11 +300,20 @@ class StudentLesson(Lesson):
 
 
 def label_loss(
-    logits: Tensor, target: Tensor, known: Tensor, smoothing: float, multilabel: bool = False
+    logits: Tensor,
+    target: Tensor,
+    known: Tensor,
+    smoothing: float,
+    multilabel: bool = False,
+    processes: int = 1,
 ) -> Tensor:
     """Mean loss of ``logits`` [batch, steps, labels] over the clips whose ``target``
     [batch, labels] is ``known`` (bool [batch]): cross-entropy, or binary cross-entropy where a
-    clip may have several labels."""
+    clip may have several labels.
+
+    Of several ``processes``, each of which must call it, the mean of what they give is that over
+    the clips of all of them.
+    """
     wanted = target[:, None].expand_as(logits)
     if multilabel:
         # Smoothed as the cross-entropy is, over the two values that each label has.
@@ -308,4 +326,5 @@ def label_loss(
             label_smoothing=smoothing,
             reduction="none",
         ).view(logits.shape[:2])
-    return (loss.mean(1) * known).sum() / known.sum().clamp_min(1)
+    count = mean_over(processes, known.sum()).clamp_min(1 / processes)
+    return (loss.mean(1) * known).sum() / count
