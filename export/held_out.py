@@ -18,7 +18,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training had, as far as it decides what was held out."""
+    """What a training had, as far as it decides what was held out; of folders those too that the
+    weights it started from had learned from."""
 
     model: str
     """Path, for errors."""
@@ -34,14 +35,19 @@ class Trained:
     """Names of the works that recordings came from."""
 
     @classmethod
-    def of(cls, model: str, recipe: Any, sources: Iterable[Source]) -> Self:
+    def of(
+        cls, model: str, recipe: Any, sources: Iterable[Source], init_folders: Any = None
+    ) -> Self:
         """
         Args:
             model: its path.
             recipe: plain values, as a manifest has it.
             sources: those of the manifest or of the run.
+            init_folders: likewise (see :class:`earmark.train.run.RunInfo`); None where it says
+                nothing of them.
         """
         data, distill = _table(recipe, "data"), _table(recipe, "distill")
+        before = init_folders if isinstance(init_folders, dict) else {}
         folds, number = data.get("folds"), data.get("fold")
         fold = ("", 0)
         if isinstance(folds, str) and isinstance(number, int) and number:
@@ -49,9 +55,9 @@ class Trained:
         return cls(
             model,
             fold,
-            _names(data.get("speech")) | _names(data.get("noise")),
-            _names(data.get("own")),
-            _names(distill.get("unlabelled")),
+            _names(data, "speech", "noise") | _names(before, "speech", "noise"),
+            _names(data, "own") | _names(before, "own"),
+            _names(distill, "unlabelled") | _names(before, "unlabelled"),
             # Who wrote down what is said is named too, and has no recordings.
             frozenset(source.name for source in sources if source.role != TRANSCRIPTS),
         )
@@ -59,7 +65,9 @@ class Trained:
     @classmethod
     def of_file(cls, model: str, manifest: Manifest) -> Self:
         """Of a model file, from its manifest."""
-        return cls.of(model, manifest.training.get("recipe"), manifest.sources)
+        training = manifest.training
+        recipe, init_folders = training.get("recipe"), training.get("init_folders")
+        return cls.of(model, recipe, manifest.sources, init_folders)
 
     def knows(self, folder: str) -> set[str]:
         """The works that recordings of a folder come from and that trained the model too.
@@ -166,8 +174,9 @@ def _table(recipe: Any, name: str) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _names(folders: Any) -> frozenset[str]:
-    return frozenset(root_name(folder) for folder in _texts(folders))
+def _names(table: dict[str, Any], *fields: str) -> frozenset[str]:
+    """The names of the folders that fields list."""
+    return frozenset(root_name(folder) for field in fields for folder in _texts(table.get(field)))
 
 
 def _texts(values: Any) -> list[str]:

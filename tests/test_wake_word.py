@@ -11,6 +11,8 @@ import pytest
 import soundfile
 import torch
 from earmark.export.export import export
+from earmark.export.held_out import Trained, measured_corpus
+from earmark.export.judge import open_judge
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.layout import hashed_split
@@ -352,6 +354,24 @@ def test_the_run_that_was_started_from_is_on_record(
     wide = dataclasses.replace(recipe.student, width=12)
     with pytest.raises(EarmarkError, match=r"train\.init: .* another shape"):
         train(dataclasses.replace(recipe, train=settings, student=wide), tmp_path / "wide")
+
+
+def test_what_was_learned_before_is_known_to_whoever_measures(
+    recipe: Recipe, run_dir: Path, own: Path, tmp_path: Path
+) -> None:
+    """A run that hears nothing but the corpus, of weights that started from a run's of one's own
+    recordings: those are as little held out as if it had heard them itself."""
+    plain, start = with_data(recipe, own=(), speech=()), run_dir
+    for name in ("second", "third"):
+        settings = dataclasses.replace(recipe.train, init=str(start), epochs=1)
+        start = train(dataclasses.replace(plain, train=settings), tmp_path / name)
+    exported = export(start, tmp_path / "model.onnx").model
+    for name in (start, exported):
+        [trained] = open_judge(str(name)).trained
+        assert trained.own == {"mine"} and trained.folders == {"talk"}
+        assert {clip.split for clip in measured_corpus([own], [trained]).clips} == {"train"}
+    # Manifests of before have no such field.
+    assert Trained.of("old", dataclasses.asdict(plain), ()).own == frozenset()
 
 
 def test_words_that_are_left_out_train_nothing(recipe: Recipe, corpus: Path, tmp_path: Path):

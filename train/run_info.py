@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runtime.layout import root_name
 from ..runtime.manifest import Source
 from . import run as runs
 from .data.corpus import Corpus, data_fingerprint
@@ -48,6 +49,7 @@ def run_info(
         fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
         unlabelled_sha256=data_fingerprint(corpus, *unlabelled) if unlabelled else "",
         init_sha256=first.weights_sha256 if first else "",
+        init_folders=_folders(first) if first else {},
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),
         versions=runs.package_versions(),
@@ -72,6 +74,23 @@ def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[So
     if first:
         sources += first.info.sources
     return tuple(dict.fromkeys(sources))
+
+
+def _folders(first: runs.Run) -> dict[str, tuple[str, ...]]:
+    """The names of the folders that a run, and whatever it started from, has learned from, by the
+    field that names them. Those of ``data.roots`` hold out what their own split does."""
+    data, distill = first.recipe.data, first.recipe.distill
+    learned = {
+        "own": data.own,
+        "speech": data.speech,
+        "noise": data.noise,
+        "unlabelled": distill.unlabelled if distill else (),
+    }
+    before = first.info.init_folders
+    return {
+        field: tuple(sorted({*map(root_name, folders), *before.get(field, ())}))
+        for field, folders in learned.items()
+    }
 
 
 def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:
