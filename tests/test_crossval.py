@@ -129,6 +129,9 @@ def test_what_heard_the_held_out_fold_is_refused(sounds: Path, tmp_path: Path) -
     )
     with pytest.raises(EarmarkError, match=heard):
         crossval({"recipe": taught}, tmp_path / "distill")
+    otherwise = _with(_with(plain, "data", fold=3, folds=r".*(\d)\."), "train", init=str(first))
+    with pytest.raises(EarmarkError, match=r"fold = 3, this recipe 3 \(data\.folds = .* and "):
+        train(otherwise, tmp_path / "otherwise")
 
 
 def test_how_folds_are_told_does_not_matter_where_none_is_held_out(

@@ -141,10 +141,12 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
 def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
     """Refuse a run that has learned from the clips on which this one is judged."""
     folders = [{Path(root).resolve() for root in one.data.roots} for one in (recipe, other)]
-    if folders[0] & folders[1] and other.data.fold != recipe.data.fold:
+    here, there = ((d.folds, d.fold) if d.fold else ("", 0) for d in (recipe.data, other.data))
+    if folders[0] & folders[1] and here != there:
+        by = f" (data.folds = {there[0]!r} and {here[0]!r})" if here[1] == there[1] else ""
         raise EarmarkError(
-            f"{path}: learned from clips that are held out here: it has data.fold = "
-            f"{other.data.fold}, this recipe {recipe.data.fold}: train it on the same fold"
+            f"{path}: learned from clips that are held out here: it has data.fold = {there[1]}, "
+            f"this recipe {here[1]}{by}: train it on the same fold"
         )
     own = {Path(root).resolve() for root in other.data.own} & folders[0]
     for folder in sorted(own):
