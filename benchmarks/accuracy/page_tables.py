@@ -231,8 +231,8 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
             *(_counts(report["shipped"]["taken_for"].get(word, {})) for word in keywords),
         ]
         for report in reports
-        # Earlier versions of `det` did not tell.
-        if "taken_for" in report["shipped"]
+        # Earlier versions of `det` did not tell, or told of words that began after the sound.
+        if "by_kind" in report["shipped"]
     ]
     heads = POINT_HEADS[:2]
     parts = [
