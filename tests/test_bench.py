@@ -450,6 +450,33 @@ def test_a_regression_is_told_from_noise(
     assert out == "" and verdict in err
 
 
+def test_a_comparison_of_nothing_is_no_success(
+    commands, models: list[str], tmp_path: Path, capsys
+) -> None:
+    row = row_of(models)
+    files = []
+    for name in ("before", "after"):
+        files.append(str(tmp_path / f"{name}.json"))
+        Path(files[-1]).write_text(report_of(dataclasses.replace(row, name=name)).to_json())
+    assert main(["bench", "--compare", *files]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "no row is in both: measure under one file name" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["model.onnx"], ["--peers"], ["--full", "beats"], ["--scaling"], ["--audio", "tones"]),
+        *(["--rounds", "3"], ["--turn", "1"], ["--paced", "0"], ["--precision", "float32"]),
+        *(["--mode", "eager"], ["--device", "cpu"], ["--batch", "2"], ["--html", "page.html"]),
+    ],
+)
+def test_what_does_nothing_beside_a_comparison_is_refused(commands, option, capsys) -> None:
+    assert main(["bench", *option, "--compare", "before.json", "after.json"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{option[0]}: " in said and "leave it out" in said
+
+
 def test_noise_that_hides_a_change_is_unclear() -> None:
     assert compare.judge(Spread(1.1, 0.9, 1.3), 0.05) == "unclear"
     assert compare.judge(Spread(1.04, 1.01, 1.07), 0.05) == "unclear"

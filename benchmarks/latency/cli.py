@@ -9,6 +9,12 @@ from ...runtime.command import Command
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path
 
+_MEASURING = (
+    *("peers", "full", "scaling", "audio", "rounds", "turn", "paced"),
+    *("precision", "mode", "device", "batch", "html"),
+)
+"""Options that do nothing beside ``--compare``."""
+
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -35,7 +41,7 @@ def _configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="streams per core, and cost against chunk, size and keywords",
     )
-    parser.add_argument("--audio", default="", metavar="DIR", help="DIR/KEYWORD/* for the delay")
+    parser.add_argument("--audio", metavar="DIR", help="DIR/KEYWORD/* for the delay")
     timing = parser.add_argument_group("timing")
     timing.add_argument("--rounds", type=int, metavar="N", help="(default: 15)")
     timing.add_argument(
@@ -52,18 +58,16 @@ def _configure(parser: ArgumentParser) -> None:
         "--precision",
         nargs="+",
         choices=("float32", "bfloat16", "float16"),
-        default=["float32"],
         help="(default: float32)",
     )
     full.add_argument(
         "--mode",
         nargs="+",
         choices=("eager", "compile", "graph"),
-        default=["eager"],
         help="eager, compiled by torch.compile, or a CUDA graph (default: eager)",
     )
     full.add_argument(
-        "--device", nargs="+", choices=("cuda", "cpu"), default=[], help="(default: all there are)"
+        "--device", nargs="+", choices=("cuda", "cpu"), help="(default: all there are)"
     )
     full.add_argument(
         "--batch",
@@ -85,8 +89,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     if arguments.compare:
-        before, after = arguments.compare
-        return _compare(before, after, arguments.json)
+        return _compare(arguments)
     from .bench import Plan, run
     from .html_page import page
     from .timing import PACED, ROUNDS, TURN
@@ -100,11 +103,11 @@ def _run(arguments: Namespace) -> int:
         peers=None if arguments.peers is None else tuple(arguments.peers),
         full=None if arguments.full is None else tuple(arguments.full),
         scaling=arguments.scaling,
-        precisions=tuple(arguments.precision),
-        modes=tuple(arguments.mode),
-        devices=tuple(arguments.device),
+        precisions=tuple(arguments.precision or ("float32",)),
+        modes=tuple(arguments.mode or ("eager",)),
+        devices=tuple(arguments.device or ()),
         batch=arguments.batch,
-        audio=arguments.audio,
+        audio=arguments.audio or "",
         rounds=ROUNDS if arguments.rounds is None else arguments.rounds,
         turn=TURN if arguments.turn is None else arguments.turn,
         paced=PACED if arguments.paced is None else arguments.paced,
@@ -124,15 +127,31 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-def _compare(before: str, after: str, as_json: bool) -> int:
+def _compare(arguments: Namespace) -> int:
     from dataclasses import asdict
 
     from .compare import compare
     from .results import load
     from .show import show_comparison
 
+    if arguments.models:
+        raise EarmarkError(
+            f"{arguments.models[0]}: --compare takes two reports, no models: leave it out"
+        )
+    for name in _MEASURING:
+        value = getattr(arguments, name)
+        # A number of 0 and an empty list were given, too.
+        if value is not None and value is not False:
+            raise EarmarkError(f"--{name}: does nothing beside --compare: leave it out")
+    before, after = arguments.compare
     found = compare(load(before), load(after))
-    if as_json:
+    if not found.changes:
+        # Nothing slower among nothing would pass for no regression.
+        raise EarmarkError(
+            f"--compare {before} {after}: no row is in both: measure under one file name, with "
+            "the same options"
+        )
+    if arguments.json:
         print(json.dumps(asdict(found) | {"regressed": found.regressed}))
     else:
         show_comparison(found)
