@@ -20,6 +20,7 @@ from earmark.benchmarks.latency.network import front_end
 from earmark.benchmarks.latency.page import page as markdown
 from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
 from earmark.benchmarks.latency.results import Report, Row, load
+from earmark.benchmarks.latency.show import show_comparison
 from earmark.benchmarks.latency.streams import Load
 from earmark.benchmarks.latency.students import Shape, shapes, write_students
 from earmark.benchmarks.latency.timing import measure
@@ -478,9 +479,44 @@ def test_what_does_nothing_beside_a_comparison_is_refused(commands, option, caps
 
 
 def test_noise_that_hides_a_change_is_unclear() -> None:
-    assert compare.judge(Spread(1.1, 0.9, 1.3), 0.05) == "unclear"
-    assert compare.judge(Spread(1.04, 1.01, 1.07), 0.05) == "unclear"
-    assert compare.judge(Spread(1.0, 0.97, 1.03), 0.05) == "same"
+    assert compare.judge(Spread(1.1, 0.9, 1.3), 0.05, 15) == "unclear"
+    assert compare.judge(Spread(1.04, 1.01, 1.07), 0.05, 15) == "unclear"
+    assert compare.judge(Spread(1.0, 0.97, 1.03), 0.05, 15) == "same"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(1, 15, "unclear"), (15, 2, "unclear"), (1, 1, "unclear"), (3, 3, "slower")],
+)
+def test_few_rounds_tell_nothing(
+    models: list[str],
+    before: int,
+    after: int,
+    verdict: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    first = report_of(row_of(models, rounds=before))
+    found = compare.compare(first, report_of(row_of(models, 1.5, 1, after)))
+    assert {change.verdict for change in found.changes} == {verdict}
+    assert found.regressed == (verdict == "slower")
+    show_comparison(found)
+    err = capsys.readouterr().err
+    # An interval is not told of one value.
+    assert (" to " in err) == (before + after > 2)
+
+
+def test_a_record_without_its_rounds_is_compared_by_its_medians(
+    models: list[str], tmp_path: Path
+) -> None:
+    raw = json.loads(report_of(row_of(models)).to_json())
+    del raw["rows"][0]["hot"]["p50_us"]["rounds"]
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(raw))
+    found = compare.compare(load(file), report_of(row_of(models, 1.5)))
+    assert [change.verdict for change in found.changes] == ["slower", "unclear"]
+    assert found.changes[1].ratio.median == pytest.approx(1.5, rel=0.02)
 
 
 def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:

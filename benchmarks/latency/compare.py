@@ -11,6 +11,10 @@ TOLERANCE = 0.05
 """A change of the median up to this share counts as none: two runs of one program differ so much
 by where its memory happens to lie."""
 
+LEAST_ROUNDS = 3
+"""Values of a figure that it takes on either side for a verdict: of one or two the bootstrap sees
+too little of their spread, or none."""
+
 Verdict = Literal["slower", "faster", "same", "unclear"]
 
 FIGURES: dict[str, Callable[[Row], Spread | None]] = {
@@ -56,7 +60,8 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
 
     A figure is ``slower`` if the 95 % interval of the ratio lies above 1 and the ratio itself above
     ``1 + tolerance``, ``faster`` likewise, ``same`` if the interval lies within the tolerance on
-    either side, and ``unclear`` otherwise: more rounds would tell.
+    either side, and ``unclear`` otherwise, or where a report has fewer than :data:`LEAST_ROUNDS`
+    values of it: more rounds would tell.
     """
     old, new = ({row.key: row for row in report.rows} for report in (before, after))
     changes = []
@@ -65,9 +70,10 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
             was, now = figure(old[key]), figure(new[key])
             if was is None or now is None:
                 continue
-            change = ratio(now.rounds, was.rounds)
+            # A record that does not keep its rounds has their median.
+            change = ratio(now.rounds or (now.median,), was.rounds or (was.median,))
             if change is not None:
-                verdict = judge(change, tolerance)
+                verdict = judge(change, tolerance, min(len(was.rounds), len(now.rounds)))
                 changes.append(Change(key, name, was.median, now.median, change, verdict))
     places = list(old)
     changes.sort(key=lambda change: (places.index(change.row), list(FIGURES).index(change.figure)))
@@ -83,8 +89,10 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
     return Comparison(changes, sorted(old.keys() ^ new.keys()), cautions)
 
 
-def judge(change: Spread, tolerance: float) -> Verdict:
-    """What a ratio with its interval says."""
+def judge(change: Spread, tolerance: float, rounds: int) -> Verdict:
+    """What a ratio with its interval says, of so many values on the side that has fewer."""
+    if rounds < LEAST_ROUNDS:
+        return "unclear"
     if change.low > 1 and change.median > 1 + tolerance:
         return "slower"
     if change.high < 1 and change.median < 1 / (1 + tolerance):

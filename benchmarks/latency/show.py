@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..machine import machine_line
-from ..tables import show_table
+from ..tables import show_table, spread_text
 from .cells import Table, caption, tables
 from .compare import Comparison
 from .results import Report
@@ -44,7 +44,8 @@ def show_comparison(found: Comparison) -> None:
             change.figure,
             f"{change.before:.4g}",
             f"{change.after:.4g}",
-            f"{change.ratio.median:.3f} ({change.ratio.low:.3f} to {change.ratio.high:.3f})",
+            # A narrow terminal breaks it rather than cuts it.
+            spread_text(change.ratio, 3).replace("\N{NO-BREAK SPACE}", " "),
             change.verdict,
         ]
         for change in found.changes
