@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,45 @@ def test_what_is_measured_was_not_trained_on_and_a_second_run_reuses_all(
     before = {f: f.stat().st_mtime_ns for f in (folder / "models").iterdir()}
     run(folder, settings)
     assert {f: f.stat().st_mtime_ns for f in (folder / "models").iterdir()} == before
-    with pytest.raises(EarmarkError, match="was made with"):
+    with pytest.raises(EarmarkError, match=r"was made with .*, which differs in seeds: use"):
         run(folder, dataclasses.replace(settings, seeds=1))
+
+
+def begun(settings: FewShotSettings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a benchmark and stop before anything is trained."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(few_shot, "synthesize", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, settings)
+
+
+@pytest.mark.parametrize("field", ["recordings", "speech", "noise", "other"])
+@pytest.mark.parametrize("change", ["one more", "one less", "another name", "another size"])
+def test_a_benchmark_does_not_go_on_with_other_files(
+    settings: FewShotSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    change: str,
+) -> None:
+    settings = dataclasses.replace(settings, other=str(write_tones(tmp_path / "more", 3, 2000)))
+    begun(settings, tmp_path / "out", monkeypatch)
+    begun(settings, tmp_path / "out", monkeypatch)
+    first = Path(getattr(settings, field)) / "000.wav"
+    match change:
+        case "one more":
+            shutil.copyfile(first, first.with_name("new.wav"))
+        case "one less":
+            first.unlink()
+        case "another name":
+            first.rename(first.with_name("new.wav"))
+        case "another size":
+            soundfile.write(first, np.zeros(RATE // 2, np.int16), RATE)
+    with pytest.raises(EarmarkError, match=f"which differs in {field}_files: use the same"):
+        run(tmp_path / "out", settings)
 
 
 @pytest.mark.parametrize("field", ["seed=3", "data.noise=[]"])

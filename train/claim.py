@@ -28,8 +28,8 @@ def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
             raise EarmarkError(f"{note}: cannot be read ({error}): remove the folder") from error
         if found != wanted:
             raise EarmarkError(
-                f"{folder}: was made with {json.dumps(found)}: use the same settings, remove it, "
-                "or name another folder"
+                f"{folder}: was made with {json.dumps(found)}{_difference(found, wanted)}: use the "
+                "same settings, remove it, or name another folder"
             )
         return
     try:
@@ -39,3 +39,11 @@ def claim(folder: Path, name: str, settings: dict[str, Any]) -> None:
     if taken:
         raise EarmarkError(f"{folder}: holds other files: name another folder")
     write_text(note, json.dumps(wanted) + "\n")
+
+
+def _difference(found: Any, wanted: dict[str, Any]) -> str:
+    """The names of settings that differ, for the message."""
+    if not isinstance(found, dict):
+        return ""
+    names = dict.fromkeys([*wanted, *found])
+    return f", which differs in {', '.join(n for n in names if found.get(n) != wanted.get(n))}"

@@ -8,7 +8,9 @@ goes on where it was.
 What is trained on and what is measured follows from names alone. Recordings of the word are put in
 order by the hash of their names: the first ones are the pool that training takes from, a smaller
 set being a part of the larger, and the others are measured. Free speech is halved in the same way:
-even seeds train on one half and are measured on the other, odd seeds the other way round.
+even seeds train on one half and are measured on the other, odd seeds the other way round. One more
+file would shift all of that, and leave behind what was made before: a folder goes on only with the
+files that it was begun with.
 """
 
 import dataclasses
@@ -91,7 +93,8 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
     """Make the benchmark in ``folder`` and return its table.
 
     Raises:
-        EarmarkError: the folder holds something else, audio is missing, or a stage fails.
+        EarmarkError: the folder holds something else, was begun with other settings or other
+            files, audio is missing, or a stage fails.
     """
     for name in (override.partition("=")[0].strip() for override in settings.overrides):
         if name in OWN_FIELDS:
@@ -105,7 +108,12 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
         )
     # What is measured does not depend on how many recordings a model was trained with.
     pool, measured = recordings[: max(settings.sizes)], recordings[max(settings.sizes) :]
-    claim(folder, SETTINGS_FILE, dataclasses.asdict(settings))
+    files = {
+        f"{field}_files": _digest(Path(getattr(settings, field)))
+        for field in ("recordings", "speech", "noise", "other")
+        if getattr(settings, field)
+    }
+    claim(folder, SETTINGS_FILE, dataclasses.asdict(settings) | files)
     halves = [_half(folder, Path(settings.speech), which) for which in (0, 1)]
     synthesize(
         [settings.word], folder / "synth", clips=settings.synthetic, clip_seconds=CLIP_SECONDS
@@ -210,6 +218,20 @@ def _ordered(folder: Path) -> list[Path]:
         return hashlib.sha256(f"{SEED_TEXT}\0{name}".encode()).digest()
 
     return sorted(find_audio(folder), key=key)
+
+
+def _digest(folder: Path) -> str:
+    """What tells the audio files of a folder from others: how many, and a hash of their names and
+    sizes."""
+    files, digest = find_audio(folder), hashlib.sha256()
+    for file in files:
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise EarmarkError(f"{file}: cannot be read ({error.strerror})") from error
+        name = file.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return f"{len(files)}, {digest.hexdigest()[:16]}"
 
 
 def _half(folder: Path, speech: Path, which: int) -> Path:
