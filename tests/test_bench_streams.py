@@ -99,6 +99,27 @@ def test_numbers_out_of_range(engine: Engine, arguments, reason: str) -> None:
         measure(engine, *arguments)
 
 
+def test_what_is_wrong_is_told_before_anything_is_measured(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streams, "memory", lambda engine: pytest.fail("it was measured"))
+    for options, reason in (
+        (["--streams", "2", "1", "--batch", "1", "16"], "--batch 16: no call has more chunks than"),
+        (["--streams", "0"], "--streams 0: expected 1 to 100000"),
+        (["--rounds", "0"], "--rounds 0: expected 1 to 1000"),
+    ):
+        assert main(["bench-streams", str(engine.path), *options]) == 1
+        assert reason in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench-streams", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for numbers in (streams.STREAMS, streams.BATCHES, [streams.SECONDS], [streams.ROUNDS]):
+        assert f"(default: {' '.join(f'{number:g}' for number in numbers)})" in text
+
+
 def test_memory_of_a_stream(engine: Engine) -> None:
     found = memory(engine, 40, 22.0)
     if resident_bytes() is None:

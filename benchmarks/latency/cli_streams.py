@@ -28,9 +28,9 @@ def _configure(parser: ArgumentParser) -> None:
         "--seconds",
         type=float,
         metavar="N",
-        help="audio of each stream in each round (default: 4)",
+        help="audio of each stream in each round (default: 3)",
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 3)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 6)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -38,16 +38,35 @@ def _run(arguments: Namespace) -> int:
     from dataclasses import asdict
 
     from ...runtime.engine import Engine
+    from ...runtime.errors import EarmarkError
     from ...train.progress import progress
     from ..machine import machine
-    from .streams import BATCHES, ROUNDS, SECONDS, STREAMS, count_runs, measure, memory, settings
+    from .streams import (
+        BATCHES,
+        ROUNDS,
+        SECONDS,
+        STREAMS,
+        check,
+        count_runs,
+        measure,
+        memory,
+        settings,
+    )
 
-    found = machine()
-    engine = Engine(arguments.model)
     streams = arguments.streams or STREAMS
     batches = arguments.batch or BATCHES
     seconds = SECONDS if arguments.seconds is None else arguments.seconds
     rounds = ROUNDS if arguments.rounds is None else arguments.rounds
+    check(streams, batches, seconds, rounds)
+    for batch in arguments.batch or ():
+        # One that some numbers of streams cannot fill is left out there, but not everywhere.
+        if batch > max(streams):
+            raise EarmarkError(
+                f"--batch {batch}: no call has more chunks than there are streams, of which "
+                f"--streams gives {max(streams)} at most: give as many streams, or a smaller batch"
+            )
+    found = machine()
+    engine = Engine(arguments.model)
     taken = memory(engine)
     with progress("streams", count_runs(streams, batches, rounds)) as advance:
         loads = measure(engine, streams, batches, seconds, rounds, advance=advance)

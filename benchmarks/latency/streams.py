@@ -86,7 +86,8 @@ def measure(
     Args:
         engine: the model.
         streams: numbers of streams.
-        batches: most chunks in one call, each a way beside that of one stream after the other.
+        batches: most chunks in one call, each a way beside that of one stream after the other where
+            there are as many streams.
         seconds: audio of each stream in each round.
         rounds: how often.
         clock: wall time.
@@ -97,16 +98,7 @@ def measure(
     Raises:
         EarmarkError: a number is out of range.
     """
-    for name, values, limit in (
-        ("--streams", streams, MAX_STREAMS),
-        ("--batch", batches, 4096),
-        ("--rounds", (rounds,), 1000),
-    ):
-        for value in values:
-            if not 1 <= value <= limit:
-                raise EarmarkError(f"{name} {value}: expected 1 to {limit}")
-    if not 0 < seconds <= MAX_SECONDS:
-        raise EarmarkError(f"--seconds {seconds:g}: expected more than 0, at most {MAX_SECONDS:g}")
+    check(streams, batches, seconds, rounds)
     loads = []
     for number in streams:
         ways = [None, *(batch for batch in batches if batch <= number)]
@@ -122,6 +114,20 @@ def measure(
             advance=advance,
         )
     return loads
+
+
+def check(streams: Sequence[int], batches: Sequence[int], seconds: float, rounds: int) -> None:
+    """Raises EarmarkError: a setting of :func:`measure` is out of range."""
+    for name, values, limit in (
+        ("--streams", streams, MAX_STREAMS),
+        ("--batch", batches, 4096),
+        ("--rounds", (rounds,), 1000),
+    ):
+        for value in values:
+            if not 1 <= value <= limit:
+                raise EarmarkError(f"{name} {value}: expected 1 to {limit}")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise EarmarkError(f"--seconds {seconds:g}: expected more than 0, at most {MAX_SECONDS:g}")
 
 
 def measure_ways(
