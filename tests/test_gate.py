@@ -7,6 +7,7 @@ import pytest
 import toy_model
 from earmark.benchmarks.latency.gate import compare
 from earmark.runtime import Detection, EarmarkError, Engine
+from earmark.runtime.cli import main
 from earmark.runtime.engine import Scorer, Stream
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -157,6 +158,15 @@ def test_the_comparison_counts_what_a_level_costs(toy: Engine) -> None:
     assert ungated.seconds == pytest.approx(5)
     (_, bedded) = compare(toy, [loud, soft], [-70.0], pause=2.0, bed=-60.0)
     assert bedded.skipped == 0
+
+
+def test_a_folder_without_recordings_is_no_measurement(
+    toy: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert main(["gate", str(tmp_path), "--model", str(toy.path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "no audio files there: name others" in " ".join(err.split())
 
 
 def test_reset_gap_and_flush_open_the_gate(toy: Engine) -> None:

@@ -51,6 +51,8 @@ def run(arguments: Namespace) -> int:
     engine = Engine(arguments.model)
     names = [Path(name) for name in arguments.audio]
     files = [file for name in names for file in (find_audio(name) if name.is_dir() else [name])]
+    if not files:
+        raise EarmarkError(f"{', '.join(map(str, names))}: no audio files there: name others")
     levels = arguments.level or LEVELS
     with progress("Pushing recordings", len(files)) as done:
 
