@@ -119,6 +119,9 @@ def test_the_command_of_a_table_gives_its_grid() -> None:
         (["seed"], "expected FIELD=VALUE,VALUE"),
         (["seed="], "expected FIELD=VALUE,VALUE"),
         (["seed=1", "seed=2"], "seed: given twice"),
+        (["seed=0,1,0"], "setting 'seed=0,1,0': 0 is given twice: leave one out"),
+        (["distill.weight=0.5,5e-1"], "0.5 is given twice"),
+        (["name=a,b, a"], "'a' is given twice"),
         (["seed=1,2", "train.epoch=3"], "field train.epoch: no such setting"),
     ],
 )

@@ -73,7 +73,7 @@ def sweep(
         Each run as it is complete.
 
     Raises:
-        EarmarkError: no such field, a field given twice, or a run fails.
+        EarmarkError: no such field, a field or a value given twice, or a run fails.
     """
     axes = [_axis(text) for text in grid]
     names = [name for name, _ in axes]
@@ -159,6 +159,10 @@ def _axis(text: str) -> tuple[str, list[Any]]:
         found = tomllib.loads(f"values = [{values}]")["values"]
     except tomllib.TOMLDecodeError:
         found = [value.strip() for value in values.split(",")]
+    for value in found:
+        if found.count(value) > 1:
+            # One run would count as several, of which the table tells a spread.
+            raise EarmarkError(f"setting {text!r}: {value!r} is given twice: leave one out")
     return name.strip(), found
 
 
