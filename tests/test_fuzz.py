@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from earmark.benchmarks.reliability import fuzz as fuzz_module
 from earmark.benchmarks.reliability.fuzz import draw, examine, fuzz
 from earmark.benchmarks.reliability.fuzz_targets import TARGETS, Target
 from earmark.benchmarks.reliability.mutate import mutate_bytes, mutate_json, mutate_value
@@ -99,6 +100,25 @@ def test_a_target_stands_for_all_of_its_ways(capsys: pytest.CaptureFixture[str])
     assert main(["fuzz", "--target", "model", "--case", "1"]) == 0
     err = capsys.readouterr().err
     assert "model by native 1:" in err and "model by numpy 1:" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyError("x"), 1), (EarmarkError(""), 1), (None, 0)]
+)
+def test_a_single_case_that_is_a_finding_fails(
+    error: Exception | None, status: int, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def run(data: bytes, folder: Path) -> None:
+        if data != b"seed":
+            raise error or EarmarkError("refused as it should be")
+
+    target = Target(lambda folder: [b"seed"], run, lambda random, seeds: b"mutated")
+    monkeypatch.setattr(fuzz_module, "TARGETS", {"toy": target})
+    assert main(["fuzz", "--target", "toy", "--case", "7"]) == status
+    err = capsys.readouterr().err
+    assert "toy 7: 7 bytes: b'mutated'" in err and "Traceback" in err
+    kind = "exception" if isinstance(error, KeyError) else "message"
+    assert (f"toy 7: {kind}: " in err) == bool(status)
 
 
 def test_what_counts_as_a_finding(tmp_path: Path) -> None:

@@ -67,11 +67,12 @@ def run(arguments: Namespace) -> int:
             raise EarmarkError(f"--target {wanted}: choose from {', '.join(TARGETS)}")
         names += found
     if arguments.case is not None:
+        failed = False
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 seeds = _seeds(TARGETS[name], Path(folder))
-                _again(TARGETS[name], name, arguments.seed, arguments.case, seeds)
-        return 0
+                failed |= _again(TARGETS[name], name, arguments.seed, arguments.case, seeds)
+        return 1 if failed else 0
     if arguments.cases < 1 or arguments.jobs < 1:
         raise EarmarkError("--cases and --jobs: give 1 or more")
     found = machine()
@@ -286,17 +287,28 @@ def _seeds(target: Target, folder: Path) -> list[bytes]:
     return seeds
 
 
-def _again(target: Target, name: str, seed: int, case: int, seeds: list[bytes]) -> None:
-    """Run one case here, and show what it raises in full."""
+def _again(target: Target, name: str, seed: int, case: int, seeds: list[bytes]) -> bool:
+    """Run one case here, and show what it raises in full: whether it is a finding."""
     data = draw(target, name, seed, case, seeds)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
+
+    def run(data: bytes, folder: Path) -> None:
         try:
-            target.run(data, path)
-            print(f"{name} {case}: accepted, {len(data)} bytes", file=sys.stderr)
+            target.run(data, folder)
         except Exception:
             print(f"{name} {case}: {len(data)} bytes: {data[:300]!r}", file=sys.stderr)
             traceback.print_exc()
+            raise
+
+    with tempfile.TemporaryDirectory() as folder:
+        # As in a worker: imports and caches first.
+        with suppress(Exception):
+            target.run(seeds[0], Path(folder))
+        accepted, finding = examine(dataclasses.replace(target, run=run), data, Path(folder))
+    if accepted:
+        print(f"{name} {case}: accepted, {len(data)} bytes", file=sys.stderr)
+    if finding is not None:
+        print(f"{name} {case}: {finding[0]}: {finding[1]}", file=sys.stderr)
+    return finding is not None
 
 
 def _message_fault(error: EarmarkError) -> tuple[str, str] | None:
