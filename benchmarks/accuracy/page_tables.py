@@ -231,8 +231,6 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
             *(_counts(report["shipped"]["taken_for"].get(word, {})) for word in keywords),
         ]
         for report in reports
-        # Earlier versions of `det` did not tell, or told of words that began after the sound.
-        if "by_kind" in report["shipped"]
     ]
     heads = POINT_HEADS[:2]
     parts = [
@@ -243,39 +241,20 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
         markdown_table(POINT_HEADS, rows),
         "Missed / false accepts per hour in each condition:",
         markdown_table((*heads, *first["conditions"]), conditions),
-        *_kinds(reports),
+        "False accepts per hour in each kind of speech without keywords: recordings of free speech "
+        "as they are, and other words with pauses between them, of which many sound like a "
+        "keyword:",
+        markdown_table(kind_heads(first), [c for report in reports for c in kind_cells(report)]),
         "Missed by keyword:",
         markdown_table((*heads, *keywords), missed),
-        *_taken(keywords, taken),
+        "What was said where a keyword was detected in the speech without keywords, as shipped, "
+        f"and how often over all conditions (`{SPEECH}`: free speech, `{SILENCE}`: nothing yet):",
+        markdown_table(("model", *keywords), taken),
         f"![Missed keywords against false accepts per hour]({plot})",
     ]
     if lines := cautions(first):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
-
-
-def _kinds(reports: Sequence[Record]) -> list[str]:
-    # Earlier versions of `det` did not tell.
-    told = [report for report in reports if "by_kind" in report["shipped"]]
-    if not told:
-        return []
-    rows = [cells for report in told for cells in kind_cells(report)]
-    return [
-        "False accepts per hour in each kind of speech without keywords: recordings of free speech "
-        "as they are, and other words with pauses between them, of which many sound like a "
-        "keyword:",
-        markdown_table(kind_heads(told[0]), rows),
-    ]
-
-
-def _taken(keywords: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    return [
-        "What was said where a keyword was detected in the speech without keywords, as shipped, "
-        f"and how often over all conditions (`{SPEECH}`: free speech, `{SILENCE}`: nothing yet):",
-        markdown_table(("model", *keywords), rows),
-    ]
 
 
 def _counts(said: Mapping[str, int]) -> str:
