@@ -8,40 +8,25 @@ rates through soxr; both belong to the extra ``audio`` and are imported when the
 import io
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .errors import EarmarkError
+from .wav_reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, Decoder, open_wav, promised_size
 
 MAX_AMPLITUDE = 100.0
 """Float samples beyond this are no audio in [-1, 1), whatever the gain."""
 INT16 = np.dtype(np.int16)
 FULL_SCALE = 32768
 """Of int16, which is 1 of floats: a power of two, so that no conversion rounds."""
-MAX_CHANNELS = 64
-MIN_RATE, MAX_RATE = 1000, 768_000
 MAX_BLOCK = 1 << 16
 """Most frames that are decoded at once."""
-UNKNOWN_SIZE = 0x7FFF0000
-"""Programs that write WAV into a pipe give a length of 0, or one at or above this."""
 UNKNOWN_FRAMES = (1 << 63) - 1
 """What libsndfile says of a FLAC that was written into a pipe."""
-PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
-# Sample formats of WAV: (format tag, bits) -> numpy type.
-WAV_TYPES = {
-    (PCM, 8): "u1",
-    (PCM, 16): "<i2",
-    (PCM, 24): "u1",
-    (PCM, 32): "<i4",
-    (FLOAT, 32): "<f4",
-    (FLOAT, 64): "<f8",
-}
 
 
 def read_audio(path: str | os.PathLike[str], rate: int = 16000) -> np.ndarray:
@@ -160,27 +145,19 @@ def to_int16(pcm: np.ndarray) -> np.ndarray:
     return np.clip(np.round(pcm * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """An open file: ``read(n)`` gives float32 [frames, channels], at most n, none at its end."""
-
-    rate: int
-    read: Any
-
-
 @contextmanager
-def _open(path: Path, content: bytes | None = None) -> Iterator[_Decoder]:
+def _open(path: Path, content: bytes | None = None) -> Iterator[Decoder]:
     try:
         with _raw(path, content) as (file, size):
             head = file.read(12)
             if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-                wav = _wav(path, file, head, size)
+                wav = open_wav(path, file, head, size)
                 if wav is not None:
                     yield wav
                     return
             elif size == 0:
                 raise EarmarkError(f"{path}: is empty: record it again or leave it out")
-            elif (whole := _whole(head + file.read(28))) and size and size < whole - 1:
+            elif (whole := promised_size(head + file.read(28))) and size and size < whole - 1:
                 raise EarmarkError(
                     f"{path}: is truncated: its header promises {whole} bytes and {size} are "
                     "there: copy or record it again"
@@ -209,133 +186,8 @@ def _raw(path: Path, content: bytes | None) -> Iterator[tuple[BinaryIO, int | No
         yield file, os.fstat(file.fileno()).st_size if stat.S_ISREG(mode) else None
 
 
-def _wav(path: Path, file: BinaryIO, head: bytes, size: int | None) -> _Decoder | None:
-    """Read the header of a WAV file, up to its first sample; None for a coding not known here.
-
-    ``size`` is that of the file, None for a pipe.
-    """
-    layout: tuple[int, int, int, int] | None = None
-    while True:
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            raise EarmarkError(f"{path}: is a WAV file cut off in its header: record it again")
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            break
-        if name == b"fmt ":
-            body = file.read(length) if 16 <= length <= 256 else b""
-            if len(body) < 16:
-                raise EarmarkError(f"{path}: has a damaged WAV header: convert it again")
-            tag, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", body)
-            if tag == EXTENSIBLE and len(body) >= 26:
-                # The first two bytes of the sub-format are the format tag proper.
-                (tag,) = struct.unpack_from("<H", body, 24)
-            layout = (tag, channels, rate, bits)
-            known = (tag, bits) in WAV_TYPES
-            if not known and size is None:
-                return None
-            if known and not (
-                1 <= channels <= MAX_CHANNELS
-                and MIN_RATE <= rate <= MAX_RATE
-                and frame == channels * bits // 8
-            ):
-                raise EarmarkError(
-                    f"{path}: has a WAV header with {channels} channels of {bits} bits at {rate} "
-                    "Hz, which cannot be: convert it again"
-                )
-            length -= len(body)
-        _skip(file, length + (length & 1))
-    if layout is None:
-        raise EarmarkError(f"{path}: is a WAV file without a format: convert it again")
-    tag, channels, rate, bits = layout
-    remaining = _data_length(path, length, head, file, size)
-    if (tag, bits) not in WAV_TYPES:
-        return None
-    width = channels * bits // 8
-
-    def read(frames: int) -> np.ndarray:
-        nonlocal remaining
-        wanted = frames * width
-        if remaining is not None:
-            wanted = min(wanted, remaining - remaining % width)
-        data = file.read(wanted)
-        if remaining is not None:
-            if len(data) < wanted:
-                raise EarmarkError(f"{path}: is truncated: copy or record it again")
-            remaining -= wanted
-        count = len(data) // width
-        return decode_samples(data[: count * width], tag, bits).reshape(count, channels)
-
-    return _Decoder(rate, read)
-
-
-def _whole(head: bytes) -> int:
-    """Bytes of the file that its header promises, where it is AIFF, RF64, W64 or AU; else 0. The
-    libraries that read these take what is there."""
-    if len(head) < 40:
-        return 0
-    promised, none = 0, 0
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        promised, none = 8 + int.from_bytes(head[4:8], "big"), UNKNOWN_SIZE
-    elif head[:4] == b".snd":
-        offset, length = struct.unpack_from(">II", head, 4)
-        promised, none = offset + length, UNKNOWN_SIZE
-    elif head[:4] == b"RF64" and head[12:16] == b"ds64":
-        promised, none = 8 + int.from_bytes(head[20:28], "little"), 1 << 62
-    elif head[:4] == b"riff":
-        promised, none = int.from_bytes(head[16:24], "little"), 1 << 62
-    return promised if promised < none else 0
-
-
-def _skip(file: BinaryIO, count: int) -> None:
-    """Read past ``count`` bytes; a pipe cannot seek."""
-    while count > 0:
-        data = file.read(min(count, 1 << 16))
-        if not data:
-            return
-        count -= len(data)
-
-
-def _data_length(
-    path: Path, length: int, head: bytes, file: BinaryIO, size: int | None
-) -> int | None:
-    """Bytes of samples that the header promises, None where it leaves them open."""
-    (riff,) = struct.unpack_from("<I", head, 4)
-    if length == 0 and (size is None or abs(8 + riff - size) > 1):
-        return None
-    if size is None:
-        return None if length >= UNKNOWN_SIZE else length
-    left = size - file.tell()
-    if length > left:
-        if length >= UNKNOWN_SIZE:
-            return None
-        raise EarmarkError(
-            f"{path}: is truncated: its header promises {length} bytes of audio and {left} are "
-            "there: copy or record it again"
-        )
-    return length
-
-
-def decode_samples(data: bytes, tag: int, bits: int) -> np.ndarray:
-    """Decode samples of a format in ``WAV_TYPES`` to float32 in [-1, 1)."""
-    raw = np.frombuffer(data, WAV_TYPES[tag, bits])
-    if tag == FLOAT:
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused later
-            return raw.astype(np.float32)
-    if bits == 24:
-        # Into the upper bytes of 32-bit integers, which keeps the sign.
-        wide = np.zeros((len(raw) // 3, 4), np.uint8)
-        wide[:, 1:] = raw.reshape(-1, 3)
-        raw, bits = wide.view("<i4")[:, 0], 32
-    samples = raw.astype(np.float32)
-    if bits == 8:
-        samples -= 128
-    samples *= np.float32(2.0 ** (1 - bits))
-    return samples
-
-
 @contextmanager
-def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
+def _soundfile(path: Path, content: bytes | None) -> Iterator[Decoder]:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: the library behind it is missing
@@ -379,13 +231,13 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[_Decoder]:
                     )
                 return block
 
-            yield _Decoder(file.samplerate, read)
+            yield Decoder(file.samplerate, read)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise EarmarkError(f"{path}: is no audio file that can be read ({reason})") from error
 
 
-def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]:
+def _checked(path: Path, decoder: Decoder, frames: int) -> Iterator[np.ndarray]:
     """Decode to the end: mono, finite, and of a possible level."""
     done = 0
     while len(block := decoder.read(frames)):
@@ -406,7 +258,7 @@ def _checked(path: Path, decoder: _Decoder, frames: int) -> Iterator[np.ndarray]
 
 
 def _resampled(
-    path: Path, blocks: Iterator[np.ndarray], decoder: _Decoder, rate: int
+    path: Path, blocks: Iterator[np.ndarray], decoder: Decoder, rate: int
 ) -> Iterator[np.ndarray]:
     try:
         resampler = make_resampler(decoder.rate, rate)

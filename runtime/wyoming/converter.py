@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import MAX_CHANNELS, PCM, decode_samples, make_resampler
+from ..audio import make_resampler
 from ..errors import EarmarkError
+from ..wav_reader import MAX_CHANNELS, PCM, decode_samples
 
 MIN_RATE, MAX_RATE = 1000, 384_000
 WIDTHS = (1, 2, 3, 4)
