@@ -26,7 +26,7 @@ from earmark.export.quantize import calibrate
 from earmark.runtime import EarmarkError, Engine, read_audio
 from earmark.runtime.backends import backend, native_library, native_ops, native_program
 from earmark.runtime.backends.native_backend import NativeBackend
-from earmark.runtime.backends.native_library import library
+from earmark.runtime.backends.native_library import kinds, library
 from earmark.runtime.backends.numpy_backend import NumpyBackend
 from earmark.runtime.backends.numpy_ops import RULES
 from earmark.runtime.backends.numpy_program import GEMM_ONE_THREAD, GEMV_ONE_THREAD, NumpyProgram
@@ -47,22 +47,19 @@ Tensors = dict[str, np.ndarray]
 CONV = ("kernel_shape", "strides", "dilations", "pads")
 
 
-def _built() -> bool:
+def _native() -> list[str]:
     try:
-        library()
+        return [f"native {kind}" for kind in kinds()]
     except EarmarkError:
-        return False
-    return True
+        return []
 
 
-BUILT = _built()
+NATIVE = _native()
+BUILT = bool(NATIVE)
 native = pytest.mark.skipif(not BUILT, reason="no C compiler when Earmark was installed")
-OURS = [
-    "numpy",
-    pytest.param("native", marks=native),
-    pytest.param("native without vectors", marks=native),
-]
-"""What does not compute by onnxruntime. "without vectors": what any processor of this kind runs."""
+OURS = ["numpy", *NATIVE, *([] if BUILT else [pytest.param("native", marks=native)])]
+"""What does not compute by onnxruntime. Numbers are kinds of processors that this one is: 0 has
+what any has."""
 
 
 def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors, runs: int = 1) -> Tensors:
@@ -71,7 +68,7 @@ def found_by(kind: str, data: bytes, inputs: Tensors, outputs: Tensors, runs: in
     if kind == "numpy":
         backend = NumpyBackend(file, manifest)
     else:
-        backend = NativeBackend(file, manifest, vectors=kind == "native")
+        backend = NativeBackend(file, manifest, int(kind.split()[1]))
     ((*_, call),) = backend.bind((inputs, outputs))
     for _ in range(runs):
         call()
@@ -560,7 +557,7 @@ def test_a_backend_that_is_asked_for_must_be_there(
         library.cache_clear()
         with pytest.raises(EarmarkError, match=r"_native.so: cannot be loaded .*again"):
             Engine(model, "native")
-    assert BUILT is _built()
+    assert _native() == NATIVE
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ..manifest import Manifest
 from ..onnx_file import OnnxFile
 from .backend import Arrays, Ends
 from .folded import folded
-from .native_library import library
+from .native_library import kinds, library
 from .native_ops import compute, native_weights
 from .native_program import Instruction, NativeOperation, NativeProgram, address, zeros
 from .native_template import Template
@@ -27,26 +27,26 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(self, file: OnnxFile, manifest: Manifest, vectors: bool = True) -> None:
+    def __init__(self, file: OnnxFile, manifest: Manifest, kind: int | None = None) -> None:
         """See :func:`earmark.runtime.backends.backend.load`.
 
         Args:
             file: see there.
             manifest: see there.
-            vectors: use AVX2 on x86 and 8-bit dot products on ARM where the processor has them.
-                Tests also do without.
+            kind: one of :func:`~earmark.runtime.backends.native_library.kinds`, whose instructions
+                are used; the best where it is None. Tests also do with less.
 
         Raises:
             EarmarkError: there is no compiled code, or the graph has what only others compute.
         """
         self._activation = _ACTIVATIONS[manifest.activation]
         self._run = library().earmark_native_run
-        self._vectors = int(vectors and library().earmark_native_vectors())
+        self._kind = max(kinds()) if kind is None else kind
+        layout = Instruction(kinds()[self._kind])
         nodes, self._constants = folded(file)
-        quads = bool(self._vectors)
         self._templates: dict[tuple, Template] = {}
         with np.errstate(all="ignore"):  # infinities are the business of who reads the result
-            self._nodes = [(node, native_weights(node, self._constants, quads)) for node in nodes]
+            self._nodes = [(node, native_weights(node, self._constants, layout)) for node in nodes]
 
     def bind(self, *ends: Ends) -> list[list[Callable[[], None]]]:
         """Rows run one after the other, in the same memory: weights stay in the caches, and nothing
@@ -68,7 +68,7 @@ class NativeBackend:
         words = np.concatenate([*lists, [Instruction.END]])
         size = words.itemsize * len(lists[0])
         calls = [
-            partial(self._run, address(words) + (rows - count) * size, self._vectors)
+            partial(self._run, address(words) + (rows - count) * size, self._kind)
             for count in range(1, rows + 1)
         ]
         for call in calls:

@@ -1,12 +1,13 @@
 """The compiled code of the native backend."""
 
 import ctypes
+import itertools
 from functools import cache
 from pathlib import Path
 
 from ..errors import EarmarkError, first_line
 
-FORMAT = 2
+FORMAT = 3
 """Of the lists that :mod:`earmark.runtime.backends.native_program` writes, as in
 ``native/native.c``."""
 FOLDER = Path(__file__).parent
@@ -34,7 +35,7 @@ def library() -> ctypes.CDLL:
     try:
         found = ctypes.CDLL(str(path))
         found.earmark_native_format.argtypes = []
-        found.earmark_native_vectors.argtypes = []
+        found.earmark_native_layout.argtypes = [ctypes.c_int]
         found.earmark_native_run.argtypes = [ctypes.c_void_p, ctypes.c_int]
         found.earmark_native_run.restype = None
         version = found.earmark_native_format()
@@ -44,3 +45,15 @@ def library() -> ctypes.CDLL:
     if version != FORMAT:
         raise EarmarkError(f"{path}: was built from other sources: install Earmark again")
     return found
+
+
+def kinds() -> dict[int, int]:
+    """The kinds of processors that this one is, the best last, each with the layout that it takes
+    the weights of quantized layers in, an ``Instruction``.
+
+    Raises:
+        NotBuiltError, EarmarkError: see :func:`library`.
+    """
+    asked = map(library().earmark_native_layout, itertools.count())
+    layouts = itertools.takewhile(lambda layout: layout >= 0, asked)
+    return {kind: layout for kind, layout in enumerate(layouts) if layout}

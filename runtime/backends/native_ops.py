@@ -44,13 +44,13 @@ class Product(NamedTuple):
 Weights = Product | Layer | None
 
 
-def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool) -> Weights:
+def native_weights(node: Node, constants: Mapping[str, np.ndarray], layout: Instruction) -> Weights:
     """What all programs share of an operator: its weights as the compiled code reads them.
 
     Args:
         node: any operator.
         constants: of :func:`~earmark.runtime.backends.folded.folded`.
-        quads: whether the processor takes four inputs of a quantized layer at a time.
+        layout: how the processor takes the weights of a quantized layer.
 
     Raises:
         EarmarkError: weights that no file of Earmark's has.
@@ -60,7 +60,7 @@ def native_weights(node: Node, constants: Mapping[str, np.ndarray], quads: bool)
         weight, bias = (constants[name] for name in names)
         return Product(in_panels(matrix(weight)), filled_up(bias))
     if node.operator == "QLinearConv":
-        return _layer(*(constants[name] for name in names), quads=quads)
+        return _layer(*(constants[name] for name in names), layout=layout)
     if node.operator in ("Gemm", "MatMul") and constants.keys() >= set(names):
         right, *bias = (constants[name] for name in names)
         if right.ndim > 2:
@@ -79,56 +79,68 @@ def _layer(
     target_scale: np.ndarray,
     target_zero: np.ndarray,
     bias: np.ndarray,
-    quads: bool,
+    layout: Instruction,
 ) -> Layer:
     if weight_zero.any():
         raise EarmarkError("the native backend has no weights whose code for 0 is another than 0")
     exact = matrix(weight)
     # sum((x - zero) w) + bias = sum(x w) + (bias - zero sum(w)), which wraps as all sums do.
     offset = bias.astype(np.int64) - int(zero) * exact.sum(0, np.int64)
-    panels = in_panels(exact)
-    by_quads = _by_quads(panels) if quads else None
-    instruction = Instruction.CONVOLVE if by_quads is None else Instruction.QUADS
+    panels, order = in_panels(exact), np.zeros(1, np.int32)
+    if layout == Instruction.QUADS:
+        panels = _quads(panels)
+    elif layout == Instruction.PAIRS and (paired := _pairs(_quads(panels))):
+        panels, order = paired
+    else:
+        layout = Instruction.CONVOLVE
     least = -np.float32(target_zero)
     return Layer(
-        instruction,
-        *(by_quads or (panels, np.zeros(1, np.int32))),
+        layout,
+        panels,
+        order,
         filled_up(offset.astype(np.int32)),
         filled_up(scale * weight_scale / target_scale),
         np.array([least, least + 255, target_zero], np.float32),
     )
 
 
-def _by_quads(panels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Weights and order of ``QUADS``, of int8 [panels, inputs, PANEL]; None where it cannot be.
-
-    A quad is the weights of four inputs. AVX2 adds the products of two of them in 16 bits, which
-    hold 255 times the sum of the magnitudes of one sign where that is at most ``MOST_WEIGHT``;
-    where it is more, there are no quads. Of most quads that stand side by side the products of both
-    can be added so, which saves a third of the work.
-    """
+def _quads(panels: np.ndarray) -> np.ndarray:
+    """Int8 [panels, inputs, PANEL] as [panels, inputs / 4, PANEL, 4], filled up with zeros."""
     count, inputs = panels.shape[:2]
-    places = -(-inputs // 4)
-    quads = zeros((count, places + places % 2, 2, 2, PANEL), np.int8)
-    quads.reshape(count, -1, PANEL)[:, :inputs] = panels
-    signed = quads.astype(np.int16)
-    sums = np.stack([signed.clip(0).sum(3, np.int16), (-signed).clip(0).sum(3, np.int16)])
+    quads = zeros((count, -(-inputs // 4), PANEL, 4), np.int8)
+    for place in range(4):
+        some = panels[:, place::4]
+        quads[:, : some.shape[1], :, place] = some
+    return quads
+
+
+def _pairs(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Quads in the order that ``PAIRS`` takes them in, and that order; None where it cannot be.
+
+    AVX2 adds the products of two inputs in 16 bits, which hold 255 times the sum of the magnitudes
+    of one sign where that is at most ``MOST_WEIGHT``; where it is more, there are no pairs. Of most
+    quads that stand side by side the products of both can be added so, which saves a third of the
+    work.
+    """
+    count, places = quads.shape[:2]
+    halves = quads.reshape(count, places, PANEL, 2, 2).astype(np.int16)
+    sums = np.stack([halves.clip(0).sum(4, np.int16), (-halves).clip(0).sum(4, np.int16)])
     if sums.max(initial=0) > MOST_WEIGHT:
         return None
-    both = sums[:, :, ::2] + sums[:, :, 1::2]
+    pairs = places // 2
+    both = sums[:, :, : 2 * pairs : 2] + sums[:, :, 1 : 2 * pairs : 2]
     together = np.all(both <= MOST_WEIGHT, axis=(0, 3, 4))
-    together[:, places // 2 :] = False
-    weights = zeros((count, places, PANEL, 4), np.int8)
+    weights = zeros(quads.shape, np.int8)
     order = zeros((count, 1 + places), np.int32)
-    for panel, (pairs, singles) in enumerate(zip(together, ~together, strict=True)):
-        first = 2 * np.flatnonzero(pairs)
-        alone = np.flatnonzero(np.repeat(singles, 2)[:places])
+    for panel, paired in enumerate(together):
+        first = 2 * np.flatnonzero(paired)
+        alone = np.setdiff1d(np.arange(places), [first, first + 1])
         starts = np.concatenate([first, alone])
         order[panel, 0] = len(first)
         order[panel, 1 : 1 + len(starts)] = 4 * starts
         # The same, each of a pair with its neighbour.
         taken = np.concatenate([np.stack([first, first + 1], axis=1).ravel(), alone])
-        weights[panel] = quads[panel, taken].reshape(places, 4, PANEL).swapaxes(1, 2)
+        weights[panel] = quads[panel, taken]
     return weights, order
 
 

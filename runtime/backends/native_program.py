@@ -39,9 +39,10 @@ class Instruction(enum.IntEnum):
     PRODUCT = 14
     CONVOLVE = 15
     QUADS = 16
-    GATHER = 17
-    SOFTMAX = 18
-    SIGMOID = 19
+    PAIRS = 17
+    GATHER = 18
+    SOFTMAX = 19
+    SIGMOID = 20
 
 
 _COPIES = {
@@ -56,11 +57,11 @@ class Layer(NamedTuple):
     """A quantized convolution, its columns filled up to whole panels."""
 
     instruction: Instruction
-    """How ``weights`` lie: ``CONVOLVE`` [panels, inputs, PANEL] or ``QUADS``
-    [panels, inputs / 4, PANEL, 4]."""
+    """How ``weights`` lie: ``CONVOLVE`` [panels, inputs, PANEL], ``QUADS`` and ``PAIRS``
+    [panels, inputs / 4, PANEL, 4], a quad for every four inputs."""
     weights: np.ndarray
     order: np.ndarray
-    """Int32, of ``QUADS`` [panels, 1 + inputs / 4]: how many pairs of quads the weights of a panel
+    """Int32, of ``PAIRS`` [panels, 1 + inputs / 4]: how many pairs of quads the weights of a panel
     begin with, and the first input of each pair and then of each other quad."""
     bias: np.ndarray
     """Int32, with the zero point of the input in it."""

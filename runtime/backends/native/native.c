@@ -11,9 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
+#if defined(__aarch64__)
 #include <arm_neon.h>
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -54,12 +52,17 @@ enum {
     PRODUCT,
     CONVOLVE,
     QUADS,
+    PAIRS,
     GATHER,
     SOFTMAX,
     SIGMOID,
 };
 
 typedef void loop(word, char *, word, const char *, word, const char *, word);
+typedef void product(word, word, word, const float *, word, const float *, const float *, float *,
+                     word);
+typedef void layer(word, word, word, const uint8_t *, word, const int8_t *, const int32_t *,
+                   const int32_t *, const float *, struct codes, uint8_t *);
 
 /* Loops over an axis: `out`, `a` and `b` with their steps in bytes. */
 #define LOOP(name, T_OUT, T_A, T_B, expression)                                                    \
@@ -101,8 +104,9 @@ static inline uint8_t to_code(float x)
 }
 
 /* Defines a function that computes codes out[rows, columns] of the sums of codes left[rows, inner]
-   times weights in panels, whose inputs lie in groups. */
-#define LAYER(name, group)                                                                         \
+   times weights in panels, whose inputs lie in groups. `places` is how much of `order` is of a
+   panel. */
+#define LAYER(name, group, places)                                                                 \
     TARGET static void name(word rows, word columns, word inner, const uint8_t *left, word step,   \
                             const int8_t *right, const int32_t *order, const int32_t *bias,        \
                             const float *scale, struct codes codes, uint8_t *out)                  \
@@ -119,7 +123,7 @@ static inline uint8_t to_code(float x)
                 name##_block(1, inner, left + row * step, step, right, order, bias + column,       \
                              scale + column, codes, out + row * columns + column, columns, width); \
             right += (inner + group - 1) / group * group * PANEL;                                  \
-            order += group == 1 ? 0 : 1 + (inner + group - 1) / group;                             \
+            order += places;                                                                       \
         }                                                                                          \
     }
 
@@ -168,127 +172,18 @@ convolve_block(const int rows, word inner, const uint8_t *left, word step, const
                         width);
 }
 
-LAYER(convolve, 1)
+LAYER(convolve, 1, 0)
 #undef NAME
 #undef TARGET
 #undef LANES
 #undef ROWS
 
 /* What only some have. `quads` is `convolve` by four inputs at a time: weights
-   [columns / PANEL][inner / 4][PANEL][4], a quad for every four inputs. `order`
-   [columns / PANEL][1 + inner / 4] has the number of pairs of quads that come first, then the first
-   input of each pair and after them of each quad that is left. AVX2 adds products of two inputs,
-   and of a pair those of four, in 16 bits: who wrote the list has seen that they hold them. */
+   [columns / PANEL][inner / 4][PANEL][4], a quad for every four inputs. */
 #if defined(__x86_64__)
-#define NAME(name) name##_vectors
-#define TARGET __attribute__((target("avx2,fma")))
-#define LANES 8
-#define ROWS 4
-#include "kernels.h"
-
-/* The sums of two products and two more for each of eight outputs. */
-TARGET static inline __attribute__((always_inline)) __m256i by_two(const uint8_t *inputs,
-                                                                   const int8_t *weights)
-{
-    int32_t four;
-    memcpy(&four, inputs, sizeof four);
-    return _mm256_maddubs_epi16(_mm256_set1_epi32(four),
-                                _mm256_loadu_si256((const __m256i *)weights));
-}
-
-TARGET static inline __attribute__((always_inline)) void
-quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-            const int32_t *order, const int32_t *bias, const float *scale, struct codes codes,
-            uint8_t *out, word out_step, word width)
-{
-    __m256i sums[ROWS][2], ones = _mm256_set1_epi16(1);
-    for (int row = 0; row < rows; row++)
-        sums[row][0] = sums[row][1] = _mm256_setzero_si256();
-    const int32_t *place = order + 1, *end = place + order[0];
-    for (; place < end; place++, right += 8 * PANEL)
-        for (int row = 0; row < rows; row++)
-            for (int half = 0; half < 2; half++) {
-                const uint8_t *inputs = left + row * step + *place;
-                const int8_t *weights = right + half * 2 * PANEL;
-                __m256i some = _mm256_add_epi16(by_two(inputs, weights),
-                                                by_two(inputs + 4, weights + 4 * PANEL));
-                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(some, ones));
-            }
-    end += (inner + 3) / 4 - 2 * order[0];
-    for (; place < end; place++, right += 4 * PANEL)
-        for (int row = 0; row < rows; row++)
-            for (int half = 0; half < 2; half++) {
-                __m256i some = by_two(left + row * step + *place, right + half * 2 * PANEL);
-                sums[row][half] = _mm256_add_epi32(sums[row][half], _mm256_madd_epi16(some, ones));
-            }
-    __m256 least = _mm256_set1_ps(codes.least), most = _mm256_set1_ps(codes.most);
-    __m256i zero = _mm256_set1_epi32((int32_t)codes.zero);
-    for (int row = 0; row < rows; row++) {
-        for (int half = 0; half < 2; half++) {
-            /* As store_codes: half to even is how the processor rounds. */
-            __m256i whole =
-                _mm256_add_epi32(sums[row][half], _mm256_loadu_si256((const __m256i *)bias + half));
-            __m256 steps =
-                _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_loadu_ps(scale + 8 * half));
-            steps = _mm256_min_ps(_mm256_max_ps(steps, least), most);
-            sums[row][half] = _mm256_add_epi32(_mm256_cvtps_epi32(steps), zero);
-        }
-        /* Packing takes each half of 128 bits by itself. */
-        __m256i packed = _mm256_packs_epi32(sums[row][0], sums[row][1]);
-        packed = _mm256_permute4x64_epi64(packed, 0xd8);
-        __m128i bytes =
-            _mm_packus_epi16(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1));
-        uint8_t spare[PANEL];
-        _mm_storeu_si128((__m128i *)(width < PANEL ? spare : out + row * out_step), bytes);
-        if (width < PANEL)
-            memcpy(out + row * out_step, spare, width);
-    }
-}
-
-LAYER(quads, 4)
+#include "x86.h"
 #elif defined(__aarch64__)
-#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-#define ROWS 4
-#define product_vectors product_any
-#define loops_vectors loops_any
-
-TARGET static inline __attribute__((always_inline)) void
-quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
-            const int32_t *order, const int32_t *bias, const float *scale, struct codes codes,
-            uint8_t *out, word out_step, word width)
-{
-    /* Its products are of signed numbers: inputs are taken less 128, which `extra` makes good. */
-    int32x4_t sums[ROWS][PANEL / 4] = {0}, extra[PANEL / 4] = {0};
-    int8x16_t half = vdupq_n_s8(-128);
-    for (word quad = 0; quad < (inner + 3) / 4; quad++, right += 4 * PANEL) {
-        int paired = quad < 2 * order[0];
-        word place = paired ? order[1 + quad / 2] + quad % 2 * 4 : order[1 + quad - order[0]];
-        int8x16_t weights[PANEL / 4];
-        for (int part = 0; part < PANEL / 4; part++) {
-            weights[part] = vld1q_s8(right + 16 * part);
-            extra[part] = vdotq_s32(extra[part], weights[part], half);
-        }
-        for (int row = 0; row < rows; row++) {
-            uint32_t four;
-            memcpy(&four, left + row * step + place, sizeof four);
-            int8x16_t inputs = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080));
-            for (int part = 0; part < PANEL / 4; part++)
-                sums[row][part] = vdotq_s32(sums[row][part], weights[part], inputs);
-        }
-    }
-    for (int row = 0; row < rows; row++) {
-        int32_t whole[PANEL];
-        for (int part = 0; part < PANEL / 4; part++)
-            vst1q_s32(whole + 4 * part, vsubq_s32(sums[row][part], extra[part]));
-        store_codes_any(whole, bias, scale, codes, out + row * out_step, width);
-    }
-}
-
-LAYER(quads, 4)
-#else
-#define quads convolve
-#define product_vectors product_any
-#define loops_vectors loops_any
+#include "arm.h"
 #endif
 
 /* Axes, the last first, then for each its length and the steps of `out`, `a` and `b`. */
@@ -334,42 +229,78 @@ static struct codes codes_of(const float *limits)
     return (struct codes){limits[0], limits[1], limits[2]};
 }
 
-/* Of the lists below, as in native_library.py. */
-int earmark_native_format(void) { return 2; }
+/* Kinds of processors, what has more behind what has less: how they take the weights of quantized
+   layers, and the functions for it. */
+struct kind {
+    int layout;
+    layer *quantized;
+    product *floats;
+    loop *const *loops;
+};
 
-/* Whether this processor has what `vectors` below asks for. */
-int earmark_native_vectors(void)
+static const struct kind kinds[] = {
+    {CONVOLVE, convolve, product_any, loops_any},
+#if defined(__x86_64__)
+    {PAIRS, pairs, product_avx2, loops_avx2},
+#if defined(VNNI)
+    {QUADS, quads, product_avx2, loops_avx2},
+    {QUADS, quads_wide, product_wide, loops_wide},
+#endif
+#elif defined(__aarch64__)
+    {QUADS, quads, product_any, loops_any},
+#endif
+};
+
+/* Whether this processor is of a kind. */
+static int is_of(int kind)
 {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#elif defined(__aarch64__) && defined(__APPLE__)
-    return 1;
+    unsigned eax, ebx, ecx, edx;
+    if (kind && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
+        return 0;
+    if (kind == 2) /* A builtin for it came late. */
+        return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+    return kind < 2 || (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"));
 #elif defined(__aarch64__) && defined(__linux__)
-    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    return !kind || (getauxval(AT_HWCAP) & HWCAP_ASIMDDP);
+#elif defined(__APPLE__)
+    return 1;
 #else
-    return 0;
+    return !kind;
 #endif
 }
 
-/* Run a list. `vectors`: use AVX2 and FMA on x86, 8-bit dot products on ARM, which the processor
-   then must have; a list with QUADS needs them. */
-void earmark_native_run(const word *at, int vectors)
+/* Of the lists below, as in native_library.py. */
+int earmark_native_format(void) { return 3; }
+
+/* How a kind of processor takes the weights of quantized layers: an instruction; END where this
+   processor is not of that kind, and -1 where there is none. */
+int earmark_native_layout(int kind)
 {
-    loop *const *loops = vectors ? loops_vectors : loops_any;
+    if (kind >= (int)(sizeof kinds / sizeof *kinds))
+        return -1;
+    return is_of(kind) ? kinds[kind].layout : END;
+}
+
+/* Run a list by what a kind of processor has. */
+void earmark_native_run(const word *at, int kind)
+{
+    const struct kind *by = kinds + kind;
     for (;;) {
         word operation = *at++;
         switch (operation) {
         case END:
             return;
         case PRODUCT:
-            (vectors ? product_vectors : product_any)(
-                at[0], at[1], at[2], POINTER(const float, 3), at[4], POINTER(const float, 5),
-                POINTER(const float, 6), POINTER(float, 7), at[8]);
+            by->floats(at[0], at[1], at[2], POINTER(const float, 3), at[4], POINTER(const float, 5),
+                       POINTER(const float, 6), POINTER(float, 7), at[8]);
             at += 9;
             break;
         case CONVOLVE:
         case QUADS:
-            (operation == QUADS ? quads : convolve)(
+        case PAIRS:
+            (operation == CONVOLVE ? convolve : by->quantized)(
                 at[0], at[1], at[2], POINTER(const uint8_t, 3), at[4], POINTER(const int8_t, 5),
                 POINTER(const int32_t, 10), POINTER(const int32_t, 6), POINTER(const float, 7),
                 codes_of(POINTER(const float, 8)), POINTER(uint8_t, 9));
@@ -396,7 +327,7 @@ void earmark_native_run(const word *at, int vectors)
             at += 4;
             break;
         default:
-            at = run_loop(loops[operation], at);
+            at = run_loop(by->loops[operation], at);
         }
     }
 }
