@@ -214,7 +214,7 @@ def _prepare(run: Run, train: Split, chunk_seconds: float, licence: str) -> _Can
             "baselines": run.info.baselines,
             "fingerprint": run.info.fingerprint,
             "init_sha256": run.info.init_sha256,
-            "init_folders": run.info.init_folders,
+            "learned_folders": run.info.learned_folders,
             "git_revision": run.info.git_revision,
             "versions": run.info.versions,
         },

@@ -18,8 +18,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training had, as far as it decides what was held out; of folders those too that the
-    weights it started from had learned from."""
+    """What a training had, as far as it decides what was held out; of folders those too that its
+    teachers, and the weights it started from, had learned from."""
 
     model: str
     """Path, for errors."""
@@ -36,18 +36,18 @@ class Trained:
 
     @classmethod
     def of(
-        cls, model: str, recipe: Any, sources: Iterable[Source], init_folders: Any = None
+        cls, model: str, recipe: Any, sources: Iterable[Source], learned_folders: Any = None
     ) -> Self:
         """
         Args:
             model: its path.
             recipe: plain values, as a manifest has it.
             sources: those of the manifest or of the run.
-            init_folders: likewise (see :class:`earmark.train.run.RunInfo`); None where it says
+            learned_folders: likewise (see :class:`earmark.train.run.RunInfo`); None where it says
                 nothing of them.
         """
         data, distill = _table(recipe, "data"), _table(recipe, "distill")
-        before = init_folders if isinstance(init_folders, dict) else {}
+        before = learned_folders if isinstance(learned_folders, dict) else {}
         folds, number = data.get("folds"), data.get("fold")
         fold = ("", 0)
         if isinstance(folds, str) and isinstance(number, int) and number:
@@ -66,8 +66,8 @@ class Trained:
     def of_file(cls, model: str, manifest: Manifest) -> Self:
         """Of a model file, from its manifest."""
         training = manifest.training
-        recipe, init_folders = training.get("recipe"), training.get("init_folders")
-        return cls.of(model, recipe, manifest.sources, init_folders)
+        recipe, learned_folders = training.get("recipe"), training.get("learned_folders")
+        return cls.of(model, recipe, manifest.sources, learned_folders)
 
     def knows(self, folder: str) -> set[str]:
         """The works that recordings of a folder come from and that trained the model too.

@@ -145,7 +145,7 @@ def _run(path: Path) -> Judge:
         teacher=run.info.teacher,
         recipe=recipe,
     )
-    trained = (Trained.of(str(path), recipe, run.info.sources, run.info.init_folders),)
+    trained = (Trained.of(str(path), recipe, run.info.sources, run.info.learned_folders),)
     clip, multilabel = run.recipe.data.clip, run.recipe.multilabel
     return Judge(run.info.labels, clip, multilabel, trained, about, posteriors)
 

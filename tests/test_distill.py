@@ -13,6 +13,7 @@ import soundfile
 import torch
 from command import EARMARK
 from earmark.export.export import export
+from earmark.export.held_out import Trained, measured_corpus
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.material import prepare
@@ -69,6 +70,23 @@ def test_the_run_names_its_teachers(
     info = load_run(train(distilled(recipe, teachers), tmp_path / "run")).info
     assert info.teacher == "tones (cnn2d) + tones (cnn2d)"
     assert [s.name for s in info.sources if s.role == "teacher"] == ["tones (cnn2d)"]
+
+
+def test_what_teachers_learned_from_goes_with_the_student(recipe: Recipe, tmp_path: Path) -> None:
+    """Recordings of which they had all are held out by nothing, whoever they taught."""
+    mine = tmp_path / "mine"
+    shutil.copytree(Path(recipe.data.roots[0]) / "low", mine / "low")
+    for file in (mine / "low").iterdir():
+        file.rename(file.with_name(f"mine{file.name}"))
+    with_own = dataclasses.replace(recipe.data, own=(str(mine),))
+    first = train(dataclasses.replace(recipe, data=with_own), tmp_path / "first")
+    second = train(distilled(recipe, (str(first),)), tmp_path / "second")
+    third = train(distilled(recipe, (str(second),)), tmp_path / "third")
+    for run in map(load_run, (second, third)):
+        trained = Trained.of("run", {}, run.info.sources, run.info.learned_folders)
+        assert trained.own == {"mine"}
+        clips = measured_corpus([mine], [trained]).clips
+        assert {clip.split for clip in clips} == {"train"}
 
 
 def test_the_exported_file_names_them_too(
@@ -146,6 +164,8 @@ def test_audio_without_labels_is_none_of_what_is_held_out(recipe: Recipe, tmp_pa
             heard(folder)
     with pytest.raises(EarmarkError, match=r"free has .*talk \(data\.speech\), of which"):
         heard(free, speech=(str(talk),))
+    with pytest.raises(EarmarkError, match=r"free has .*talk \(data\.noise\), of which"):
+        heard(free, noise=(str(talk),))
     with pytest.raises(EarmarkError, match=r"low has .*own \(data\.own\), of which"):
         heard(own / "low", own=(str(own),))
     with pytest.raises(EarmarkError, match=r"table has .*audio \(data\.roots\), of which"):

@@ -73,7 +73,8 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         for teacher in ensemble.runs:
             _check_held_out(recipe, teacher.path, teacher.recipe)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
-    info = run_info(material, recipe, run_dir, command, first)
+    taught_by = ensemble.runs if ensemble else ()
+    info = run_info(material, recipe, run_dir, command, first, taught_by)
     if ensemble is not None and recipe.distill is not None:
         info = ensemble.credit(info, recipe.distill.unlabelled)
     lesson = None

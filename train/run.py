@@ -61,9 +61,9 @@ class RunInfo:
     command: str
     init_sha256: str = ""
     """SHA-256 of the weights that training started from; empty: random ones."""
-    init_folders: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names of the folders that those weights, and what they started from, had learned from: of
-    ``own``, ``speech``, ``noise`` and ``unlabelled`` in their recipes."""
+    learned_folders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the folders that those weights and the teachers, and whatever these began with, had
+    learned from: of ``own``, ``speech``, ``noise`` and ``unlabelled`` in their recipes."""
     teacher: str | None = None
     """Who taught a distilled student."""
     unlabelled_sha256: str = ""

@@ -1,6 +1,7 @@
 """What a run notes of itself before it begins."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .data.material import Material
 from .data.sources import read_sources, unnamed
 from .knn import knn_figures
 from .recipe import Recipe
+from .teachers.run import TeacherRun
 
 CALIBRATION_CLIPS = 256
 _BASELINE_TRAIN, _BASELINE_VALIDATION = 4000, 2000
@@ -27,8 +29,10 @@ def run_info(
     run_dir: Path,
     command: str,
     first: runs.Run | None = None,
+    teachers: Sequence[TeacherRun] = (),
 ) -> runs.RunInfo:
     """What a run notes before it begins; ``first``: the run whose weights it starts from."""
+    before = [*([first] if first else []), *teachers]
     unlabelled = recipe.distill.unlabelled if recipe.distill else ()
     labels, splits, corpus = material.labels, material.splits, material.corpus
     counts = {
@@ -49,7 +53,7 @@ def run_info(
         fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
         unlabelled_sha256=data_fingerprint(corpus, *unlabelled) if unlabelled else "",
         init_sha256=first.weights_sha256 if first else "",
-        init_folders=_folders(first) if first else {},
+        learned_folders=_folders(before),
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),
         versions=runs.package_versions(),
@@ -76,21 +80,22 @@ def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[So
     return tuple(dict.fromkeys(sources))
 
 
-def _folders(first: runs.Run) -> dict[str, tuple[str, ...]]:
-    """The names of the folders that a run, and whatever it started from, has learned from, by the
-    field that names them. Those of ``data.roots`` hold out what their own split does."""
-    data, distill = first.recipe.data, first.recipe.distill
-    learned = {
-        "own": data.own,
-        "speech": data.speech,
-        "noise": data.noise,
-        "unlabelled": distill.unlabelled if distill else (),
-    }
-    before = first.info.init_folders
-    return {
-        field: tuple(sorted({*map(root_name, folders), *before.get(field, ())}))
-        for field, folders in learned.items()
-    }
+def _folders(before: Sequence[runs.Run | TeacherRun]) -> dict[str, tuple[str, ...]]:
+    """The names of the folders that some runs, and whatever they began with, have learned from, by
+    the field that names them. Those of ``data.roots`` hold out what their own split does."""
+    found: dict[str, set[str]] = {}
+    for run in before:
+        data, distill = run.recipe.data, run.recipe.distill
+        learned = {
+            "own": data.own,
+            "speech": data.speech,
+            "noise": data.noise,
+            "unlabelled": distill.unlabelled if distill else (),
+        }
+        for field, folders in learned.items():
+            names = {*map(root_name, folders), *run.info.learned_folders.get(field, ())}
+            found.setdefault(field, set()).update(names)
+    return {field: tuple(sorted(names)) for field, names in found.items()}
 
 
 def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:

@@ -142,7 +142,12 @@ def _without(corpus: Corpus, words: Sequence[str]) -> Corpus:
 def _check_unlabelled(folders: Sequence[str], recipe: Recipe, corpus: Corpus) -> None:
     """Refuse to learn without their labels from recordings of which some are held out."""
     data = recipe.data
-    fields = {"data.roots": data.roots, "data.own": data.own, "data.speech": data.speech}
+    fields = {
+        "data.roots": data.roots,
+        "data.own": data.own,
+        "data.speech": data.speech,
+        "data.noise": data.noise,
+    }
     places = {
         (Path(root), field)
         for field, roots in fields.items()
