@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ..export.matching import Word, loud
 from ..export.noisy import rms
-from ..runtime.engine import Detection, Engine
+from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_bytes
 from ..runtime.manifest import SILENCE, UNKNOWN
+from ..runtime.stream import Detection
 from ..runtime.wav import wav_bytes
 from ..train.collect.speak import SPEECH_DB
 from ..train.data.dataset import Split

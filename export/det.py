@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from ..runtime.audio import as_pcm
 from ..runtime.decision import BLOCK, Decider
-from ..runtime.engine import Detection, Engine
+from ..runtime.engine import Engine
 from ..runtime.manifest import Decision, Geometry
 from ..runtime.sources import Gap, Piece
+from ..runtime.stream import Detection
 from .matching import LATE, Word, match
 
 THRESHOLDS: tuple[float, ...] = (

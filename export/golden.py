@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from ..runtime.audio import read_audio, to_int16
 from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Detection, Engine
+from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.events import DetectionEvent, to_json
 from ..runtime.files import atomic_path, read_text
 from ..runtime.layout import folder_name
+from ..runtime.stream import Detection
 
 INDEX = "golden.json"
 FORMAT = 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.engine import Detection
+from ..runtime.stream import Detection
 
 LATE = 0.75
 """Seconds after the end of a word up to which a detection counts as a hit."""

@@ -7,7 +7,7 @@ from .errors import EarmarkError
 
 if TYPE_CHECKING:
     from .audio import read_audio, read_blocks
-    from .engine import Detection, Engine, Scorer, Stream
+    from .engine import Engine
     from .events import (
         DetectionEvent,
         DeviceBackEvent,
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     )
     from .manifest import Decision, Geometry, Manifest
     from .microphone.microphone import Microphone
+    from .scorer import Scorer
     from .sources import FileSource, RawSource
     from .spotter import spot, spot_async, spotting
+    from .stream import Detection, Stream
 
 __all__ = [
     "Decision",
@@ -52,7 +54,7 @@ __all__ = [
 
 _MODULES = {
     "Decision": "manifest",
-    "Detection": "engine",
+    "Detection": "stream",
     "DetectionEvent": "events",
     "DeviceBackEvent": "events",
     "DeviceLostEvent": "events",
@@ -66,8 +68,8 @@ _MODULES = {
     "Manifest": "manifest",
     "Microphone": "microphone.microphone",
     "RawSource": "sources",
-    "Scorer": "engine",
-    "Stream": "engine",
+    "Scorer": "scorer",
+    "Stream": "stream",
     "read_audio": "audio",
     "read_blocks": "audio",
     "spot": "spotter",

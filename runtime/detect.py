@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import BinaryIO
 
 from .cli import INTERRUPTED
-from .engine import Engine, Stream
+from .engine import Engine
 from .errors import EarmarkError
 from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
@@ -17,6 +17,7 @@ from .sinks.sink import FanOut, Sink, output, tell
 from .sources import FileSource, Piece, RawSource, Source
 from .spotter import spot
 from .stop import Stop
+from .stream import Stream
 
 TAIL_SECONDS = 0.5
 """Silence after the end of a file, so that a word that ends with it is decided."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .engine import Engine, Stream
+from .engine import Engine
 from .events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, summary
 from .handover import POLL_SECONDS, pieces_in_time
 from .manifest import Decision, Manifest
@@ -19,6 +19,7 @@ from .sinks.sink import FanOut, Sink, output, tell
 from .sources import Piece
 from .spotter import Spotter
 from .stop import Stop
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .view import View

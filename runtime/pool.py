@@ -13,10 +13,11 @@ import numpy as np
 from .audio import as_pcm, copy_pcm
 from .backends.backend import Arrays
 from .decision import BatchDecider
-from .engine import Detection, Engine
+from .engine import Engine
 from .errors import EarmarkError
 from .graph_ends import INPUT, OUTPUT
 from .manifest import Decision
+from .stream import Detection
 
 BATCH = 32
 """Most chunks in one run: more gain nothing, and a run must not hold up other work for long."""
@@ -31,7 +32,7 @@ CROWD = 8
 class StreamPool:
     """Streams that share their runs, each known by its number.
 
-    Each gives the detections that a :class:`~earmark.runtime.engine.Stream` of its own would give.
+    Each gives the detections that a :class:`~earmark.runtime.stream.Stream` of its own would give.
     The memory for all streams is taken at the start. One thread may use a pool at a time.
     """
 
@@ -129,7 +130,7 @@ class StreamPool:
         self._lost[stream] = 0
 
     def gap(self, stream: int, samples: int = 0) -> None:
-        """As :meth:`Stream.gap <earmark.runtime.engine.Stream.gap>`.
+        """As :meth:`Stream.gap <earmark.runtime.stream.Stream.gap>`.
 
         A chunk that waits for a run is dropped with the rest of the audio before the loss.
         """
@@ -161,7 +162,7 @@ class StreamPool:
             How many samples were taken. The others are for after the next run.
 
         Raises:
-            EarmarkError: as :meth:`Stream.push <earmark.runtime.engine.Stream.push>`.
+            EarmarkError: as :meth:`Stream.push <earmark.runtime.stream.Stream.push>`.
         """
         pcm = as_pcm(pcm)
         filled = self._filled[stream]

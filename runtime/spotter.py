@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Detection, Stream
 from .errors import EarmarkError
 from .events import (
     DetectionEvent,
@@ -30,6 +29,7 @@ from .events import (
 from .handover import END_SECONDS, POLL_SECONDS, Until, hand_over, pieces_in_time
 from .process import resident_bytes
 from .sources import Counters, DeviceBack, DeviceLost, Gap, Piece, Source
+from .stream import Detection, Stream
 
 QUIET_SECONDS = 1.0
 """Without audio for so long, heartbeats go by the clock on the wall."""

@@ -8,10 +8,11 @@ import toy_model
 from earmark.benchmarks.latency import streams
 from earmark.benchmarks.latency.streams import count_runs, measure, memory
 from earmark.runtime.cli import main
-from earmark.runtime.engine import Engine, Stream
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.pool import StreamPool
 from earmark.runtime.process import resident_bytes
+from earmark.runtime.stream import Stream
 
 
 class World:

@@ -9,9 +9,10 @@ import toy_model
 from earmark.export.det import THRESHOLDS, Trace, sweep, trace
 from earmark.export.matching import Word, match
 from earmark.runtime.decision import Decider
-from earmark.runtime.engine import Detection, Engine
+from earmark.runtime.engine import Engine
 from earmark.runtime.manifest import Decision, Geometry
 from earmark.runtime.sources import Gap
+from earmark.runtime.stream import Detection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,8 @@ import toy_model
 from earmark.benchmarks.latency.gate import compare
 from earmark.runtime import Detection, EarmarkError, Engine
 from earmark.runtime.cli import main
-from earmark.runtime.engine import Scorer, Stream
+from earmark.runtime.scorer import Scorer
+from earmark.runtime.stream import Stream
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from spoken_words import RATE, spoken_scene

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
-from earmark.runtime.engine import Detection, Engine
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import Decision
 from earmark.runtime.pool import CROWD, StreamPool
+from earmark.runtime.stream import Detection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,7 +15,7 @@ from earmark.benchmarks.scene import Heard, Scene
 from earmark.benchmarks.spread import Spread
 from earmark.export.drawing import picture
 from earmark.export.matching import Matching, Word
-from earmark.runtime.engine import Detection
+from earmark.runtime.stream import Detection
 from earmark.train.metrics import classification
 
 PNG = b"\x89PNG\r\n\x1a\n not quite"

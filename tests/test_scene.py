@@ -5,8 +5,9 @@ import pytest
 import toy_model
 from earmark.benchmarks.scene import compose, hear
 from earmark.export.matching import LATE, Word, match
-from earmark.runtime.engine import Detection, Engine
+from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
+from earmark.runtime.stream import Detection
 from earmark.train.data.dataset import Split
 from hypothesis import given, settings
 from hypothesis import strategies as st

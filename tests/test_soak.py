@@ -18,9 +18,10 @@ from earmark.benchmarks.reliability.soak_outcome import Outcome, slope
 from earmark.benchmarks.reliability.soak_paths import one_pass
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
-from earmark.runtime.engine import Detection, Engine
+from earmark.runtime.engine import Engine
 from earmark.runtime.events import Event, HeartbeatEvent
 from earmark.runtime.spotter import spot
+from earmark.runtime.stream import Detection
 from earmark.train import progress as progress_module
 from earmark.train.progress import progress
 

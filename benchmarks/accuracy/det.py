@@ -23,8 +23,9 @@ from ...export.matching import LATE, Word, match, percentile
 from ...export.noisy import snr_name
 from ...runtime.decision import Decider
 from ...runtime.detect import TAIL_SECONDS
-from ...runtime.engine import Detection, Engine
+from ...runtime.engine import Engine
 from ...runtime.manifest import SILENCE, Decision, Manifest
+from ...runtime.stream import Detection
 from ...train.data.dataset import SPEECH
 from ...train.metrics import speaker_interval
 from .composed import Composed

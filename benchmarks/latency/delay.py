@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ...export.matching import Word, loud, match
 from ...runtime.audio import read_audio
-from ...runtime.engine import Detection, Engine
+from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
+from ...runtime.stream import Detection
 from ...train.collect.speak import spoken
 from ...train.data.audio_files import find_audio
 from .results import Delay

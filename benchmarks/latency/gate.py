@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.audio import read_audio, to_int16
-from ...runtime.engine import Detection, Engine, Stream
+from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
+from ...runtime.stream import Detection, Stream
 from ...train.data.audio_files import find_audio
 from ...train.progress import progress
 from ..machine import machine, machine_line

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from ...runtime import spotter as spotter_module
 from ...runtime.detect import TAIL_SECONDS
-from ...runtime.engine import Detection, Engine
+from ...runtime.engine import Engine
 from ...runtime.events import DetectionEvent, EndedEvent, Event, GapEvent
 from ...runtime.sinks.mqtt import Broker, Mqtt
 from ...runtime.sinks.sink import LogFile, Sink
 from ...runtime.sources import Piece
 from ...runtime.spotter import Spotter
+from ...runtime.stream import Detection
 from ...train.progress import progress
 from ..machine import machine, machine_line
 from .faulty_source import Fault, FaultySource

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ...runtime.engine import Detection, Engine
+from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
+from ...runtime.stream import Detection
 from ...train.progress import progress
 from ..machine import machine, machine_line
 from ..tables import show_table

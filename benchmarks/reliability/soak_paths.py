@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ...runtime.detect import TAIL_SECONDS
-from ...runtime.engine import Detection, Engine
+from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.events import DetectionEvent, HeartbeatEvent
 from ...runtime.process import resident_bytes
 from ...runtime.sinks.sink import FanOut, JsonLines
 from ...runtime.spotter import spot
+from ...runtime.stream import Detection
 from .soak_audio import Audio
 from .soak_outcome import Outcome, slope
 

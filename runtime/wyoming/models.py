@@ -6,11 +6,12 @@ from importlib.metadata import version
 
 from wyoming.info import Attribution, Info, WakeModel, WakeProgram
 
-from ..engine import Detection, Engine
+from ..engine import Engine
 from ..errors import EarmarkError
 from ..manifest import Decision, Manifest
 from ..options import chosen_decision
 from ..pool import StreamPool
+from ..stream import Detection
 
 
 class Model:

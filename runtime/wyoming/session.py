@@ -15,9 +15,9 @@ from wyoming.wake import Detection as WakeDetection
 from wyoming.wake import NotDetected
 
 from ..detect import TAIL_SECONDS
-from ..engine import Detection
 from ..errors import EarmarkError
 from ..events import DetectionEvent
+from ..stream import Detection
 from .converter import MAX_PIECE_BYTES, Converter
 from .events import ClientConnectedEvent, ClientDisconnectedEvent, ClientRefusedEvent
 from .models import Model
