@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..runtime.engine import Engine
     from ..runtime.sources import Piece, Source
     from ..train.data.clip import Clip
-    from .tune import Heard, TuneSettings, Tuning
+    from .heard import Heard
+    from .tune import Tuning
 
 MICROPHONE = "mic"
 
@@ -105,8 +106,9 @@ def _run(arguments: Namespace) -> int:
     from ..runtime.files import atomic_path
     from .det_plot import det_figure
     from .drawing import PICTURES, picture
+    from .heard import keyword_clips
     from .model_file import with_manifest
-    from .tune import TuneSettings, cautions, choose, keyword_clips, parse_points, tuned_manifest
+    from .tune import TuneSettings, cautions, choose, parse_points, tuned_manifest
 
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
@@ -118,7 +120,6 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError(f"--default {arguments.default}: the points are {', '.join(points)}")
     settings = TuneSettings(
         points=points,
-        silence=arguments.context == "silence",
         holdout=arguments.holdout,
         seed=arguments.seed,
         **_smoothings(arguments.smoothing),
@@ -130,7 +131,7 @@ def _run(arguments: Namespace) -> int:
     # Both or none, and what cannot be written is known before half an hour was heard.
     with atomic_path(arguments.output) as model_file, atomic_path(plot) as plot_file:
         graph = onnx.load_model_from_string(engine.read())
-        heard = _hear(arguments, engine, clips, settings)
+        heard = _hear(arguments, engine, clips)
         for line in heard.skipped:
             tell(f"{line}: left out")
         tuning = choose(engine.manifest, heard, settings)
@@ -173,25 +174,24 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-def _hear(
-    arguments: Namespace, engine: "Engine", clips: "list[Clip]", settings: "TuneSettings"
-) -> "Heard":
+def _hear(arguments: Namespace, engine: "Engine", clips: "list[Clip]") -> "Heard":
     """The clips and the background, scored."""
-    from .tune import hear
+    from .heard import hear
 
+    how = {"seed": arguments.seed, "silence": arguments.context == "silence"}
     rate = engine.manifest.geometry.sample_rate
     if arguments.background == MICROPHONE:
         minutes = 30.0 if arguments.minutes is None else arguments.minutes
         if not 0 < minutes < float("inf"):
             raise EarmarkError(f"--minutes {minutes:g}: give a number above 0")
         source = _microphone(arguments, rate, minutes)
-        return hear(engine, clips, source, settings, seconds=60 * minutes)
+        return hear(engine, clips, source, seconds=60 * minutes, **how)
     if arguments.minutes is not None or arguments.device is not None or arguments.channel != "0":
         raise EarmarkError(
             "--minutes, --device and --channel go with --background mic: leave them out"
         )
     files = _files(Path(arguments.background), rate)
-    return hear(engine, clips, files, settings, len(files))
+    return hear(engine, clips, files, recordings=len(files), **how)
 
 
 def _smoothings(text: str | None) -> dict[str, tuple[float, ...]]:

@@ -3,29 +3,21 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.detect import TAIL_SECONDS
-from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import folder_name
 from ..runtime.manifest import MAX_OPERATING_POINTS, Decision, Manifest
-from ..runtime.sources import Piece, Source
-from ..train.data.clip import Clip
-from ..train.data.corpus import word_clips
 from ..train.progress import progress
-from .det import THRESHOLDS, Curve, Trace, sweep, trace
-from .held_out import Trained, measured_corpus
+from .det import THRESHOLDS, Curve, Trace, sweep
+from .heard import Heard
 from .intervals import hours_to_measure, poisson_interval, wilson_interval
 from .matching import LATE, percentile
 from .points import Frontier, frontier
-from .trials import Excerpts, trial
 
 POINTS = {"quiet": 0.2, "balanced": 1.0, "sensitive": 5.0}
 """False accepts per hour of the points that are written by default."""
@@ -47,22 +39,10 @@ class TuneSettings:
     """False accepts per hour of all keywords together, by the name of the point."""
     smoothings: tuple[float, ...] = SMOOTHINGS
     """Moving averages to try, seconds."""
-    silence: bool = False
-    """Set the clips into digital silence rather than into the background."""
     holdout: bool = False
     """Choose on one half of the recordings and measure on the other."""
     seed: int = 0
-    """Of the places of the clips, and of the halves."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a model made of the recordings."""
-
-    positives: tuple[Trace, ...]
-    background: tuple[Trace, ...]
-    skipped: tuple[str, ...]
-    """Why recordings could not be used, one line for each."""
+    """Of the halves."""
 
 
 @dataclass(frozen=True)
@@ -93,103 +73,6 @@ class Tuning:
     def hours(self) -> float:
         """Background that was measured on."""
         return self.background[0].seconds / 3600
-
-
-def keyword_clips(
-    manifest: Manifest, folder: Path, keyword: str | None = None, split: str = "all"
-) -> list[Clip]:
-    """The clips of the model's keywords; ``word`` of each is the keyword itself.
-
-    Args:
-        manifest: of the model.
-        folder: a corpus folder, or with ``keyword`` a folder of clips of that keyword.
-        keyword: the one keyword in ``folder``.
-        split: ``train``, ``validation``, ``test`` or ``all``; with ``keyword`` ``all``.
-
-    Raises:
-        EarmarkError: as :func:`earmark.train.data.corpus.scan`, the keyword is not the model's, a
-            folder of one keyword is to have a split, or there are no clips.
-    """
-    if keyword is not None:
-        if keyword not in manifest.keywords:
-            raise EarmarkError(
-                f"--keyword {keyword}: the model's keywords are {', '.join(manifest.keywords)}"
-            )
-        if split != "all":
-            raise EarmarkError(
-                f"--split {split}: a folder of one keyword (--keyword) has no split: leave it out, "
-                "or name a folder with one subfolder per keyword"
-            )
-        return list(word_clips(folder, keyword))
-    names = {folder_name(keyword): keyword for keyword in manifest.keywords}
-    trained = Trained.of_file(manifest.name, manifest)
-    clips = [
-        dataclasses.replace(clip, word=names[folder_name(clip.word)])
-        for clip in measured_corpus([folder], [trained]).clips
-        if folder_name(clip.word) in names and split in ("all", clip.split)
-    ]
-    if not clips:
-        raise EarmarkError(
-            f"{folder}: no clips of {', '.join(manifest.keywords)}"
-            f"{'' if split == 'all' else f' in the {split} split'}: "
-            "name a folder with one subfolder per keyword, or give --keyword"
-        )
-    return clips
-
-
-def hear(
-    engine: Engine,
-    clips: Sequence[Clip],
-    background: Iterable[tuple[str, Source]],
-    settings: TuneSettings,
-    recordings: int = 1,
-    seconds: float | None = None,
-) -> Heard:
-    """Run everything through the model once, the background first.
-
-    Args:
-        engine: the model.
-        clips: of its keywords.
-        background: names and sources of audio in which nobody says a keyword.
-        settings: what is asked for.
-        recordings: how many ``background`` has, for the progress bar.
-        seconds: length of a single one, where it is known beforehand.
-
-    Raises:
-        EarmarkError: no recording or no clip could be used.
-    """
-    rate = engine.manifest.geometry.sample_rate
-    excerpts = Excerpts(rate, settings.seed)
-    skipped: list[str] = []
-    heard: list[Trace] = []
-    total = recordings if seconds is None else round(seconds)
-    with progress("Hearing the background", total) as advance:
-        for name, source in background:
-            pieces = excerpts.sample(source)
-            if seconds is not None:
-                pieces = _counted(pieces, rate, advance)
-            try:
-                heard += trace(engine, pieces, group=name, tail=TAIL_SECONDS)
-            except EarmarkError as error:
-                skipped.append(str(error))
-            if seconds is None:
-                advance(1)
-    if not heard:
-        raise EarmarkError(skipped[0] if skipped else "the background holds no audio")
-    around = [] if settings.silence else excerpts.kept
-    positives: list[Trace] = []
-    with progress("Hearing the clips", len(clips)) as advance:
-        for place, clip in enumerate(clips):
-            try:
-                # A generator for each, so that one clip more or less changes no other.
-                rng = np.random.default_rng((settings.seed, place))
-                positives.append(trial(engine, clip, around, rng))
-            except EarmarkError as error:
-                skipped.append(str(error))
-            advance(1)
-    if not positives:
-        raise EarmarkError(skipped[-1])
-    return Heard(tuple(positives), tuple(heard), tuple(skipped))
 
 
 def choose(manifest: Manifest, heard: Heard, settings: TuneSettings) -> Tuning:
@@ -412,16 +295,6 @@ def first_half(groups: Iterable[str], seed: int) -> set[str]:
     names = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[i] for i in order[::2]}
-
-
-def _counted(pieces: Iterable[Piece], rate: int, advance: Callable[[int], None]) -> Iterator[Piece]:
-    """Pass on a source and tell ``advance`` of every whole second of it."""
-    samples = 0
-    for piece in pieces:
-        yield piece
-        if isinstance(piece, np.ndarray):
-            advance((samples + len(piece)) // rate - samples // rate)
-            samples += len(piece)
 
 
 def _halves(traces: Sequence[Trace], seed: int) -> tuple[tuple[Trace, ...], tuple[Trace, ...]]:

@@ -16,17 +16,9 @@ import toy_model
 from command import launch
 from earmark.export.cli_tune import tune as verb
 from earmark.export.det import Trace
+from earmark.export.heard import Heard, hear, keyword_clips
 from earmark.export.matching import Word
-from earmark.export.tune import (
-    Heard,
-    TuneSettings,
-    Tuning,
-    choose,
-    first_half,
-    hear,
-    keyword_clips,
-    parse_points,
-)
+from earmark.export.tune import TuneSettings, Tuning, choose, first_half, parse_points
 from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
@@ -154,7 +146,13 @@ def test_held_out_recordings_are_not_chosen_on(
 
 def heard(engine: Engine, corpus: Path, files: list[Path], settings: TuneSettings):
     sources = [(file.name, FileSource(file, RATE)) for file in files]
-    return hear(engine, keyword_clips(engine.manifest, corpus), sources, settings, len(sources))
+    return hear(
+        engine,
+        keyword_clips(engine.manifest, corpus),
+        sources,
+        seed=settings.seed,
+        recordings=len(sources),
+    )
 
 
 def test_halves_share_no_speaker_and_one_recording_is_cut_in_time(
@@ -331,8 +329,9 @@ def test_the_shipped_model_on_recorded_speech(shared: Path) -> None:
     manifest = engine.manifest
     clips = keyword_clips(manifest, shared / "data" / "speech-commands", split="validation")[::25]
     files = sorted((shared / "data" / "libri-negatives").glob("*.opus"))[::10]
-    settings = TuneSettings(points={"some": 60.0}, smoothings=(), silence=True)
-    found = hear(engine, clips, [(f.name, FileSource(f, RATE)) for f in files], settings)
+    settings = TuneSettings(points={"some": 60.0}, smoothings=())
+    sources = [(f.name, FileSource(f, RATE)) for f in files]
+    found = hear(engine, clips, sources, seed=0, silence=True)
     assert not found.skipped
     tuning = choose(manifest, found, settings)
     measured = tuning.points["some"].measured
