@@ -121,6 +121,31 @@ def test_overflows_of_both_kinds_are_counted(portaudio: FakeSoundDevice) -> None
         assert mic.counters == Counters(overflows=1, dropped=2.0, queued=0.0)
 
 
+def test_a_loss_costs_no_more_audio_than_was_lost(portaudio: FakeSoundDevice) -> None:
+    """What the resampler holds back belongs to the audio before it."""
+    second = np.zeros((48000, 1))
+    with Microphone(0) as mic:
+        stream, source = portaudio.opened[0], iter(mic)
+        stream.deliver(second)
+        taken = len(next(source))
+        assert taken < 16000
+        for lost in range(1, 4):
+            stream.deliver(second, overflow=True)
+            taken += sum(map(len, audio(source)))
+            assert taken == 16000 * lost
+            taken += len(next(source))
+
+
+def audio(source: Iterator[Any]) -> Iterator[np.ndarray]:
+    """Pieces up to a notice, which is taken too."""
+    return itertools.takewhile(lambda piece: isinstance(piece, np.ndarray), source)
+
+
+def notice(source: Iterator[Any]) -> Any:
+    """The next piece that is no audio."""
+    return next(piece for piece in source if not isinstance(piece, np.ndarray))
+
+
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Waits too short to notice, and a clock that goes on by a second whenever it is read."""
     for name in ("POLL_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
@@ -355,17 +380,17 @@ def test_faults_in_any_order_are_told_and_survived(steps: list[str]) -> None:
                             np.full((round(new.settings["samplerate"] / 2), 1), level)
                         )
                     )
-                    assert isinstance(next(source), DeviceLost)
+                    assert isinstance(notice(source), DeviceLost)
                     expect_back(source, "Plain", queued=0.5)
                 elif step == "is held up":
                     for _ in range(12):
                         stream.deliver(block)
-                    assert next(source) == Gap(16000)
+                    assert notice(source) == Gap(16000)
                     overflows, dropped = overflows + 1, dropped + 1
                 else:
                     stream.deliver(block, overflow=step == "overflows")
                     if step == "overflows":
-                        assert next(source) == Gap(0)
+                        assert notice(source) == Gap(0)
                         overflows += 1
                 assert next(source)[-1] == pytest.approx(level / 32768, rel=0.01)
             assert mic.counters == Counters(overflows, dropped, queued=0.0)

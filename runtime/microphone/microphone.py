@@ -8,6 +8,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from ..audio import make_resampler
 from ..errors import EarmarkError
 from ..sources import Counters, DeviceBack, DeviceLost, Gap, Piece
@@ -110,8 +112,7 @@ class Microphone:
                 self._overflows += 1
                 lost = gap.samples / self.device_rate
                 self._dropped += lost
-                # A fresh one: that from before holds audio from before the loss.
-                self._resampler = _resampler(self.name, self.device_rate, self._rate)
+                yield from self._finish()
                 yield Gap(round(lost * self._rate))
             if len(piece):
                 silent, patience, heard = 0.0, LOST_SECONDS, monotonic()
@@ -127,12 +128,21 @@ class Microphone:
                 reason = f"no audio for {patience:g} s"
             if not reason or self._closed.is_set():
                 continue
+            yield from self._finish()
             yield DeviceLost(self.name, reason)
             if self._recover():
                 away = max(0.0, monotonic() - heard - self.counters.queued)
                 yield DeviceBack(self.name, away)
                 yield Gap(round(away * self._rate))
                 silent, patience = 0.0, LOST_SECONDS
+
+    def _finish(self) -> Iterator[np.ndarray]:
+        """What the resampler holds back of the audio before a loss; a fresh one begins after it."""
+        if self._resampler is not None:
+            rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            self._resampler = _resampler(self.name, self.device_rate, self._rate)
+            if len(rest):
+                yield rest
 
     def _recover(self) -> bool:
         """Wait until audio flows from a device that was opened again; false if closed meanwhile."""

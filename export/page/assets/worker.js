@@ -121,13 +121,15 @@ async function listen(port, rate, mine) {
   const take = async ({ pcm, lost }) => {
     if (mine.signal.aborted) return;
     const start = performance.now();
+    const chunks = [];
     if (lost) {
+      if (resampler) chunks.push(...await mine.spotter.push(resampler.finish()));
       const samples = Math.round(lost * target / rate);
       mine.spotter.gap(samples);
       resampler = resampling(rate, target);
       postMessage({ lost: samples / target });
     }
-    const chunks = await mine.spotter.push(resampler ? resampler.push(pcm) : pcm);
+    chunks.push(...await mine.spotter.push(resampler ? resampler.push(pcm) : pcm));
     port.postMessage({ taken: pcm.length });
     busy += performance.now() - start;
     if (!chunks.length) return;
