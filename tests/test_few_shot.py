@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_too_few_recordings_are_refused(settings: FewShotSettings, tmp_path: Pat
         run(tmp_path / "out", dataclasses.replace(settings, sizes=(8,)))
 
 
-def curve(misses: list[int], accepts: list[int], **fields: object) -> Curve:
+def curve(misses: list[int], accepts: list[int], others: Sequence[int] = ()) -> Curve:
     """A curve whose first points are given and whose others are those of a silent model."""
     return Curve(
         size=5,
@@ -153,8 +154,8 @@ def curve(misses: list[int], accepts: list[int], **fields: object) -> Curve:
         misses_in_speech=(10,) * LAST,
         speech_hours=0.5,
         speech_accepts=(*accepts, *[0] * (LAST - len(accepts))),
-        other_hours=0.0,
-        other_accepts=(0,) * LAST,
+        other_hours=0.5 if others else 0.0,
+        other_accepts=(*others, *[0] * (LAST - len(others))),
         model_sha256="",
     )
 
@@ -164,6 +165,9 @@ def test_the_operating_point_is_the_lowest_threshold_that_holds_from_there_on() 
     found = curve([0, 1, 2, 3, 4], [9, 1, 3, 1, 0])
     assert [found.miss_rate(count) for count in (0, 1, 2, 3, 9)] == [0.4, 0.3, 0.3, 0.1, 0.0]
     assert curve([0] * LAST, [5] * LAST).miss_rate(0) == 1.0
+    # What fires in noise counts as what fires in speech does.
+    found = curve([0, 1, 2, 3, 4], [2, 1, 0], [3, 2, 1])
+    assert [found.miss_rate(count) for count in (0, 1, 3, 9)] == [0.3, 0.2, 0.1, 0.0]
 
 
 def test_the_table_says_misses_and_bounds() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...export.drawing import PALETTE
 from ...export.intervals import poisson_interval
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 THRESHOLDS = 1 / (1 + np.exp(-np.linspace(-4.0, 8.0, 121)))
 """Evenly spaced on the scale of log odds."""
 FALSE_ACCEPTS = (0, 1, 3, 10)
-"""The table gives the misses at so many false accepts in the measured speech."""
+"""The table gives the misses at so many false accepts in all that was measured without the word."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,24 @@ class Curve:
     other_accepts: tuple[int, ...]
     model_sha256: str
 
-    def place(self, false_accepts: int) -> int:
-        """Which is the lowest threshold from which on free speech has no more false accepts than
-        these; one past the last where none is."""
-        above = np.flatnonzero(np.array(self.speech_accepts) > false_accepts)
-        return int(above[-1]) + 1 if len(above) else 0
+    @property
+    def hours(self) -> float:
+        """Of audio without the word."""
+        return self.speech_hours + self.other_hours
+
+    @property
+    def accepts(self) -> NDArray[np.int64]:
+        """Detections in it, int64 [thresholds]: a threshold that speech alone allows may be one
+        that a bark or a creak passes."""
+        return np.array(self.speech_accepts) + np.array(self.other_accepts)
 
     def miss_rate(self, false_accepts: int, in_speech: bool = False) -> float:
-        """Share of the word missed at that threshold; 1 where there is none."""
-        place = self.place(false_accepts)
+        """Share of the word missed at the lowest threshold from which on there are no more false
+        accepts than these; 1 where there is none."""
+        above = np.flatnonzero(self.accepts > false_accepts)
+        place = int(above[-1]) + 1 if len(above) else 0
         misses = self.misses_in_speech if in_speech else self.misses
         return misses[place] / self.words if place < len(misses) else 1.0
-
-    def elsewhere(self, false_accepts: int) -> int:
-        """False accepts in other audio at that threshold; 0 where there is none."""
-        place = self.place(false_accepts)
-        return self.other_accepts[place] if place < len(self.misses) else 0
 
 
 def table(word: str, curves: Sequence[Curve]) -> str:
@@ -70,9 +73,14 @@ def table(word: str, curves: Sequence[Curve]) -> str:
                 cells.append(f"{np.mean(rates):.1f} % ({each})")
             rows.append(cells)
     lines = [f"Missed recordings of *{word}*, mean (of each seed)", "", markdown_table(heads, rows)]
-    hours = [curve.speech_hours for curve in curves]
-    lines += ["", f"Measured: {curves[0].words} recordings; {min(hours):.2f} to {max(hours):.2f} h"]
-    lines[-1] += " of free speech for each seed. False accepts per hour, with the 95 % upper bound:"
+    hours = [curve.hours for curve in curves]
+    other = max(curve.other_hours for curve in curves)
+    lines += [
+        "",
+        f"Measured: {curves[0].words} recordings; {min(hours):.2f} to {max(hours):.2f} h without "
+        f"the word for each seed, {other:.2f} h of it no speech. False accepts per hour, with the "
+        "95 % upper bound:",
+    ]
     bounds = []
     for count in FALSE_ACCEPTS:
         # The upper end of the two-sided interval of 90 % is the one-sided bound of 95 %.
@@ -81,27 +89,21 @@ def table(word: str, curves: Sequence[Curve]) -> str:
             f"{count}: {count / np.mean(hours):.1f} (at most {upper / np.mean(hours):.1f})"
         )
     lines[-1] += f" {'; '.join(bounds)}."
-    if any(curve.other_hours for curve in curves):
-        counts = [max(curve.elsewhere(count) for curve in curves) for count in FALSE_ACCEPTS]
-        lines[-1] += (
-            f" In {max(curve.other_hours for curve in curves):.2f} h of other audio no model had "
-            f"more false accepts at those thresholds than {', '.join(map(str, counts))}."
-        )
     return "\n".join(lines) + "\n"
 
 
 def det(word: str, curves: Sequence[Curve]) -> "Figure":
-    """Misses against false accepts per hour of free speech, one line for each model."""
+    """Misses against false accepts per hour without the word, one line for each model."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     axes = figure.subplots()
     sizes = sorted({curve.size for curve in curves})
     for curve in curves:
-        rates = np.array(curve.speech_accepts) / curve.speech_hours
+        rates = curve.accepts / curve.hours
         color = PALETTE[sizes.index(curve.size) % len(PALETTE)]
         axes.step(
-            np.maximum(rates, 0.5 / curve.speech_hours),
+            np.maximum(rates, 0.5 / curve.hours),
             100 * np.array(curve.misses) / curve.words,
             color=color,
             linewidth=1.4,
@@ -111,7 +113,7 @@ def det(word: str, curves: Sequence[Curve]) -> "Figure":
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(0.3, 100)
-    axes.set_xlabel("false accepts per hour of free speech (none: at the left end)")
+    axes.set_xlabel("false accepts per hour without the word (none: at the left end)")
     axes.set_ylabel("missed, %")
     axes.set_title(f"{word}: one line for each seed")
     axes.grid(True, which="both", alpha=0.25)
