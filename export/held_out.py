@@ -66,8 +66,9 @@ class Trained:
     def of_file(cls, model: str, manifest: Manifest) -> Self:
         """Of a model file, from its manifest."""
         training = manifest.training
-        recipe, learned_folders = training.get("recipe"), training.get("learned_folders")
-        return cls.of(model, recipe, manifest.sources, learned_folders)
+        # The second is what it was called before.
+        folders = training.get("learned_folders", training.get("init_folders"))
+        return cls.of(model, training.get("recipe"), manifest.sources, folders)
 
     def knows(self, folder: str) -> set[str]:
         """The works that recordings of a folder come from and that trained the model too.

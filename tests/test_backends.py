@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -24,7 +25,13 @@ from earmark.export.graph import build
 from earmark.export.model_file import with_manifest
 from earmark.export.quantize import calibrate
 from earmark.runtime import EarmarkError, Engine, read_audio
-from earmark.runtime.backends import backend, native_library, native_ops, native_program
+from earmark.runtime.backends import (
+    backend,
+    native_backend,
+    native_library,
+    native_ops,
+    native_program,
+)
 from earmark.runtime.backends.native_backend import NativeBackend
 from earmark.runtime.backends.native_library import kinds, library
 from earmark.runtime.backends.numpy_backend import NumpyBackend
@@ -398,25 +405,31 @@ def test_all_between_the_first_codes_and_the_last_is_exact(kind: str, number: in
             assert len(np.unique(found[name])) > 10
 
 
-WHOLE = ["numpy", pytest.param("native", marks=native)]
-"""What ``Engine`` calls those that are not onnxruntime."""
+def an_engine(kind: str, path: Path | None = None) -> Engine:
+    """By a backend, and by what some kind of processor has where it is one of ``NATIVE``."""
+    name, *number = kind.split()
+    here = kinds() if number else {}
+    with pytest.MonkeyPatch.context() as patch:
+        some = {each: layout for each, layout in here.items() if each <= int(number[0])}
+        patch.setattr(native_backend, "kinds", lambda: some)
+        return Engine(path, name)
 
 
-@pytest.mark.parametrize("ours", WHOLE)
+@pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_all_give_the_same_logits(tmp_path: Path, ours: str, number: int, quantized: bool) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(with_manifest(*students_model(number, quantized)))
     pcm = speech_like(16000)[:64_000]
-    expected, found = (Engine(path, name).scorer().feed(pcm) for name in ("onnxruntime", ours))
+    expected, found = (an_engine(kind, path).scorer().feed(pcm) for kind in ("onnxruntime", ours))
     assert found.std() > 0.01
     # Float32 sums in another order: now and then a value between two codes goes to the other.
     far = np.abs(found - expected).max(1) > 2e-4
     assert far.mean() <= (0.05 if quantized else 0)
 
 
-@pytest.mark.parametrize("ours", WHOLE)
+@pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize("number", [0, 3])
 @pytest.mark.parametrize("quantized", [False, True])
 def test_streams_of_a_pool_are_to_the_bit_as_alone(
@@ -424,7 +437,7 @@ def test_streams_of_a_pool_are_to_the_bit_as_alone(
 ) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(with_manifest(*students_model(number, quantized)))
-    engine = Engine(path, ours)
+    engine = an_engine(ours, path)
     low = Decision(dict.fromkeys(engine.manifest.keywords, 1e-3), refractory=0.0)
     pool = StreamPool(engine, low, streams=5)
     chunk = engine.manifest.geometry.chunk
@@ -450,12 +463,12 @@ def test_streams_of_a_pool_are_to_the_bit_as_alone(
         assert found[stream]
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_the_toy_detects_its_scene_in_all(tmp_path: Path, kind: str, activation: str) -> None:
     path = toy_model.save(tmp_path / "toy.onnx", activation=activation)
     onnx_found, found = (
-        Engine(path, name).stream().push(toy_model.scene()) for name in ("onnxruntime", kind)
+        an_engine(name, path).stream().push(toy_model.scene()) for name in ("onnxruntime", kind)
     )
     assert [d.keyword for d in found][:2] == ["low", "high"]
     for ours, theirs in zip(found, onnx_found, strict=True):
@@ -463,7 +476,7 @@ def test_the_toy_detects_its_scene_in_all(tmp_path: Path, kind: str, activation:
         assert ours.score == pytest.approx(theirs.score, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", OURS)
 def test_the_shipped_model_hears_the_same_words_in_all(shared: Path, kind: str) -> None:
     folder = shared / "data" / "speech-commands"
     clips = [
@@ -471,7 +484,7 @@ def test_the_shipped_model_hears_the_same_words_in_all(shared: Path, kind: str) 
         for word in ("yes", "go", "happy", "cat")
         for clip in sorted((folder / word).iterdir())[5:600:100]
     ]
-    engines = [Engine(backend=name) for name in ("onnxruntime", kind)]
+    engines = [an_engine(name) for name in ("onnxruntime", kind)]
     counts = 0
     for clip in clips:
         pcm = read_audio(clip, 16000)
@@ -604,6 +617,26 @@ def test_what_python_and_c_say_of_each_other_is_the_same() -> None:
 
 
 @native
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="reads what Linux says of x86"
+)
+def test_the_kinds_of_this_processor_are_those_that_linux_says() -> None:
+    flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+    needed = {
+        0: set(),
+        1: {"avx2", "fma"},
+        2: {"avx2", "fma", "avx_vnni"},
+        3: {"avx2", "fma", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    }
+    said = {kind for kind, some in needed.items() if some <= flags}
+    # Old compilers know fewer.
+    assert kinds().keys() <= said and kinds().keys() >= said & {0, 1}
+    assert [native_program.Instruction(layout).name for layout in kinds().values()] == [
+        ("CONVOLVE", "PAIRS", "QUADS", "QUADS")[kind] for kind in kinds()
+    ]
+
+
+@native
 def test_streams_are_made_in_several_threads_at_once(model: str) -> None:
     expected = Engine(model, "native").stream().push(toy_model.scene())
     for _ in range(5):
@@ -656,7 +689,7 @@ MEAN = ("ReduceMean", ["cache"], {"axes": [0, 1], "keepdims": 0})
         ),
     ],
 )
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", ["numpy", pytest.param("native", marks=native)])
 def test_what_ours_do_not_run_is_refused_on_one_line(
     tmp_path: Path, nodes: list[tuple[str, list[str], dict[str, Any]]], reason: str, kind: str
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -75,6 +76,22 @@ def test_a_run_that_learned_from_what_is_held_out_here_is_no_start(
     )
     with pytest.raises(EarmarkError, match=r"first: learned from all of .*mine, its data\.own"):
         train(other, tmp_path / "second")
+    from_first = dataclasses.replace(few, train=dataclasses.replace(few.train, init=str(first)))
+    second = train(from_first, tmp_path / "second")
+    from_second = dataclasses.replace(other.train, init=str(second))
+    with pytest.raises(EarmarkError, match=r"second: learned from all of .*mine, its data\.own"):
+        train(dataclasses.replace(other, train=from_second), tmp_path / "third")
+
+
+def test_a_run_of_earlier_code_says_what_its_first_weights_had_learned_from(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    told = json.loads(file.read_text())
+    del told["learned_folders"]
+    file.write_text(json.dumps(told | {"init_folders": {"own": ["mine"]}}))
+    assert load_run(tmp_path / "run").info.learned_folders == {"own": ("mine",)}
 
 
 def test_all_steps_may_warm_up(corpus: Path, tmp_path: Path) -> None:

@@ -172,11 +172,21 @@ def test_halves_share_no_speaker_and_one_recording_is_cut_in_time(
 
 @pytest.mark.usefixtures("verbs")
 def test_a_flat_folder_tunes_one_keyword_and_leaves_the_others(
-    model: str, corpus: Path, background: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str,
+    corpus: Path,
+    background: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tuned = tmp_path / "tuned.onnx"
     options = ("--keyword", "high", "--context", "silence")
+    asked: list[dict] = []
+    monkeypatch.setattr(
+        "earmark.export.heard.hear", lambda *args, **how: asked.append(how) or hear(*args, **how)
+    )
     assert run(model, corpus / "high", background, tuned, *options) == 0
+    assert asked[0]["silence"]
     out, err = capsys.readouterr()
     point = json.loads(out)["points"]["quiet"]
     assert list(point["keywords"]) == ["high"] and point["clips"] == 12

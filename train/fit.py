@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import LISTS
+from ..runtime.layout import LISTS, root_name
 from . import run as runs
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .data.clips import Clips, as_it_is
@@ -34,6 +34,7 @@ from .run_info import run_info
 from .shared_norm import ShareBatchNorms
 from .student import Student
 from .teachers.ensemble import Ensemble
+from .teachers.run import TeacherRun
 
 _PATIENCE = timedelta(days=2)
 """How long processes wait for one that decodes its clips or asks teachers; a dead one is noticed at
@@ -66,12 +67,12 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     trainer = make_trainer(recipe.train, run_dir, progress)
     first = runs.load_run(recipe.train.init) if recipe.train.init else None
     if first:
-        _check_held_out(recipe, first.path, first.recipe)
+        _check_held_out(recipe, first)
     ensemble = None
     if recipe.distill is not None:
         ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
         for teacher in ensemble.runs:
-            _check_held_out(recipe, teacher.path, teacher.recipe)
+            _check_held_out(recipe, teacher)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     taught_by = ensemble.runs if ensemble else ()
     info = run_info(material, recipe, run_dir, command, first, taught_by)
@@ -139,8 +140,9 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     )
 
 
-def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
+def _check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
     """Refuse a run that has learned from the clips on which this one is judged."""
+    path, other = run.path, run.recipe
     folders = [{Path(root).resolve() for root in one.data.roots} for one in (recipe, other)]
     here, there = ((d.folds, d.fold) if d.fold else ("", 0) for d in (recipe.data, other.data))
     if folders[0] & folders[1] and here != there:
@@ -150,6 +152,9 @@ def _check_held_out(recipe: Recipe, path: Path, other: Recipe) -> None:
             f"this recipe {here[1]}{by}: train it on the same fold"
         )
     own = {Path(root).resolve() for root in other.data.own} & folders[0]
+    # Of what it began with in its turn only names are known.
+    before = run.info.learned_folders.get("own", ())
+    own |= {Path(root).resolve() for root in recipe.data.roots if root_name(root) in before}
     for folder in sorted(own):
         # Lists hold out the same clips wherever the folder stands.
         if not any((folder / name).is_file() for name in LISTS.values()):

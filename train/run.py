@@ -227,7 +227,10 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 def _read_info(path: Path) -> RunInfo:
     file = path / INFO
     try:
-        info = TypeAdapter(RunInfo).validate_python(json.loads(read_text(file)))
+        told = json.loads(read_text(file))
+        if isinstance(told, dict) and "init_folders" in told:  # as runs of earlier code have it
+            told.setdefault("learned_folders", told.pop("init_folders"))
+        info = TypeAdapter(RunInfo).validate_python(told)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

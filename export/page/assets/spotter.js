@@ -10,7 +10,7 @@ import { Decider } from "./decision.js";
  *   at its end, level in [0, 1], time that the call and the decision took.
  */
 
-/** One stream; see earmark.runtime.engine.Stream. */
+/** One stream; see earmark.runtime.stream.Stream. */
 export class Spotter {
   #manifest;
   #run;

@@ -118,23 +118,26 @@ async function listen(port, rate, mine) {
   let resampler = resampling(rate, target);
   begin(mine, "microphone");
   let busy = 0;
+  const tell = (chunks) => {
+    if (!chunks.length) return;
+    postMessage({ chunks, milliseconds: busy });
+    busy = 0;
+  };
   const take = async ({ pcm, lost }) => {
     if (mine.signal.aborted) return;
     const start = performance.now();
-    const chunks = [];
     if (lost) {
-      if (resampler) chunks.push(...await mine.spotter.push(resampler.finish()));
+      // What the resampler held back comes before the loss.
+      if (resampler) tell(await mine.spotter.push(resampler.finish()));
       const samples = Math.round(lost * target / rate);
       mine.spotter.gap(samples);
       resampler = resampling(rate, target);
       postMessage({ lost: samples / target });
     }
-    chunks.push(...await mine.spotter.push(resampler ? resampler.push(pcm) : pcm));
+    const chunks = await mine.spotter.push(resampler ? resampler.push(pcm) : pcm);
     port.postMessage({ taken: pcm.length });
     busy += performance.now() - start;
-    if (!chunks.length) return;
-    postMessage({ chunks, milliseconds: busy });
-    busy = 0;
+    tell(chunks);
   };
   let last = Promise.resolve();
   await new Promise((resolve, reject) => {

@@ -1,5 +1,20 @@
 /* What native.c takes from this file on 64-bit ARM: quantized products by those of ARMv8.2. */
 
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+static int has_dot_products(void)
+{
+#if defined(__APPLE__)
+    return 1;
+#elif defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+    return 0;
+#endif
+}
+
 #define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #define ROWS 4
 

@@ -13,9 +13,6 @@
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 #endif
 
 #if FLT_EVAL_METHOD != 0
@@ -229,9 +226,13 @@ static struct codes codes_of(const float *limits)
     return (struct codes){limits[0], limits[1], limits[2]};
 }
 
-/* Kinds of processors, what has more behind what has less: how they take the weights of quantized
-   layers, and the functions for it. */
+static int always(void) { return 1; }
+static inline int never(void) { return 0; }
+
+/* Kinds of processors, what has more behind what has less: whether this is one, how they take the
+   weights of quantized layers, and the functions for it. */
 struct kind {
+    int (*here)(void);
     int layout;
     layer *quantized;
     product *floats;
@@ -239,37 +240,21 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    {CONVOLVE, convolve, product_any, loops_any},
+    {always, CONVOLVE, convolve, product_any, loops_any},
 #if defined(__x86_64__)
-    {PAIRS, pairs, product_avx2, loops_avx2},
-#if defined(VNNI)
-    {QUADS, quads, product_avx2, loops_avx2},
-    {QUADS, quads_wide, product_wide, loops_wide},
+    {has_avx2, PAIRS, pairs, product_avx2, loops_avx2},
+#if defined(AVX_VNNI)
+    {has_avx_vnni, QUADS, quads, product_avx2, loops_avx2},
+#else
+    {never, END, convolve, product_any, loops_any},
+#endif
+#if defined(AVX512_VNNI)
+    {has_avx512_vnni, QUADS, quads_wide, product_wide, loops_wide},
 #endif
 #elif defined(__aarch64__)
-    {QUADS, quads, product_any, loops_any},
+    {has_dot_products, QUADS, quads, product_any, loops_any},
 #endif
 };
-
-/* Whether this processor is of a kind. */
-static int is_of(int kind)
-{
-#if defined(__x86_64__)
-    unsigned eax, ebx, ecx, edx;
-    if (kind && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
-        return 0;
-    if (kind == 2) /* A builtin for it came late. */
-        return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
-    return kind < 2 || (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"));
-#elif defined(__aarch64__) && defined(__linux__)
-    return !kind || (getauxval(AT_HWCAP) & HWCAP_ASIMDDP);
-#elif defined(__APPLE__)
-    return 1;
-#else
-    return !kind;
-#endif
-}
 
 /* Of the lists below, as in native_library.py. */
 int earmark_native_format(void) { return 3; }
@@ -280,7 +265,7 @@ int earmark_native_layout(int kind)
 {
     if (kind >= (int)(sizeof kinds / sizeof *kinds))
         return -1;
-    return is_of(kind) ? kinds[kind].layout : END;
+    return kinds[kind].here() ? kinds[kind].layout : END;
 }
 
 /* Run a list by what a kind of processor has. */

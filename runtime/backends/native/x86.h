@@ -8,6 +8,11 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
 static inline int32_t four_codes(const uint8_t *codes)
 {
     int32_t four;
@@ -95,10 +100,28 @@ LAYER(pairs, 4, 1 + (inner + 3) / 4)
 #undef TARGET
 #undef ROWS
 
-/* VNNI multiplies and adds a quad by one instruction: as part of AVX, and of AVX-512. */
-#if __GNUC__ >= 11 || __clang_major__ >= 12
-#define VNNI
+/* VNNI multiplies and adds a quad by one instruction: as part of AVX, and of AVX-512. Compilers
+   before these do not know it. GCC 11 does, and is found beside an assembler that knows the latter
+   alone (binutils 2.35). */
+#if defined(__apple_build_version__)
+#define KNOWS(gcc, clang, apple) (__clang_major__ >= apple)
+#elif defined(__clang__)
+#define KNOWS(gcc, clang, apple) (__clang_major__ >= clang)
+#else
+#define KNOWS(gcc, clang, apple) (__GNUC__ >= gcc)
+#endif
+
 #define ROWS 4
+#if KNOWS(12, 12, 13)
+#define AVX_VNNI
+static int has_avx_vnni(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    /* There is no builtin for it in all of these compilers. */
+    return has_avx2() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && eax >= 1 &&
+           __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+
 #define TARGET __attribute__((target("avx2,fma,avxvnni")))
 TARGET static inline __attribute__((always_inline)) void
 quads_block(const int rows, word inner, const uint8_t *left, word step, const int8_t *right,
@@ -122,6 +145,15 @@ quads_block(const int rows, word inner, const uint8_t *left, word step, const in
 
 LAYER(quads, 4, 0)
 #undef TARGET
+#endif
+
+#if KNOWS(11, 12, 13)
+#define AVX512_VNNI
+static int has_avx512_vnni(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
 
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define NAME(name) name##_wide
@@ -173,5 +205,5 @@ quads_wide_block(const int rows, word inner, const uint8_t *left, word step, con
 
 LAYER(quads_wide, 4, 0)
 #undef TARGET
-#undef ROWS
 #endif
+#undef ROWS
