@@ -19,6 +19,7 @@ from earmark.benchmarks.latency.html_page import page
 from earmark.benchmarks.latency.network import front_end
 from earmark.benchmarks.latency.page import page as markdown
 from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
+from earmark.benchmarks.latency.plots import plots
 from earmark.benchmarks.latency.results import Report, Row, load
 from earmark.benchmarks.latency.show import show_comparison
 from earmark.benchmarks.latency.streams import Load
@@ -581,6 +582,18 @@ def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Pa
     pictures: dict[str, bytes] = {}
     assert markdown(reports, "costs", pictures).startswith("# Latency")
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+
+
+def test_the_plot_of_sizes_shows_its_dearest(models: list[str]) -> None:
+    """Its panels share an axis, of which the first has not the largest cost."""
+    rows = [
+        dataclasses.replace(row_of(models, factor), kind="scaling", width=width, keywords=8)
+        for factor, width in ((1.0, 32), (9.0, 128))
+    ]
+    _, figure = plots(report_of(*rows))["scaling"]
+    dearest = max(row.hot.cpu_ms_per_second.median for row in rows)
+    for axes in figure.axes:
+        assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > dearest
 
 
 def test_the_report_names_what_disturbed_it(models: list[str]) -> None:

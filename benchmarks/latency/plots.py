@@ -179,8 +179,9 @@ def _scaling(rows: Sequence[Row]) -> "Figure | None":
         ticks = sorted({value(row) for row in rows})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xlabel(label)
-        axes.set_ylim(bottom=0)
         _plain(axes)
+    # Of all: a limit that is set before the last line is drawn would cut it.
+    panel_axes[0].set_ylim(bottom=0)
     panel_axes[0].set_ylabel("CPU ms per second of audio")
     panel_axes[0].legend(frameon=False, fontsize=SIZE)
     return figure
