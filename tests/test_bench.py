@@ -12,7 +12,9 @@ import soundfile
 import torch
 import toy_model
 from earmark.benchmarks.latency import bench, cold, compare, full_models, students
+from earmark.benchmarks.latency.bound import GPUS, least_us
 from earmark.benchmarks.latency.capacity import capacity
+from earmark.benchmarks.latency.cells import tables
 from earmark.benchmarks.latency.cold import Start, cold_starts, installed_bytes
 from earmark.benchmarks.latency.full_models import Settings, variants
 from earmark.benchmarks.latency.html_page import page
@@ -582,6 +584,22 @@ def test_the_page_of_the_documentation(commands, models: list[str], tmp_path: Pa
     pictures: dict[str, bytes] = {}
     assert markdown(reports, "costs", pictures).startswith("# Latency")
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+
+
+def test_what_a_gpu_cannot_be_faster_than(models: list[str]) -> None:
+    """Weights over bandwidth, less what the cache holds: 90 million in bfloat16 are 180 MB."""
+    big = dataclasses.replace(
+        row_of(models), kind="full", name="big", precision="bfloat16", parameters=90_000_000
+    )
+    small = dataclasses.replace(big, name="small", parameters=8_000_000)
+    many = dataclasses.replace(big, name="many", batch=256)
+    found = tables(report_of(row_of(models), big, small, many))
+    (table,) = [each for each in found if each.title == "The least that a GPU takes"]
+    least = [(180e6 - gpu.cache_bytes) / gpu.bytes_per_second * 1e6 for gpu in GPUS]
+    assert table.rows == [["big", "bfloat16", "180", *(f"{us:.0f}" for us in least)]]
+    assert least_us(45_000_000, "float32", GPUS[0]) == pytest.approx(least[0])
+    assert "Computed, not measured" in table.note
+    assert table.heads[3:] == tuple(f"{gpu.name} µs" for gpu in GPUS)
 
 
 def test_the_plot_of_sizes_shows_its_dearest(models: list[str]) -> None:

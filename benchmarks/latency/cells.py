@@ -7,6 +7,7 @@ from ...train.metrics import HEADLINES
 from ..machine import machine_line
 from ..spread import Spread
 from ..tables import spread_text
+from .bound import BYTES, GPUS, least_us, weights_mb
 from .results import Report, Row
 from .timing import Timing
 
@@ -27,7 +28,7 @@ class Table:
 
 def tables(report: Report) -> list[Table]:
     """All tables of a report that have rows."""
-    makers = (_cost, _network, _device, _full, _scaling, _capacity)
+    makers = (_cost, _network, _device, _full, _bound, _scaling, _capacity)
     made = [make(report) for make in makers]
     return [table for table in made if table.rows]
 
@@ -220,6 +221,34 @@ def _full(report: Report) -> Table:
             *("name", "job", "weights", "M parameters", "device", "precision", "mode", "batch"),
             *("step p50 ms", "p95", "ratio", "CPU ms/s", "ratio", "accuracy"),
         ),
+        rows,
+    )
+
+
+def _bound(report: Report) -> Table:
+    weights: dict[tuple[str, str], int] = {}
+    for row in report.of("full"):
+        if row.batch == 1 and row.parameters and row.precision in BYTES:
+            known = weights.setdefault((row.name, row.precision), row.parameters)
+            weights[row.name, row.precision] = min(known, row.parameters)
+    rows = []
+    for (name, precision), parameters in weights.items():
+        least = [least_us(parameters, precision, gpu) for gpu in GPUS]
+        if any(least):
+            cells = [NOTHING if us is None else f"{us:.0f}" for us in least]
+            rows.append([name, precision, f"{weights_mb(parameters, precision):.0f}", *cells])
+    first = "".join(
+        f" The first row of all takes {row.hot.p50_us.median:.0f} µs, measured above."
+        for row in report.of("edge")[:1]
+    )
+    return Table(
+        "The least that a GPU takes",
+        "Computed, not measured: microseconds in which a GPU reads the weights once, by the "
+        "bandwidth that its maker publishes, all of its last cache filled with them beforehand "
+        f"({', '.join(f'{gpu.name} {gpu.cache_bytes / 1e6:.0f} MB' for gpu in GPUS)}; - where it "
+        "holds them all). A decision at batch 1 takes longer: arithmetic, launches and copies are "
+        f"not counted.{first}",
+        ("name", "precision", "weights MB", *(f"{gpu.name} µs" for gpu in GPUS)),
         rows,
     )
 
