@@ -123,6 +123,71 @@ def test_the_microphone_is_heard_as_the_recording_that_it_plays(
     assert [(d.keyword, d.time) for d in stream.push(pcm)] == page.detections()
 
 
+# The page's worker by itself, given what capture.js sends: pieces of audio, one after a loss.
+LISTEN = """
+async ([rate, before, lost, after]) => {
+  const worker = new Worker("worker.js", { type: "module" });
+  const chunks = [], losses = [], awaited = {};
+  const told = (kind) => new Promise((resolve, reject) => {
+    awaited[kind] = resolve;
+    awaited.failed = ({ failed }) => reject(new Error(failed));
+  });
+  worker.onmessage = ({ data }) => {
+    if ("chunks" in data) chunks.push(...data.chunks);
+    if ("lost" in data) losses.push(data.lost);
+    for (const kind in data) awaited[kind]?.(data);
+  };
+  worker.postMessage({ load: await (await fetch("model.onnx")).blob() });
+  await told("loaded");
+  const { port1, port2 } = new MessageChannel();
+  const ended = told("ended");
+  worker.postMessage({ listen: port2, rate }, [port2]);
+  let waiting = 0;
+  const taken = new Promise((resolve) => {
+    port1.onmessage = ({ data }) => { if (!(waiting -= data.taken)) resolve(); };
+  });
+  for (const [audio, first] of [[before, 0], [after, lost]]) {
+    for (let at = 0; at < audio.length; at += 1024) {
+      const pcm = new Float32Array(audio.slice(at, at + 1024));
+      waiting += pcm.length;
+      port1.postMessage({ pcm, lost: at ? 0 : first });
+    }
+  }
+  await taken;
+  worker.postMessage({ stop: true });
+  const { ended: seconds } = await ended;
+  worker.terminate();
+  const ends = chunks.map((chunk) => chunk.seconds);
+  return { ends, detections: chunks.flatMap((chunk) => chunk.detections), losses, seconds };
+}
+"""
+
+
+def test_a_loss_is_a_gap_of_the_stream(page: Opened, scene: Path) -> None:
+    pcm = read_audio(scene)
+    cut, lost = 3 * RATE + 500, RATE // 2
+    stream = Engine().stream()
+    expected = stream.push(pcm[:cut])
+    stream.gap(lost)
+    expected += stream.push(pcm[cut + lost :])
+    given = [RATE, pcm[:cut].tolist(), lost, pcm[cut + lost :].tolist()]
+    found = page.page.evaluate(LISTEN, given)
+    assert [(d["keyword"], d["time"]) for d in found["detections"]] == [
+        (d.keyword, d.time) for d in expected
+    ]
+    assert len(expected) >= 2 and expected[-1].time > (cut + lost) / RATE
+    assert found["losses"] == [lost / RATE]
+
+
+def test_a_loss_costs_no_more_time_than_was_lost(page: Opened) -> None:
+    """What the resampler held back, some milliseconds, comes before it."""
+    rate, before, lost, after = 48_000, 50_000, 24_000, 30_000
+    found = page.page.evaluate(LISTEN, [rate, [0.0] * before, lost, [0.0] * after])
+    chunk = Engine().manifest.geometry.chunk / RATE
+    first = next(end for end in found["ends"] if end > (before + lost) / rate)
+    assert first == pytest.approx((before + lost) / rate + chunk, abs=1 / RATE)
+
+
 def differences(page: Opened, pcm: np.ndarray) -> np.ndarray:
     """Of the page's posteriors from those of the Python runtime."""
     found = page.array("posteriors").reshape(-1, len(Engine().manifest.labels))
