@@ -78,19 +78,27 @@ class NativeProgram:
     """The list, which is valid as long as the program lives. Behind it belongs ``END``."""
     addresses: list[int]
     """Which words are addresses."""
+    starts: list[int]
+    """Which words are instructions."""
     memory: Memory
+    kept: list[np.ndarray]
+    """What of the memory holds numbers that no call writes."""
     outputs: Mapping[str, np.ndarray]
     """Arrays in C order that tensors may be computed into at once, by name."""
 
     def __init__(self, outputs: Mapping[str, np.ndarray]) -> None:
-        self.words, self.addresses = [], []
+        self.words, self.addresses, self.starts = [], [], []
         self.memory = Memory(1)
+        self.kept = []
         self.outputs = outputs
-        self._kept: list[np.ndarray] = []
+        self._alive: list[np.ndarray] = []
 
-    def take(self, place: tuple[str, int], size: int) -> np.ndarray:
+    def take(self, place: tuple[str, int], size: int, kept: bool = False) -> np.ndarray:
         """See :class:`~earmark.runtime.backends.program.Program`."""
-        return self.memory.take(place, size, 1)
+        taken = self.memory.take(place, size, 1)
+        if kept:
+            self.kept.append(taken)
+        return taken
 
     def copy(self, out: np.ndarray, x: np.ndarray) -> None:
         """See :class:`~earmark.runtime.backends.program.Program`.
@@ -181,8 +189,10 @@ class NativeProgram:
 
     def _add(self, *words: int | np.ndarray) -> None:
         for word in words:
-            if isinstance(word, np.ndarray):
-                self._kept.append(word)
+            if isinstance(word, Instruction):
+                self.starts.append(len(self.words))
+            elif isinstance(word, np.ndarray):
+                self._alive.append(word)
                 self.addresses.append(len(self.words))
                 word = address(word)
             # A number of numpy's own would be taken for an address further down.

@@ -28,8 +28,8 @@ class NumpyProgram:
         """Add a call."""
         self.calls.append(partial(function, *arguments, **named))
 
-    def take(self, place: tuple[str, int], size: int) -> np.ndarray:
-        """See :class:`~earmark.runtime.backends.program.Program`."""
+    def take(self, place: tuple[str, int], size: int, kept: bool = False) -> np.ndarray:
+        """See :class:`~earmark.runtime.backends.program.Program`. Everything is kept."""
         return self._memory.take(place, size, self.rows)
 
     def copy(self, out: np.ndarray, x: np.ndarray) -> None:

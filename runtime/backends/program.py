@@ -49,12 +49,13 @@ class Memory:
 class Program(Protocol):
     """What a backend makes of a graph."""
 
-    def take(self, place: tuple[str, int], size: int) -> np.ndarray:
+    def take(self, place: tuple[str, int], size: int, kept: bool = False) -> np.ndarray:
         """So many bytes to compute into.
 
         Args:
             place: the tensor that is computed and the number of the array for it.
             size: bytes.
+            kept: what is there before the first run and no call writes stays there.
         """
         ...
 
@@ -80,7 +81,7 @@ class Operation(Generic[P]):
         size = np.dtype(kind).itemsize * math.prod(shape)
         place = (self.node.outputs[0], self._arrays)
         self._arrays += 1
-        array = self.program.take(place, size).view(kind).reshape(shape)
+        array = self.program.take(place, size, fill is not None).view(kind).reshape(shape)
         if fill is not None:
             array[...] = fill
         return array
