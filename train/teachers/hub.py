@@ -35,23 +35,28 @@ class Ast(Backbone):
     for that of Speech Commands: shorter clips cost as much.
     """
 
-    # Mean and standard deviation of AudioSet's log mel energies, which every released model uses.
-    _MEAN, _DEVIATION = -4.2677393, 4.5689974
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, mean: float = -4.2677393, deviation: float = 4.5689974) -> None:
+        """``mean`` and ``deviation``: of the log mel energies of what it was trained on, here of
+        AudioSet."""
         super().__init__()
         self.model = model
-        self.config = {"kind": "ast", "model": model.config.to_dict()}
+        self.mean, self.deviation = mean, deviation
+        self.config = {
+            "kind": "ast",
+            "mean": mean,
+            "deviation": deviation,
+            "model": model.config.to_dict(),
+        }
         self.width = model.config.hidden_size
 
     def features(self, wav: Tensor) -> Tensor:
         # What is left over after the last hop makes no frame.
         _check_length("AST", wav, kaldi.WINDOW + self.model.config.max_length * kaldi.HOP - 1)
-        return (kaldi.log_mel(wav, "hanning") - self._MEAN) / (2 * self._DEVIATION)
+        return (kaldi.log_mel(wav, "hanning") - self.mean) / (2 * self.deviation)
 
     def encode(self, features: Tensor) -> Tensor:
         missing = self.model.config.max_length - features.shape[1]
-        padding = -self._MEAN / (2 * self._DEVIATION)
+        padding = -self.mean / (2 * self.deviation)
         features = F.pad(features, (0, 0, 0, missing), value=padding)
         return self.model(features).pooler_output
 
@@ -190,25 +195,41 @@ def _of_type(name: str, kind: str) -> None:
         raise ValueError(f"a model of type {found}, not {kind}")
 
 
+def _loaded(model: Any, name: str) -> Any:
+    # Files in half precision are common; what is trained and heard is float32.
+    return model.from_pretrained(name, dtype=torch.float32)
+
+
+def _extractor(name: str) -> Any | None:
+    """The settings of the input beside the weights; None where there are none."""
+    try:
+        return transformers.AutoFeatureExtractor.from_pretrained(name)
+    except OSError:
+        return None
+
+
 def _ast(name: str) -> Backbone:
     _of_type(name, "audio-spectrogram-transformer")
-    return Ast(transformers.ASTModel.from_pretrained(name))
+    model = _loaded(transformers.ASTModel, name)
+    extractor = _extractor(name)
+    if extractor is None:
+        return Ast(model)
+    if not extractor.do_normalize:
+        raise ValueError("its input is not normalised, as that of no released model is")
+    return Ast(model, extractor.mean, extractor.std)
 
 
 def _whisper(name: str) -> Backbone:
     _of_type(name, "whisper")
-    return Whisper(transformers.WhisperModel.from_pretrained(name).encoder)
+    return Whisper(_loaded(transformers.WhisperModel, name).encoder)
 
 
 def _wavlm(name: str) -> Backbone:
     _of_type(name, "wavlm")
-    try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
-        normalise = bool(extractor.do_normalize)
-    except OSError:
-        # No settings of the input beside the weights: the base model's.
-        normalise = False
-    return WavLm(transformers.WavLMModel.from_pretrained(name), normalise)
+    extractor = _extractor(name)
+    # Without, as the base model's.
+    normalise = extractor is not None and bool(extractor.do_normalize)
+    return WavLm(_loaded(transformers.WavLMModel, name), normalise)
 
 
 _PRETRAINED: dict[str, Callable[[str], Backbone]] = {
@@ -217,7 +238,10 @@ _PRETRAINED: dict[str, Callable[[str], Backbone]] = {
     "wavlm": _wavlm,
 }
 _RANDOM: dict[str, Callable[[dict[str, Any], dict[str, Any]], Backbone]] = {
-    "ast": lambda model, _: Ast(transformers.ASTModel(transformers.ASTConfig(**model))),
+    "ast": lambda model, config: Ast(
+        transformers.ASTModel(transformers.ASTConfig(**model)),
+        **{name: config[name] for name in ("mean", "deviation") if name in config},
+    ),
     "whisper": lambda model, _: Whisper(WhisperEncoder(transformers.WhisperConfig(**model))),
     "wavlm": lambda model, config: WavLm(
         transformers.WavLMModel(transformers.WavLMConfig(**model)), config.get("normalise", False)
