@@ -38,6 +38,13 @@ def root_name(root: str | os.PathLike[str]) -> str:
     return Path(os.path.abspath(root)).name  # noqa: PTH100 - a link has a name of its own
 
 
+def place_name(root: str | os.PathLike[str]) -> str:
+    """The name by which a training knows what it was given: a folder's own, that of a table or of
+    shards (``*.tar``) with the folder that it is in, since many are called ``clips.csv``."""
+    path = Path(os.path.abspath(root))  # noqa: PTH100 - a link has a name of its own
+    return "/".join(path.parts[-2:]) if path.suffix.lower() in (".csv", ".tar") else path.name
+
+
 def hashed_split(speaker: str) -> str:
     """The split of a speaker in a corpus that has no lists: 80, 10 and 10 % of all names.
 

@@ -4,21 +4,24 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import LISTS, root_name
 from . import run as runs
 from .checkpoints import AtomicCheckpointIO, epochs_done
 from .data.clips import Clips, as_it_is
 from .data.dataset import Split
 from .data.material import Material, prepare
 from .data.share import WHOLE, Share
+from .learned import check_held_out
 from .lesson import Lesson, StudentLesson
 from .lightning_import import (
     Callback,
@@ -34,7 +37,6 @@ from .run_info import run_info
 from .shared_norm import ShareBatchNorms
 from .student import Student
 from .teachers.ensemble import Ensemble
-from .teachers.run import TeacherRun
 
 _PATIENCE = timedelta(days=2)
 """How long processes wait for one that decodes its clips or asks teachers; a dead one is noticed at
@@ -67,12 +69,12 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     trainer = make_trainer(recipe.train, run_dir, progress)
     first = runs.load_run(recipe.train.init) if recipe.train.init else None
     if first:
-        _check_held_out(recipe, first)
+        check_held_out(recipe, first)
     ensemble = None
     if recipe.distill is not None:
         ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
         for teacher in ensemble.runs:
-            _check_held_out(recipe, teacher)
+            check_held_out(recipe, teacher)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     taught_by = ensemble.runs if ensemble else ()
     info = run_info(material, recipe, run_dir, command, first, taught_by)
@@ -99,8 +101,8 @@ def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) 
     """Go through the recipe's epochs, from the last complete one on if there are any.
 
     Raises:
-        EarmarkError: the loss is no number, a checkpoint is damaged, or there are more processes
-            than clips to validate with.
+        EarmarkError: the loss is no number, a checkpoint is damaged, there are more processes than
+            clips to validate with, or another program trains in this directory.
     """
     held_out = material.splits["validation"]
     if held_out.part is None and len(held_out) < trainer.world_size:
@@ -110,11 +112,12 @@ def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) 
         )
     last = run_dir / runs.CHECKPOINTS / "last.ckpt"
     resume = last if last.exists() else None
-    if trainer.is_global_zero:
-        _forget_after(run_dir, resume)
+    alone = _claimed(run_dir) if trainer.is_global_zero else nullcontext()
     try:
-        with warnings.catch_warnings():
+        with alone, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if trainer.is_global_zero:
+                _forget_after(run_dir, resume)
             trainer.fit(
                 lesson,
                 val_dataloaders=_validation_loader(held_out, trainer),
@@ -128,6 +131,23 @@ def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) 
         raise
 
 
+@contextmanager
+def _claimed(run_dir: Path) -> Iterator[None]:
+    """Keep a second program out of a run directory, in which both would write."""
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise EarmarkError(
+            f"{run_dir}: is being trained by another program: wait for it, or choose another "
+            "directory"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
     # Every process gets a share: one without a batch would not join the others' sums.
     divided = split.part is not None and split.part.share.ranks > 1
@@ -138,30 +158,6 @@ def _validation_loader(split: Split, trainer: pl.Trainer) -> DataLoader[Any]:
         batch_sampler=[rows[i : i + 256] for i in range(0, len(rows), 256)],
         collate_fn=as_it_is,
     )
-
-
-def _check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
-    """Refuse a run that has learned from the clips on which this one is judged."""
-    path, other = run.path, run.recipe
-    folders = [{Path(root).resolve() for root in one.data.roots} for one in (recipe, other)]
-    here, there = ((d.folds, d.fold) if d.fold else ("", 0) for d in (recipe.data, other.data))
-    if folders[0] & folders[1] and here != there:
-        by = f" (data.folds = {there[0]!r} and {here[0]!r})" if here[1] == there[1] else ""
-        raise EarmarkError(
-            f"{path}: learned from clips that are held out here: it has data.fold = {there[1]}, "
-            f"this recipe {here[1]}{by}: train it on the same fold"
-        )
-    own = {Path(root).resolve() for root in other.data.own} & folders[0]
-    # Of what it began with in its turn only names are known.
-    before = run.info.learned_folders.get("own", ())
-    own |= {Path(root).resolve() for root in recipe.data.roots if root_name(root) in before}
-    for folder in sorted(own):
-        # Lists hold out the same clips wherever the folder stands.
-        if not any((folder / name).is_file() for name in LISTS.values()):
-            raise EarmarkError(
-                f"{path}: learned from all of {folder}, its data.own, of which data.roots of this "
-                "recipe holds clips out: name it in data.own here too"
-            )
 
 
 def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> None:

@@ -63,7 +63,8 @@ class RunInfo:
     """SHA-256 of the weights that training started from; empty: random ones."""
     learned_folders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the folders that those weights and the teachers, and whatever these began with, had
-    learned from: of ``own``, ``speech``, ``noise`` and ``unlabelled`` in their recipes."""
+    learned from: of ``own``, ``speech``, ``noise`` and ``unlabelled`` in their recipes, and of
+    ``roots``, with the fold that was held out where there is one."""
     teacher: str | None = None
     """Who taught a distilled student."""
     unlabelled_sha256: str = ""

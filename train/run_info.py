@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.layout import root_name
 from ..runtime.manifest import Source
 from . import run as runs
 from .data.corpus import Corpus, data_fingerprint
@@ -15,6 +14,7 @@ from .data.dataset import Split
 from .data.material import Material
 from .data.sources import read_sources, unnamed
 from .knn import knn_figures
+from .learned import learned_folders
 from .recipe import Recipe
 from .teachers.run import TeacherRun
 
@@ -42,7 +42,7 @@ def run_info(
     random = np.random.default_rng((recipe.seed, len(splits["train"])))
     rows = random.permutation(len(splits["train"]))[:CALIBRATION_CLIPS]
     # A run that is there has noted them.
-    fresh = not (run_dir / runs.INFO).exists()
+    fresh = not (run_dir / runs.RECIPE).exists()
     baselines = _baselines(splits, recipe) if fresh else {}
     figure_name = "map" if recipe.multilabel else "top-1"
     for name, figure in baselines.items():
@@ -53,7 +53,7 @@ def run_info(
         fingerprint=data_fingerprint(corpus, *recipe.data.noise, *recipe.data.speech),
         unlabelled_sha256=data_fingerprint(corpus, *unlabelled) if unlabelled else "",
         init_sha256=first.weights_sha256 if first else "",
-        learned_folders=_folders(before),
+        learned_folders=learned_folders(before),
         clips=counts,
         calibration=tuple(sorted(splits["train"].path[rows].tolist())),
         versions=runs.package_versions(),
@@ -78,24 +78,6 @@ def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[So
     if first:
         sources += first.info.sources
     return tuple(dict.fromkeys(sources))
-
-
-def _folders(before: Sequence[runs.Run | TeacherRun]) -> dict[str, tuple[str, ...]]:
-    """The names of the folders that some runs, and whatever they began with, have learned from, by
-    the field that names them. Those of ``data.roots`` hold out what their own split does."""
-    found: dict[str, set[str]] = {}
-    for run in before:
-        data, distill = run.recipe.data, run.recipe.distill
-        learned = {
-            "own": data.own,
-            "speech": data.speech,
-            "noise": data.noise,
-            "unlabelled": distill.unlabelled if distill else (),
-        }
-        for field, folders in learned.items():
-            names = {*map(root_name, folders), *run.info.learned_folders.get(field, ())}
-            found.setdefault(field, set()).update(names)
-    return {field: tuple(sorted(names)) for field, names in found.items()}
 
 
 def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:

@@ -1,0 +1,98 @@
+"""What a run had learned from, by itself and by way of what it began with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..runtime.errors import EarmarkError
+from ..runtime.layout import LISTS, place_name
+from . import run as runs
+from .recipe import DataSettings, Recipe
+from .teachers.run import TeacherRun
+
+ROOTS = "roots"
+
+
+def learned_folders(before: Sequence[runs.Run | TeacherRun]) -> dict[str, tuple[str, ...]]:
+    """The names of the folders that some runs, and whatever they began with, have learned from.
+
+    Args:
+        before: the runs that another begins with, or is taught by.
+
+    Returns:
+        Names by the field of the recipe that has them; those of ``data.roots``, which hold out what
+        their own split does or a fold, by both.
+    """
+    found: dict[str, set[str]] = {}
+    for run in before:
+        data, distill = run.recipe.data, run.recipe.distill
+        fields = {
+            _roots(data): data.roots,
+            "own": data.own,
+            "speech": data.speech,
+            "noise": data.noise,
+            "unlabelled": distill.unlabelled if distill else (),
+        }
+        for field, folders in fields.items():
+            found.setdefault(field, set()).update(map(place_name, folders))
+        for field, names in run.info.learned_folders.items():
+            found.setdefault(field, set()).update(names)
+    return {field: tuple(sorted(names)) for field, names in found.items()}
+
+
+def check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
+    """Refuse a run that has learned from the clips on which one of ``recipe`` is judged.
+
+    Raises:
+        EarmarkError: it has; the message names the folder.
+    """
+    path, data, other = run.path, recipe.data, run.recipe.data
+    before = run.info.learned_folders
+    # Of what it began with in its turn only names are known.
+    names = {place_name(root): root for root in data.roots}
+    here, there = _roots(data), _roots(other)
+    if here != there and _resolved(data.roots) & _resolved(other.roots):
+        by = f" (data.folds = {other.folds!r} and {data.folds!r})" if _same(data, other) else ""
+        raise EarmarkError(
+            f"{path}: learned from clips that are held out here: it has data.fold = {other.fold}, "
+            f"this recipe {data.fold}{by}: train it on the same fold"
+        )
+    for field, folders in before.items():
+        if field.startswith(ROOTS) and field != here and names.keys() & set(folders):
+            raise EarmarkError(
+                f"{path}: began with what learned from clips of {min(names.keys() & set(folders))} "
+                f"that are held out here ({field} there, {here} here): begin with another, or "
+                "train on the same fold"
+            )
+    own = _resolved(other.own) & _resolved(data.roots)
+    own |= {Path(root).resolve() for name, root in names.items() if name in before.get("own", ())}
+    for folder in sorted(own):
+        # Lists hold out the same clips wherever the folder stands.
+        if not any((folder / name).is_file() for name in LISTS.values()):
+            raise EarmarkError(
+                f"{path}: learned from all of {folder}, its data.own, of which data.roots of this "
+                "recipe holds clips out: name it in data.own here too"
+            )
+    distill = run.recipe.distill
+    unlabelled = _resolved(distill.unlabelled if distill else ())
+    for field in ("roots", "own", "speech", "noise"):
+        for folder in getattr(data, field):
+            within = any(Path(folder).resolve().is_relative_to(one) for one in unlabelled)
+            if within or place_name(folder) in before.get("unlabelled", ()):
+                raise EarmarkError(
+                    f"{path}: learned from all of {folder} without labels (distill.unlabelled), of "
+                    f"which data.{field} of this recipe holds some out: name a folder of other "
+                    "recordings"
+                )
+
+
+def _roots(data: DataSettings) -> str:
+    """What the clips of ``data.roots`` are divided by."""
+    return f"{ROOTS}, fold {data.fold} of {data.folds or 'tables'}" if data.fold else ROOTS
+
+
+def _same(one: DataSettings, other: DataSettings) -> bool:
+    return one.fold == other.fold and one.fold > 0
+
+
+def _resolved(folders: Sequence[str]) -> set[Path]:
+    return {Path(folder).resolve() for folder in folders}
