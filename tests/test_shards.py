@@ -18,7 +18,7 @@ from command import EARMARK
 from earmark.export.export import export
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.manifest import Source
+from earmark.runtime.manifest import UNKNOWN, Source
 from earmark.train.data import shards
 from earmark.train.data.clips import Clips
 from earmark.train.data.corpus import Corpus, scan
@@ -343,11 +343,19 @@ def test_one_process_learns_from_shards_what_it_learns_from_the_folder(
     folder: Path, tars: Path, tmp_path: Path
 ) -> None:
     settings = {"epochs": 2}
-    from_folder = tiny_recipe(folder, **settings)
+    random = np.random.default_rng(0)
+    (tmp_path / "talk").mkdir()
+    for number in range(30):
+        pcm = random.normal(0, 0.05, 3 * 16000)
+        soundfile.write(tmp_path / "talk" / f"{number}.wav", pcm, 16000)
+    talk = (str(tmp_path / "talk"),)
     runs = [
-        train(recipe, tmp_path / name)
+        train(
+            dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, speech=talk)),
+            tmp_path / name,
+        )
         for name, recipe in (
-            ("folder", from_folder),
+            ("folder", tiny_recipe(folder, **settings)),
             ("shards", sharded(tars, tmp_path / "cache", **settings)),
         )
     ]
@@ -355,7 +363,8 @@ def test_one_process_learns_from_shards_what_it_learns_from_the_folder(
     assert a.history == b.history
     for key, value in a.student.state_dict().items():
         assert torch.equal(value, b.student.state_dict()[key])
-    assert a.info.clips == b.info.clips and b.info.sources == (SOURCE,)
+    assert a.info.clips == b.info.clips and a.info.sources == b.info.sources
+    assert b.info.sources[0] == SOURCE
 
 
 def test_a_class_that_cannot_be_read_is_refused_of_shards_too(folder: Path, tmp_path: Path) -> None:
@@ -511,6 +520,29 @@ def test_what_cannot_be_divided_is_one_error_before_any_process_waits(
     with pytest.raises(EarmarkError, match="process 1 of 2 have no training clip of 'high': mix"):
         prepare(unmixed, tmp_path, Share(0, 2))
     prepare(unmixed, tmp_path)
+
+
+def test_clips_without_a_label_take_no_part_in_the_division(tmp_path: Path) -> None:
+    """Shards with such clips alone are nobody's, and those behind them are dealt out otherwise."""
+    parts = [("low", "high"), ("buzz",), ("low",), ("low", "high"), ("low", "high")]
+    roots = []
+    for place, words in enumerate(parts):
+        folder = tmp_path / f"part{place}"
+        for word in words:
+            (folder / word).mkdir(parents=True)
+            for clip in range(6):
+                tone = 0.1 * np.sin(np.arange(16000) / (2 + place + clip))
+                soundfile.write(folder / word / f"{place}{word}{clip}.wav", tone, 16000)
+        split = "train" if place < len(parts) - 1 else "validation"
+        corpus = scan(folder)
+        clips = tuple(dataclasses.replace(clip, split=split) for clip in corpus.clips)
+        write_shards(dataclasses.replace(corpus, clips=clips), tmp_path / f"tar{place}", 100)
+        roots.append(str(tmp_path / f"tar{place}" / "*.tar"))
+    recipe = tiny_recipe(tmp_path)
+    data = dataclasses.replace(recipe.data, roots=tuple(roots), balance="balanced")
+    assert UNKNOWN not in dataclasses.replace(recipe, data=data).labels
+    with pytest.raises(EarmarkError, match="process 2 of 2 have no training clip of 'high'"):
+        prepare(dataclasses.replace(recipe, data=data), tmp_path, Share(0, 2))
 
 
 # Teachers.

@@ -165,7 +165,9 @@ class Clips(Dataset[Any]):
                 clip - self.share.rank * _SPAN,
                 unlabelled,
             ],
-            _SPAN + clip - len(self),
+            # Pieces of free speech: behind all clips, of which a process among several knows only
+            # its own.
+            clip if self.share.ranks == 1 else _SPAN + clip - len(self),
         )
 
     def _varied(

@@ -173,7 +173,10 @@ def _check_unlabelled(folders: Sequence[str], recipe: Recipe, corpus: Corpus) ->
 
 def _check_shares(corpus: Corpus, recipe: Recipe, ranks: int) -> None:
     """Refuse what cannot be divided before any process waits for another."""
-    clips = {s: [c for c in corpus.clips if c.split == s] for s in ("train", "validation")}
+    names = {folder_name(label) for label in recipe.labels}
+    # As they are divided: without those that have no label.
+    held = [c for c in corpus.clips if recipe.multilabel or wanted_name(c.word, names) in names]
+    clips = {s: [c for c in held if c.split == s] for s in ("train", "validation")}
     owner = {split: owners(some, split, ranks) for split, some in clips.items()}
     if recipe.data.balance == "natural":
         return
