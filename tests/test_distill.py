@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.material import prepare
 from earmark.train.fit import train
+from earmark.train.lesson import StudentLesson
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import load_run
 from earmark.train.student import whole_steps
@@ -133,11 +134,40 @@ def test_recordings_without_labels_are_heard_by_the_soft_loss_alone(
         )
         for mode, weight in (("cached", 1.0), ("online", 1.0), ("cached", 0.0))
     }
-    assert losses(runs["cached", 1.0]) == pytest.approx(losses(runs["online", 1.0]), rel=2e-3)
+    cached, online = (losses(runs[mode, 1.0]) for mode in ("cached", "online"))
+    # Answers are kept in half precision, and steps carry the rounding on.
+    assert cached[0] == pytest.approx(online[0], rel=2e-4)
+    assert cached == pytest.approx(online, rel=5e-3)
     info = load_run(runs["cached", 1.0]).info
     assert [s.name for s in info.sources if s.role == "unlabelled audio"] == ["free"]
     # Without the soft loss they only take part in the batch norms.
     assert losses(runs["cached", 0.0])[-1] < losses(runs["cached", 0.0])[0]
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("task", ["exclusive", "multilabel"])
+def test_labels_count_only_where_both_clips_of_a_mixture_have_them(
+    recipe: Recipe, tmp_path: Path, task: Literal["exclusive", "multilabel"]
+) -> None:
+    """Of two clips one has a label: mixed with itself it counts, mixed with the other it does not,
+    and the seed says with which."""
+    data = dataclasses.replace(recipe.data, balance="balanced")
+    of_task = dataclasses.replace(recipe, task=task, data=data)
+    heard = prepare(of_task, tmp_path / "run")
+    labelled = heard.splits["train"]
+    noise = np.random.default_rng(0).normal(0, 3000, (1, labelled.pcm.shape[1]))
+    material = dataclasses.replace(heard, unlabelled=noise.astype(np.int16))
+
+    def loss(seed: int, mixup: float) -> float:
+        augment = dataclasses.replace(recipe.augment, mixup=mixup)
+        lesson = StudentLesson(dataclasses.replace(of_task, seed=seed, augment=augment), material)
+        batch = lesson.clips.fetch([(0, 0), (len(labelled), 0)])
+        return lesson.training_step(batch, 0).item()
+
+    mixed, alone = ([loss(seed, mixup) for seed in range(8)] for mixup in (5.0, 0.0))
+    counted = [value > 0 for value in mixed]
+    assert 0 < sum(counted) < 8
+    assert mixed == pytest.approx(np.multiply(alone, counted).tolist(), rel=1e-4)
 
 
 def test_audio_without_labels_is_none_of_what_is_held_out(recipe: Recipe, tmp_path: Path) -> None:

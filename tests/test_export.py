@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,20 +16,23 @@ import pytest
 import torch
 from earmark.export.export import ExportResult, export
 from earmark.export.graph import build
-from earmark.export.model_file import graph_sha256
+from earmark.export.model_file import graph_sha256, with_manifest
 from earmark.export.quantize import calibrate
-from earmark.export.verify import Limits
+from earmark.export.verify import Limits, verify
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.manifest import METADATA_KEY, Decision, Manifest
+from earmark.train.data.corpus import scan
+from earmark.train.data.dataset import load_split
 from earmark.train.fit import train
 from earmark.train.mfcc import MfccSettings
 from earmark.train.recipe import recipe_toml
 from earmark.train.run import RECIPE, git_revision, load_run
-from earmark.train.student import Student, StudentSettings
+from earmark.train.student import Student, StudentSettings, whole_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 from onnxruntime import InferenceSession
 from tiny_corpus import tiny_recipe, write_corpus
 from tiny_student import SHAPES, make
@@ -193,8 +198,6 @@ def test_all_convolutions_run_in_int8(exported: ExportResult) -> None:
 
 
 def test_calibration_clips_are_training_clips(exported: ExportResult, runs: list[Path]) -> None:
-    from earmark.train.data.corpus import scan
-
     split = {
         str(clip.path): clip.split for clip in scan(*load_run(runs[0]).recipe.data.roots).clips
     }
@@ -232,6 +235,80 @@ def test_failed_parity_is_refused_and_writes_nothing(
     with pytest.raises(EarmarkError, match=f"not exported, parity fails: {what}"):
         export(runs[0], tmp_path / "m.onnx", limits=limits)
     assert not list(tmp_path.iterdir())
+
+
+Change = Callable[[onnx.GraphProto], None]
+
+
+def lose_the_cache(graph: onnx.GraphProto) -> None:
+    """Every chunk is heard as if it were the first."""
+    [last] = [node for node in graph.node if "cache_out" in node.output]
+    last.output[:] = ["kept"]
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "nothing"))
+    graph.node.append(helper.make_node("Mul", ["kept", "nothing"], ["cache_out"]))
+
+
+def turn_the_logits_over(graph: onnx.GraphProto) -> None:
+    """What was the largest is the least."""
+    [last] = [node for node in graph.node if "logits" in node.output]
+    [average] = [weights for weights in graph.initializer if weights.name == last.input[0]]
+    turned = -numpy_helper.to_array(average)
+    average.CopyFrom(numpy_helper.from_array(turned, average.name))
+
+
+@pytest.fixture
+def parity(runs: list[Path], exported: ExportResult, tmp_path: Path) -> Callable[..., Any]:
+    """Compares the forms of a trained student, the graphs of some changed."""
+    run, files = load_run(runs[0]), {"float32": exported.float_model, "int8": exported.model}
+    manifests = {name: Engine(file).manifest for name, file in files.items()}
+    corpus = scan(*run.recipe.data.roots)
+    clips = load_split(corpus, run.info.labels, "validation").pcm[::3]
+    pcm = torch.from_numpy(clips).float() / 32768
+    chunk = manifests["int8"].geometry.chunk
+
+    def compare(activation: str, *changed: str, change: Change = lose_the_cache) -> dict[str, Any]:
+        encodings = calibrate(run.student, [pcm])
+        graphs = {
+            "float32": build(run.student, chunk),
+            "int8": build(run.student, chunk, encodings),
+            "whole": build(run.student, whole_steps(pcm, run.student.step).shape[1], encodings),
+        }
+        for name in changed:
+            change(graphs[name].graph)
+        engines = {}
+        for name, manifest in manifests.items():
+            file = tmp_path / f"{name}.onnx"
+            told = dataclasses.replace(manifest, activation=activation)
+            file.write_bytes(with_manifest(graphs[name], told))
+            engines[name] = Engine(file)
+        return verify(
+            run.student, engines["float32"], engines["int8"], graphs["whole"], clips, Limits()
+        )
+
+    return compare
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("change", "changed", "what"),
+    [
+        (lose_the_cache, ["float32"], "float32 against torch, logits"),
+        (lose_the_cache, ["int8"], "int8 streamed against whole, logits"),
+        (turn_the_logits_over, ["int8", "whole"], "int8 against float32, share of labels"),
+    ],
+)
+def test_forms_that_do_something_else_are_refused(
+    parity: Callable[..., Any], activation: str, change: Change, changed: list[str], what: str
+) -> None:
+    with pytest.raises(EarmarkError, match=f"not exported, parity fails: {what} differ by"):
+        parity(activation, *changed, change=change)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_forms_that_do_the_same_are_accepted(parity: Callable[..., Any], activation: str) -> None:
+    report = parity(activation)
+    assert 0 < report["float32_against_torch"] < 2e-3
+    assert 0.01 < report["int8_against_float32_logits"] < 1
 
 
 def test_the_spread_is_of_each_seeds_own_file(

@@ -13,7 +13,7 @@ from earmark.train.fit import train
 from earmark.train.mfcc import MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import read_history
-from earmark.train.teach import teach, warm_cosine
+from earmark.train.teach import TeacherLesson, teach, warm_cosine
 from earmark.train.teachers import registry, speech_embedding_file
 from earmark.train.teachers.bcresnet import BcResNet
 from earmark.train.teachers.credits import credit
@@ -288,13 +288,53 @@ def test_the_head_learns_alone_first(recipe: Recipe, tmp_path: Path) -> None:
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_a_teacher_goes_on_where_it_was(recipe: Recipe, tmp_path: Path) -> None:
-    wanted = dataclasses.replace(recipe, teacher=SMALL["convtransformer"])
-    whole = load_teacher(teach(wanted, tmp_path / "whole")).digest
-    run = teach(wanted, tmp_path / "cut")
-    # As if it had been killed before its last step of all.
-    (run / "teacher.pt").unlink()
-    assert load_teacher(teach(wanted, run)).digest == whole
+def test_a_frozen_network_keeps_its_batch_norms_and_drops_nothing_out(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    once = dataclasses.replace(recipe.train, epochs=1, steps_per_epoch=2)
+
+    def taught(dropout: float, head_epochs: int) -> tuple[bool, float]:
+        """Whether the network is as it was made, and the loss."""
+        settings = dataclasses.replace(SMALL["cnn2d"], dropout=dropout, head_epochs=head_epochs)
+        wanted = dataclasses.replace(recipe, teacher=settings, train=once)
+        run = teach(wanted, tmp_path / f"{dropout}{head_epochs}")
+        start = registry.build(settings, recipe.features, recipe.seed).state_dict()
+        found = load_teacher(run).teacher.backbone.state_dict()
+        same = all(torch.equal(value, start[key]) for key, value in found.items())
+        return same, read_history(run)[0]["loss"]
+
+    dropping, frozen = taught(0.5, head_epochs=1), taught(0.0, head_epochs=1)
+    assert dropping == frozen and frozen[0]
+    dropping, learning = taught(0.5, head_epochs=0), taught(0.0, head_epochs=0)
+    assert dropping[1] != learning[1] and not learning[0]
+
+
+def test_a_teacher_goes_on_where_it_was(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What dropout and mixup draw from torch's generator is what they would have drawn."""
+    wanted = dataclasses.replace(
+        recipe,
+        teacher=SMALL["convtransformer"],
+        augment=dataclasses.replace(recipe.augment, mixup=0.2),
+        train=dataclasses.replace(recipe.train, epochs=3, steps_per_epoch=2),
+    )
+    whole = teach(wanted, tmp_path / "whole")
+
+    def stop(lesson: TeacherLesson) -> None:
+        if lesson.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    run = tmp_path / "cut"
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(TeacherLesson, "on_train_epoch_start", stop)
+        teach(wanted, run)
+    assert [line["epoch"] for line in read_history(run)] == [1]
+    for _ in range(2):
+        assert load_teacher(teach(wanted, run)).digest == load_teacher(whole).digest
+        assert read_history(run) == read_history(whole)
+        # As if it had been killed before its last step of all.
+        (run / "teacher.pt").unlink()
 
 
 def test_a_recipe_is_a_teachers_or_a_students(recipe: Recipe, tmp_path: Path) -> None:
