@@ -117,6 +117,21 @@ def test_keywords_among_other_words(tmp_path: Path) -> None:
         planned(root, tmp_path, keywords=["bark"])
 
 
+def test_who_plans_without_keywords_is_told_what_that_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "whatever is heard, noise and other speech too, is answered with one of them"
+    root = write_corpus(tmp_path / "words")
+    assert main(["plan", str(root), "-o", str(tmp_path / "apart.toml")]) == 0
+    for text in (capsys.readouterr().err, (tmp_path / "apart.toml").read_text()):
+        flat = " ".join(text.replace("\n# ", " ").split())
+        assert told in flat and "To spot words in a stream, give --keywords." in flat
+    _, text = planned(root, tmp_path, keywords=["low", "high"])
+    assert "not for a stream" not in text
+    other = sounds(tmp_path / "other", {"dog": 8, "rain": 8, "_unknown_": 8})
+    assert "not for a stream" not in planned(other, tmp_path)[1]
+
+
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sounds(tmp_path_factory.mktemp("plan") / "data", {"dog": 8, "rain": 8})

@@ -177,6 +177,11 @@ def _head(found: Survey, network: Network, device: Device, keywords: bool) -> It
         f"the 5th, 50th and 95th percentile; {rates}; {len(found.folds) or 'no'} folds; "
         f"{found.noise} noise recordings. Target device: {device}."
     )
+    if not (keywords or found.multilabel or UNKNOWN in found.classes):
+        yield (
+            "For telling these classes apart, not for a stream: whatever is heard, noise and other "
+            "speech too, is answered with one of them. To spot words in a stream, give --keywords."
+        )
     yield _reason(found, network)
     yield _metric(found, keywords)
     if found.folds and network == "student":
