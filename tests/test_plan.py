@@ -117,6 +117,30 @@ def test_keywords_among_other_words(tmp_path: Path) -> None:
         planned(root, tmp_path, keywords=["bark"])
 
 
+def test_noise_and_speech_from_folders_of_their_own(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "words")
+    (root / "_background_noise_").rename(tmp_path / "noise")
+    noise, talk = str(tmp_path / "noise"), str(tmp_path / "talk")
+    found = {"keywords": ["low", "high"], "noise": [noise]}
+    recipe, text = planned(root, tmp_path, **found)
+    assert recipe.data.noise == (noise,) and "2 noise recordings" in text
+    recipe, _ = planned(root, tmp_path, **found, speech=[talk])
+    assert recipe.data.speech == (talk,) and recipe.data.speech_share == 0.5
+    for word in ("chirp", "buzz"):
+        (root / word).rename(tmp_path / word)
+    recipe, text = planned(root, tmp_path, **found, speech=[talk])
+    assert recipe.data.speech_share == 1 and "no other words" in text
+    with pytest.raises(EarmarkError, match="add folders of other words"):
+        planned(root, tmp_path, **found)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EarmarkError, match="no background noise"):
+        planned(root, tmp_path, **found | {"noise": [str(tmp_path / "empty")]}, speech=[talk])
+    recipe, _ = planned(root, tmp_path, noise=[noise])
+    assert recipe.data.noise == (noise,) and recipe.augment.noise == 0.8
+    with pytest.raises(EarmarkError, match="--speech: goes with --keywords"):
+        planned(root, tmp_path, speech=[talk])
+
+
 def test_who_plans_without_keywords_is_told_what_that_is_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
