@@ -247,6 +247,21 @@ def test_data_that_cannot_be_trained_on_are_refused(
         planned(sounds(tmp_path / "data", counts), tmp_path)
 
 
+def test_a_single_speaker_is_planned_by_the_list_that_the_message_names(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "data", {"dog": 8, "rain": 8}, folds=0)
+    for file in root.glob("*/*.wav"):
+        file.rename(file.with_name(f"me_nohash_{file.stem[4:]}.wav"))
+    with pytest.raises(EarmarkError, match=r"validation_list\.txt .*me-validation_nohash_0"):
+        planned(root, tmp_path)
+    for word in ("dog", "rain"):
+        for number in (0, 1):
+            file = root / word / f"me_nohash_{number}.wav"
+            file.rename(file.with_name(f"me-validation_nohash_{number}.wav"))
+            with (root / "validation_list.txt").open("a") as listed:
+                listed.write(f"{word}/me-validation_nohash_{number}\n")
+    assert planned(root, tmp_path)[0].keywords == ("dog", "rain")
+
+
 def test_no_audio_and_unreadable_audio_are_errors(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EarmarkError, match="no class folders with audio"):

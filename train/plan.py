@@ -13,7 +13,7 @@ from typing import Any, Literal
 import tomli_w
 
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import folder_name
+from ..runtime.layout import LISTS, SPEAKER_MARK, folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .data.audio_files import find_audio
 from .data.corpus import Corpus, scan, wanted_name
@@ -152,7 +152,9 @@ def _told_apart(corpus: Corpus) -> list[str]:
         lacking = ", ".join(word for word in named if word not in words)
         raise EarmarkError(
             f"{corpus.roots[0]}: fewer than two classes have clips in both the training and the "
-            f"validation split (not: {lacking}): add clips by more speakers, or name folds"
+            f"validation split (not: {lacking}): add clips by more speakers, or name some of them "
+            f"in {LISTS['validation']} (lines word/stem; of a single speaker call those another, "
+            f"as me-validation{SPEAKER_MARK}0)"
         )
     return words
 
