@@ -108,6 +108,16 @@ def test_corpus_remarks_on_what_its_counts_do_not_show(tmp_path: Path, capsys) -
     assert f"1 files are empty: {tmp_path / 'yes' / 'b.wav'}" in captured.err
 
 
+def test_corpus_names_the_clips_that_are_clipped(tmp_path: Path, caplog) -> None:
+    for name in "abcdefg":
+        clip(tmp_path / "yes" / f"{name}.wav")
+    for name in "bcdefg":
+        soundfile.write(tmp_path / "yes" / f"{name}.wav", [1.0, -1.0] * 800, 16000)
+    assert run(cli_data.corpus, tmp_path, "--decode") == 0
+    named = ", ".join(str(tmp_path / "yes" / f"{name}.wav") for name in "bcdef")
+    assert "6 recordings are clipped" in caplog.text and f": {named}, ..." in caplog.text
+
+
 def test_corpus_counts_and_decodes_every_class_of_a_clip(tmp_path: Path, capsys) -> None:
     for name in ("a", "b", "c"):
         clip(tmp_path / f"{name}.wav")
