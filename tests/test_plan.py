@@ -141,6 +141,21 @@ def test_noise_and_speech_from_folders_of_their_own(tmp_path: Path) -> None:
         planned(root, tmp_path, speech=[talk])
 
 
+def test_the_verb_takes_keywords_and_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, target = write_corpus(tmp_path / "words"), tmp_path / "mine.toml"
+    (root / "_background_noise_").rename(tmp_path / "noise")
+    noise, talk = str(tmp_path / "noise"), str(tmp_path / "talk")
+    command = ["plan", str(root), "-o", str(target), "--keywords"]
+    assert main([*command, " ,"]) == 1 and not target.exists()
+    assert "--keywords: names no word" in capsys.readouterr().err
+    assert main([*command, "low"]) == 1 and "by --noise" in capsys.readouterr().err
+    assert main([*command, "low", "--noise", noise, "--speech", talk]) == 0
+    recipe = load_recipe(target)
+    assert recipe.data.noise == (noise,) and recipe.data.speech == (talk,)
+
+
 def test_who_plans_without_keywords_is_told_what_that_is_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

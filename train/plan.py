@@ -446,6 +446,6 @@ def _check_trainable(recipe: Recipe, corpus: Corpus, noise: int) -> None:
     require_clips(corpus, recipe)
     if recipe.data.balance == "keywords" and not noise:
         raise EarmarkError(
-            f"{corpus.roots[0]}: no background noise: add recordings of 10 s or more in "
-            "_background_noise_, which a spotter needs for _silence_"
+            f"{corpus.roots[0]}: no background noise: name a folder of recordings of 10 s or more "
+            "by --noise, or add some in _background_noise_, which a spotter needs for _silence_"
         )
