@@ -91,6 +91,33 @@ def test_corpus_with_an_unreadable_clip_fails(tmp_path: Path, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["unreadable"] == 1
 
 
+def test_corpus_remarks_on_what_its_counts_do_not_show(tmp_path: Path, capsys) -> None:
+    for number in range(4):
+        clip(tmp_path / "yes" / f"me_nohash_{number}.wav")
+    (tmp_path / "validation_list.txt").write_text("")
+    assert run(cli_data.corpus, tmp_path) == 0
+    told = capsys.readouterr().err
+    assert "no clips for validation and test: add clips by more speakers" in told
+    assert "not read: --decode reads them" in told
+    assert run(cli_data.corpus, tmp_path, "--decode") == 0
+    assert "--decode" not in capsys.readouterr().err
+    (tmp_path / "yes" / "b.wav").touch()
+    assert run(cli_data.corpus, tmp_path, "--json") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["unreadable"] == 1
+    assert f"1 files are empty: {tmp_path / 'yes' / 'b.wav'}" in captured.err
+
+
+def test_corpus_names_the_clips_that_are_clipped(tmp_path: Path, caplog) -> None:
+    for name in "abcdefg":
+        clip(tmp_path / "yes" / f"{name}.wav")
+    for name in "bcdefg":
+        soundfile.write(tmp_path / "yes" / f"{name}.wav", [1.0, -1.0] * 800, 16000)
+    assert run(cli_data.corpus, tmp_path, "--decode") == 0
+    named = ", ".join(str(tmp_path / "yes" / f"{name}.wav") for name in "bcdef")
+    assert "6 recordings are clipped" in caplog.text and f": {named}, ..." in caplog.text
+
+
 def test_corpus_counts_and_decodes_every_class_of_a_clip(tmp_path: Path, capsys) -> None:
     for name in ("a", "b", "c"):
         clip(tmp_path / f"{name}.wav")

@@ -228,8 +228,8 @@ def test_require(tmp_path: Path) -> None:
     for keywords, splits, least, words in [
         (["yes"], ["train"], 1, ["no folder 'yes'", "bed, hey_you"]),
         (["empty"], ["train"], 1, [str(root / "empty"), "no audio"]),
-        (["hey you"], ["validation"], 50, ["'hey you'", "validation", "at least 50"]),
-        (["hey you", "bed"], ["train"], 1, ["other words"]),
+        (["hey you"], ["validation"], 50, ["'hey you'", "at least 50", "by more speakers"]),
+        (["hey you", "bed"], ["train"], 1, ["add folders of other words", "data.speech"]),
     ]:
         with pytest.raises(EarmarkError) as caught:
             corpus.require(keywords, splits, least)

@@ -117,6 +117,60 @@ def test_keywords_among_other_words(tmp_path: Path) -> None:
         planned(root, tmp_path, keywords=["bark"])
 
 
+def test_noise_and_speech_from_folders_of_their_own(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "words")
+    (root / "_background_noise_").rename(tmp_path / "noise")
+    noise, talk = str(tmp_path / "noise"), str(tmp_path / "talk")
+    found = {"keywords": ["low", "high"], "noise": [noise]}
+    recipe, text = planned(root, tmp_path, **found)
+    assert recipe.data.noise == (noise,) and "2 noise recordings" in text
+    recipe, _ = planned(root, tmp_path, **found, speech=[talk])
+    assert recipe.data.speech == (talk,) and recipe.data.speech_share == 0.5
+    for word in ("chirp", "buzz"):
+        (root / word).rename(tmp_path / word)
+    recipe, text = planned(root, tmp_path, **found, speech=[talk])
+    assert recipe.data.speech_share == 1 and "no other words" in text
+    with pytest.raises(EarmarkError, match="add folders of other words"):
+        planned(root, tmp_path, **found)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EarmarkError, match="no background noise"):
+        planned(root, tmp_path, **found | {"noise": [str(tmp_path / "empty")]}, speech=[talk])
+    recipe, _ = planned(root, tmp_path, noise=[noise])
+    assert recipe.data.noise == (noise,) and recipe.augment.noise == 0.8
+    with pytest.raises(EarmarkError, match="--speech: goes with --keywords"):
+        planned(root, tmp_path, speech=[talk])
+
+
+def test_the_verb_takes_keywords_and_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, target = write_corpus(tmp_path / "words"), tmp_path / "mine.toml"
+    (root / "_background_noise_").rename(tmp_path / "noise")
+    noise, talk = str(tmp_path / "noise"), str(tmp_path / "talk")
+    command = ["plan", str(root), "-o", str(target), "--keywords"]
+    assert main([*command, " ,"]) == 1 and not target.exists()
+    assert "--keywords: names no word" in capsys.readouterr().err
+    assert main([*command, "low"]) == 1 and "by --noise" in capsys.readouterr().err
+    assert main([*command, "low", "--noise", noise, "--speech", talk]) == 0
+    recipe = load_recipe(target)
+    assert recipe.data.noise == (noise,) and recipe.data.speech == (talk,)
+
+
+def test_who_plans_without_keywords_is_told_what_that_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "whatever is heard, noise and other speech too, is answered with one of them"
+    root = write_corpus(tmp_path / "words")
+    assert main(["plan", str(root), "-o", str(tmp_path / "apart.toml")]) == 0
+    for text in (capsys.readouterr().err, (tmp_path / "apart.toml").read_text()):
+        flat = " ".join(text.replace("\n# ", " ").split())
+        assert told in flat and "To spot words in a stream, give --keywords." in flat
+    _, text = planned(root, tmp_path, keywords=["low", "high"])
+    assert "not for a stream" not in text
+    other = sounds(tmp_path / "other", {"dog": 8, "rain": 8, "_unknown_": 8})
+    assert "not for a stream" not in planned(other, tmp_path)[1]
+
+
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sounds(tmp_path_factory.mktemp("plan") / "data", {"dog": 8, "rain": 8})
@@ -206,6 +260,21 @@ def test_data_that_cannot_be_trained_on_are_refused(
 ) -> None:
     with pytest.raises(EarmarkError, match=expected):
         planned(sounds(tmp_path / "data", counts), tmp_path)
+
+
+def test_a_single_speaker_is_planned_by_the_list_that_the_message_names(tmp_path: Path) -> None:
+    root = sounds(tmp_path / "data", {"dog": 8, "rain": 8}, folds=0)
+    for file in root.glob("*/*.wav"):
+        file.rename(file.with_name(f"me_nohash_{file.stem[4:]}.wav"))
+    with pytest.raises(EarmarkError, match=r"validation_list\.txt .*me-validation_nohash_0"):
+        planned(root, tmp_path)
+    for word in ("dog", "rain"):
+        for number in (0, 1):
+            file = root / word / f"me_nohash_{number}.wav"
+            file.rename(file.with_name(f"me-validation_nohash_{number}.wav"))
+            with (root / "validation_list.txt").open("a") as listed:
+                listed.write(f"{word}/me-validation_nohash_{number}\n")
+    assert planned(root, tmp_path)[0].keywords == ("dog", "rain")
 
 
 def test_no_audio_and_unreadable_audio_are_errors(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..runtime.command import Command
@@ -22,6 +24,16 @@ def _configure(parser: ArgumentParser) -> None:
     )
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say of a run that Ctrl-C stops that it is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on after the last whole epoch", file=sys.stderr)
+        raise
+
+
 def _run(arguments: Namespace) -> int:
     from .recipe import load_recipe
 
@@ -29,7 +41,8 @@ def _run(arguments: Namespace) -> int:
     from .fit import train
 
     path = Path(arguments.output or Path("runs") / recipe.name)
-    train(recipe, path, arguments.command_line)
+    with _resumable():
+        train(recipe, path, arguments.command_line)
     print(f"trained: {path}\nnext: earmark export {path} -o {recipe.name}.onnx", file=sys.stderr)
     return 0
 
@@ -49,9 +62,9 @@ def _run_teach(arguments: Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.set)
     from .teach import EVALUATION, teach
 
-    path = teach(
-        recipe, Path(arguments.output or Path("runs") / recipe.name), arguments.command_line
-    )
+    path = Path(arguments.output or Path("runs") / recipe.name)
+    with _resumable():
+        teach(recipe, path, arguments.command_line)
     measured = json.loads((path / EVALUATION).read_text(encoding="utf-8"))
     print(json.dumps({"type": "teach", "run": str(path)} | measured, ensure_ascii=False))
     return 0

@@ -6,9 +6,13 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..runtime.command import Command
 from ..runtime.errors import EarmarkError
+
+if TYPE_CHECKING:
+    from .data.clip import Clip
 
 
 def _configure_synth(parser: ArgumentParser) -> None:
@@ -148,15 +152,26 @@ def _configure_corpus(parser: ArgumentParser) -> None:
     )
 
 
+def _size(clip: "Clip") -> int:
+    from .data.roots import file_size
+
+    return clip.member.size if clip.member else file_size(clip.path)
+
+
 def _run_corpus(arguments: Namespace) -> int:
-    from ..runtime.layout import SPLITS
+    from ..runtime.layout import LISTS, SPLITS
     from .data.corpus import scan
+    from .data.roots import some_names
 
     corpus = scan(*arguments.folders)
+    # Decoding reports these as it does all that cannot be read.
+    empty = [] if arguments.decode else [str(c.path) for c in corpus.clips if _size(c) == 0]
+    if empty:
+        print(f"{len(empty)} files are empty: {some_names(empty)}", file=sys.stderr)
     if arguments.keywords is not None:
         keywords = [word.strip() for word in arguments.keywords.split(",")]
         corpus.require(keywords, at_least=arguments.at_least)
-    skipped = 0
+    skipped = len(empty)
     shards: dict[str, int] | None = None
     if arguments.shards:
         from .data.shard_writer import SHARD_MB, write_shards
@@ -182,7 +197,7 @@ def _run_corpus(arguments: Namespace) -> int:
             "noise": len(corpus.noise),
             "sources": [asdict(source) for source in corpus.sources],
             "fingerprint": corpus.fingerprint,
-            "unreadable": skipped if arguments.decode else None,
+            "unreadable": skipped if arguments.decode or empty else None,
             "shards": shards,
         }
         print(json.dumps(report, ensure_ascii=False))
@@ -194,6 +209,15 @@ def _run_corpus(arguments: Namespace) -> int:
         for first, *rest in lines:
             print(f"{first:{width}}" + "".join(f"{x:>12}" for x in rest), file=sys.stderr)
         print(f"noise recordings: {len(corpus.noise)}", file=sys.stderr)
+        lacking = [s for s in SPLITS if not any(clip.split == s for clip in corpus.clips)]
+        if lacking:
+            print(
+                f"no clips for {' and '.join(lacking)}: add clips by more speakers or lists of "
+                f"clips ({', '.join(LISTS.values())}), or name the folder in a recipe's data.own",
+                file=sys.stderr,
+            )
+        if not arguments.decode:
+            print("files were counted by name, not read: --decode reads them", file=sys.stderr)
         for source in corpus.sources:
             print(f"source: {source.name} ({source.licence})", file=sys.stderr)
         print(f"fingerprint: {corpus.fingerprint}", file=sys.stderr)

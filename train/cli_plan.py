@@ -26,6 +26,16 @@ def _configure(parser: ArgumentParser) -> None:
         metavar="WORDS",
         help="spot these among all other words (commas between; default: tell all classes apart)",
     )
+    parser.add_argument(
+        "--noise", nargs="+", default=[], metavar="DIR", help="folders of background noise"
+    )
+    parser.add_argument(
+        "--speech",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of free speech, which is other words beside --keywords",
+    )
     parser.add_argument("--name", default="", help="of the recipe (default: the folder's)")
     parser.add_argument(
         "-o",
@@ -45,12 +55,14 @@ def _run(arguments: Namespace) -> int:
     from .plan import find_folds, plan
     from .recipe import load_recipe
 
+    words = [word.strip() for word in (arguments.keywords or "").split(",") if word.strip()]
+    if arguments.keywords is not None and not words:
+        raise EarmarkError("--keywords: names no word: name some, or leave it out")
     output: Path = arguments.output
     if output.exists() and not arguments.force:
         raise EarmarkError(f"{output}: exists already: name another with -o, or give --force")
     corpus, folds = find_folds(arguments.data)
     found = survey(corpus)
-    words = [word.strip() for word in (arguments.keywords or "").split(",") if word.strip()]
     text = plan(
         arguments.data,
         corpus,
@@ -58,6 +70,8 @@ def _run(arguments: Namespace) -> int:
         folds=folds,
         device=arguments.device,
         keywords=words,
+        noise=arguments.noise,
+        speech=arguments.speech,
         name=arguments.name,
     )
     write_text(output, text)
@@ -83,5 +97,6 @@ plan = Command(
     examples=(
         "earmark plan data/esc-50/meta/esc50.csv -o esc-50.toml",
         "earmark plan data/speech-commands --keywords yes,no,stop --device edge -o commands.toml",
+        'earmark plan data/mine --keywords "hey robot" --noise data/noise --speech data/libri',
     ),
 )

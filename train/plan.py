@@ -6,15 +6,17 @@ import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import folder_name
+from ..runtime.layout import LISTS, SPEAKER_MARK, folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
-from .data.corpus import Corpus, scan
+from .data.audio_files import find_audio
+from .data.corpus import Corpus, scan, wanted_name
 from .data.decoded import SAMPLE_RATE
 from .data.material import require_clips
 from .data.survey import Survey
@@ -81,6 +83,8 @@ def plan(
     folds: str = "",
     device: Device = "edge",
     keywords: Sequence[str] = (),
+    noise: Sequence[str] = (),
+    speech: Sequence[str] = (),
     name: str = "",
 ) -> str:
     """Write a starter recipe: of a student, or, where there is room for a large network and there
@@ -92,6 +96,7 @@ def plan(
         found: the survey of ``corpus``.
         device: where the model will run: ``edge`` for a small processor in real time.
         keywords: words to be spotted among others; none to tell all classes apart.
+        noise, speech: folders of background noise and of free speech, any layout.
         name: of the recipe; empty for one made of the first root's.
 
     Returns:
@@ -107,6 +112,10 @@ def plan(
         )
     if keywords and found.multilabel:
         raise EarmarkError("--keywords: clips have several classes here: leave it out")
+    if speech and not keywords:
+        raise EarmarkError("--speech: goes with --keywords, beside which it is other words")
+    more = sum(len(find_audio(Path(folder))) for folder in noise)
+    found = replace(found, noise=found.noise + more)
     if found.folds:
         corpus = scan(*roots, folds=folds, fold=found.folds[-1])
     words = [*keywords] or _told_apart(corpus)
@@ -117,13 +126,14 @@ def plan(
         Choice("name", name or _name(corpus, network)),
         *_task(found, corpus, words, bool(keywords)),
         Choice("data.roots", list(roots)),
+        *_folders(corpus, noise, speech, words),
         *_data(found, train, folds, bool(keywords)),
         *(_student(found, bool(keywords)) if network == "student" else _teacher(network, lesson)),
         *_augmentation(found, bool(keywords)),
         *_training(found, network, lesson),
     ]
     text = _toml([*_head(found, network, device, bool(keywords))], choices)
-    _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus)
+    _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus, found.noise)
     return text
 
 
@@ -142,7 +152,9 @@ def _told_apart(corpus: Corpus) -> list[str]:
         lacking = ", ".join(word for word in named if word not in words)
         raise EarmarkError(
             f"{corpus.roots[0]}: fewer than two classes have clips in both the training and the "
-            f"validation split (not: {lacking}): add clips by more speakers, or name folds"
+            f"validation split (not: {lacking}): add clips by more speakers, or name some of them "
+            f"in {LISTS['validation']} (lines word/stem; of a single speaker call those another, "
+            f"as me-validation{SPEAKER_MARK}0)"
         )
     return words
 
@@ -177,6 +189,11 @@ def _head(found: Survey, network: Network, device: Device, keywords: bool) -> It
         f"the 5th, 50th and 95th percentile; {rates}; {len(found.folds) or 'no'} folds; "
         f"{found.noise} noise recordings. Target device: {device}."
     )
+    if not (keywords or found.multilabel or UNKNOWN in found.classes):
+        yield (
+            "For telling these classes apart, not for a stream: whatever is heard, noise and other "
+            "speech too, is answered with one of them. To spot words in a stream, give --keywords."
+        )
     yield _reason(found, network)
     yield _metric(found, keywords)
     if found.folds and network == "student":
@@ -247,6 +264,19 @@ def _task(found: Survey, corpus: Corpus, words: Sequence[str], keywords: bool) -
         yield Choice("task", "multilabel", reason)
     else:
         yield Choice("task", "exclusive", "Every clip has one class: cross-entropy.")
+
+
+def _folders(
+    corpus: Corpus, noise: Sequence[str], speech: Sequence[str], words: Sequence[str]
+) -> Iterator[Choice]:
+    if noise:
+        yield Choice("data.noise", list(noise))
+    if speech:
+        yield Choice("data.speech", list(speech))
+        wanted = {folder_name(word) for word in words}
+        if all(wanted_name(word, wanted) != UNKNOWN for word in corpus.words):
+            reason = "There are no other words: all of them are pieces of free speech."
+            yield Choice("data.speech_share", 1.0, reason)
 
 
 def _data(found: Survey, train: Counter[str], folds: str, keywords: bool) -> Iterator[Choice]:
@@ -412,10 +442,10 @@ def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(re.sub(r"\s+", " ", text), 96)]
 
 
-def _check_trainable(recipe: Recipe, corpus: Corpus) -> None:
+def _check_trainable(recipe: Recipe, corpus: Corpus, noise: int) -> None:
     require_clips(corpus, recipe)
-    if recipe.data.balance == "keywords" and not corpus.noise:
+    if recipe.data.balance == "keywords" and not noise:
         raise EarmarkError(
-            f"{corpus.roots[0]}: no background noise: add recordings of 10 s or more in "
-            "_background_noise_, which a spotter needs for _silence_"
+            f"{corpus.roots[0]}: no background noise: name a folder of recordings of 10 s or more "
+            "by --noise, or add some in _background_noise_, which a spotter needs for _silence_"
         )

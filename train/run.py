@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, field
 from pathlib import Path
@@ -129,8 +130,13 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
     """
     text = recipe_toml(recipe)
     if (path / RECIPE).exists():
-        if load_recipe(path / RECIPE) != recipe:
-            raise EarmarkError(f"{path}: holds a run of another recipe: choose another directory")
+        there = load_recipe(path / RECIPE)
+        if there != recipe:
+            differ = ", ".join(_differences(asdict(there), asdict(recipe)))
+            raise EarmarkError(
+                f"{path}: holds a run of another recipe, which differs in {differ}: choose another "
+                "directory"
+            )
         before = _read_info(path) if (path / INFO).exists() else info
         changed = {
             "data has": before.fingerprint != info.fingerprint,
@@ -147,6 +153,16 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
         return
     write_text(path / INFO, json.dumps(asdict(info), indent=1))
     write_text(path / RECIPE, text)
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], section: str = "") -> Iterator[str]:
+    """The fields of two recipes that differ, named as in ``--set``."""
+    for name, value in here.items():
+        other = there[name]
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from _differences(other, value, f"{section}{name}.")
+        elif value != other:
+            yield f"{section}{name}"
 
 
 def save_weights(file: Path, module: nn.Module) -> None:

@@ -97,15 +97,21 @@ class Corpus:
                 f"{where}: no folder {name!r} for the keyword {keyword!r} "
                 f"(found: {some_names(self.words)}): record it or run earmark synth"
             )
-        rest = [(UNKNOWN, "other words")] if unknown else []
-        for name, keyword in [*wanted.items(), *rest]:
+        more = (
+            "add recordings by more speakers, or name a folder of few speakers in data.own and one "
+            "from earmark synth in data.roots"
+        )
+        others = (
+            "add folders of other words by several speakers (earmark synth makes some), or name "
+            "free speech in data.speech and set data.speech_share = 1"
+        )
+        classes = [(name, keyword, more) for name, keyword in wanted.items()]
+        for name, keyword, hint in [*classes, *([(UNKNOWN, "other words", others)] * unknown)]:
             for split in splits:
                 if counts[name, split] < at_least:
                     raise EarmarkError(
                         f"{where}: {counts[name, split]} clips of {keyword!r} in the {split} "
-                        f"split, at least {at_least} needed: add recordings by more speakers, or "
-                        "name a folder of few speakers in data.own and one from earmark synth in "
-                        "data.roots"
+                        f"split, at least {at_least} needed: {hint}"
                     )
 
 

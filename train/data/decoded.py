@@ -15,6 +15,7 @@ from ...runtime.audio import to_int16
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
 from ..progress import progress
+from .roots import some_names
 from .shards import Member, Recording, read_recording
 
 _LOG = logging.getLogger(__name__)
@@ -39,14 +40,14 @@ def cached(
     The cache is made anew when one that could not be read can be.
     """
     if cache_dir is None:
-        found = [np.zeros(0, np.int16), *map(_audio, _reported(decoded))]
+        found = [np.zeros(0, np.int16), *map(_audio, _reported(decoded, recordings))]
         return np.concatenate(found), np.array([len(pcm) for pcm in found[1:]], np.int64)
     target = Path(cache_dir) / f"{kind}-{_cache_key(recordings, kind)}.s16"
     index = target.with_suffix(".json")
     if not (target.is_file() and index.is_file() and _still_unreadable(index, recordings)):
         lengths = []
         with atomic_path(target) as temporary, temporary.open("wb") as file:
-            for pcm in _reported(decoded):
+            for pcm in _reported(decoded, recordings):
                 lengths.append(_UNREADABLE if isinstance(pcm, str) else len(pcm))
                 file.write(_audio(pcm).tobytes())
         write_text(index, json.dumps(lengths))
@@ -134,7 +135,7 @@ def _still_unreadable(index: Path, recordings: Sequence[Recording]) -> bool:
     tried = [_decode(recording) for recording in again]
     if not all(isinstance(one, str) for one in tried):
         return False
-    for _ in _reported(tried):
+    for _ in _reported(tried, again):
         pass
     return True
 
@@ -144,11 +145,12 @@ def _audio(decoded: NDArray[np.int16] | str) -> NDArray[np.int16]:
 
 
 def _reported(
-    decoded: Iterable[NDArray[np.int16] | str],
+    decoded: Iterable[NDArray[np.int16] | str], recordings: Sequence[Recording]
 ) -> Iterator[NDArray[np.int16] | str]:
     """The recordings as they are, with a word about those that cannot be read or are clipped."""
-    clipped = bad = 0
-    for pcm in decoded:
+    bad = 0
+    clipped: set[str] = set()  # of one recording there may be several stretches
+    for pcm, recording in zip(decoded, recordings, strict=True):
         if isinstance(pcm, str):
             bad += 1
             if bad <= _REPORTS:
@@ -158,11 +160,12 @@ def _reported(
         # The mean of a mask is slow on 13,000 clips, and few of them ever reach full scale.
         peaks = len(pcm) and (pcm.max() == 32767 or pcm.min() == -32768)
         if peaks and np.mean((pcm == 32767) | (pcm == -32768)) > _CLIPPED_SHARE:
-            clipped += 1
+            clipped.add(str(recording.path if isinstance(recording, Member) else recording))
         yield pcm
     if bad:
         _LOG.warning("%d files could not be read and were skipped", bad)
     if clipped:
         _LOG.warning(
-            "%d recordings are clipped (used all the same): record at a lower level", clipped
+            "%d recordings are clipped (used all the same; record your own at a lower level): %s",
+            *(len(clipped), some_names(clipped)),
         )

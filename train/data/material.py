@@ -98,11 +98,14 @@ def _scan(recipe: Recipe) -> Corpus:
 def require_clips(corpus: Corpus, recipe: Recipe) -> None:
     """Check that every class of a recipe has clips enough to train on, and some to validate on.
 
+    Where pieces of free speech are all of the other words, no clips of these are needed.
+
     Raises:
         EarmarkError: as :meth:`earmark.train.data.corpus.Corpus.require`.
     """
     classes = [label for label in recipe.labels if label not in (UNKNOWN, SILENCE)]
-    unknown = UNKNOWN in recipe.labels
+    spoken = recipe.data.speech and recipe.data.speech_share == 1
+    unknown = UNKNOWN in recipe.labels and not spoken
     corpus.require(classes, ("train",), recipe.data.at_least, unknown)
     corpus.require(classes, ("validation",), unknown=unknown)
 
