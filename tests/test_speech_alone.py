@@ -9,8 +9,11 @@ import pytest
 import soundfile
 from earmark.runtime.errors import EarmarkError
 from earmark.train.data.clips import Clips
+from earmark.train.data.corpus import scan
 from earmark.train.data.epoch import keyword_rows
 from earmark.train.data.material import prepare
+from earmark.train.data.shard_writer import write_shards
+from earmark.train.data.share import Share
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe
 from earmark.train.run import load_run
@@ -59,3 +62,11 @@ def test_without_a_recording_to_validate_on_it_is_refused(recipe: Recipe, tmp_pa
             file.unlink()
     with pytest.raises(EarmarkError, match="readable clips of '_unknown_' in the"):
         train(recipe, tmp_path / "run")
+
+
+def test_it_is_all_that_processes_need_who_divide_shards(recipe: Recipe, tmp_path: Path) -> None:
+    write_shards(scan(recipe.data.roots[0]), tmp_path / "shards", 1.0)
+    data = dataclasses.replace(recipe.data, roots=(str(tmp_path / "shards" / "*.tar"),))
+    divided = dataclasses.replace(recipe, data=data)
+    parts = [prepare(divided, tmp_path / "run", Share(rank, 2)).splits["train"] for rank in (0, 1)]
+    assert all(part.counts[part.labels.index("_unknown_")] for part in parts)

@@ -104,8 +104,7 @@ def require_clips(corpus: Corpus, recipe: Recipe) -> None:
         EarmarkError: as :meth:`earmark.train.data.corpus.Corpus.require`.
     """
     classes = [label for label in recipe.labels if label not in (UNKNOWN, SILENCE)]
-    spoken = recipe.data.speech and recipe.data.speech_share == 1
-    unknown = UNKNOWN in recipe.labels and not spoken
+    unknown = UNKNOWN in recipe.labels and not _only_spoken(recipe)
     corpus.require(classes, ("train",), recipe.data.at_least, unknown)
     corpus.require(classes, ("validation",), unknown=unknown)
 
@@ -125,6 +124,11 @@ def recipe_corpus(recipe: Recipe, fold: int | None = None) -> Corpus:
     fold = data.fold if fold is None else fold
     corpus = scan(*data.roots, own=data.own, folds=data.folds, fold=fold)
     return _without(corpus, data.leave_out)
+
+
+def _only_spoken(recipe: Recipe) -> bool:
+    """Whether pieces of free speech are all of the other words."""
+    return bool(recipe.data.speech) and recipe.data.speech_share == 1
 
 
 def _without(corpus: Corpus, words: Sequence[str]) -> Corpus:
@@ -183,7 +187,8 @@ def _check_shares(corpus: Corpus, recipe: Recipe, ranks: int) -> None:
     owner = {split: owners(some, split, ranks) for split, some in clips.items()}
     if recipe.data.balance == "natural":
         return
-    labels = {folder_name(label): label for label in recipe.labels if label != SILENCE}
+    needed = {*recipe.labels} - {SILENCE, *([UNKNOWN] if _only_spoken(recipe) else [])}
+    labels = {folder_name(label): label for label in recipe.labels if label in needed}
     there = {
         (wanted_name(word, labels), rank)
         for clip, rank in zip(clips["train"], owner["train"].tolist(), strict=True)
