@@ -107,9 +107,10 @@ def _run(arguments: Namespace) -> int:
     from .det_plot import det_figure
     from .drawing import PICTURES, picture
     from .heard import keyword_clips
-    from .model_file import with_manifest
+    from .model_file import check_output, with_manifest
     from .tune import TuneSettings, cautions, choose, parse_points, tuned_manifest
 
+    check_output(arguments.output)
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
         raise EarmarkError(f"--plot {plot}: name a file that ends in {', '.join(PICTURES)}")
