@@ -140,10 +140,10 @@ def _run(arguments: Namespace) -> int:
             "positive": arguments.positive.resolve().name,
             "split": arguments.split,
             "background": Path(arguments.background).resolve().name,
-            "recordings": len({trace.group for trace in heard.background}),
-            "speakers": len({trace.group for trace in heard.positives}),
+            "recordings": tuning.recordings,
+            "speakers": tuning.speakers,
             "context": arguments.context,
-            "smoothings": [*settings.smoothings],
+            "smoothings": [*tuning.smoothings],
             "seed": settings.seed,
         }
         manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
