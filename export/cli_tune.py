@@ -172,6 +172,11 @@ def _run(arguments: Namespace) -> int:
             "false accepts are not in these figures"
         )
     tell(f"{arguments.output} and {plot} written")
+    if arguments.default is None:
+        tell(
+            "without being told the model still decides as before: give listen and detect "
+            f"--operating-point NAME ({', '.join(points)}), or tune again with --default NAME"
+        )
     return 0
 
 

@@ -58,3 +58,12 @@ def test_speakers_and_recordings_are_those_of_the_figures(tuned) -> None:
     report, _ = tuned("--holdout")
     assert (report["speakers"], report["recordings"]) == (2, 1)
     assert report["points"]["quiet"]["clips"] == 4
+
+
+def test_it_says_how_the_points_come_into_use(tuned) -> None:
+    _, err = tuned("--point", "night=0.1")
+    last = err.splitlines()[-1]
+    assert "decides as before" in last and "--default NAME" in last
+    assert "--operating-point NAME (quiet, balanced, sensitive, night)" in last
+    _, err = tuned("--default", "quiet")
+    assert err.splitlines()[-1].endswith("written")
