@@ -73,13 +73,18 @@ def _words(manifest: Manifest) -> str:
 
 
 def _front_matter(manifest: Manifest) -> str:
+    tag, metric = "keyword-spotting", "accuracy"
+    if manifest.activation == "sigmoid":
+        tag, metric = "audio-tagging", "mean_average_precision"
+    elif len(manifest.keywords) == len(manifest.labels):
+        tag = "audio-classification"
     lines = [
         "---",
         *([f"license: {manifest.licence.lower()}"] if manifest.licence else []),
         "library_name: onnx",
         "pipeline_tag: audio-classification",
-        "tags: [keyword-spotting, streaming, int8, mfcc]",
-        "metrics: [accuracy]",
+        f"tags: [{tag}, streaming, int8, mfcc]",
+        f"metrics: [{metric}]",
         "---\n",
     ]
     return "\n".join(lines)
