@@ -62,16 +62,23 @@ def keyword_clips(
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}
     trained = Trained.of_file(manifest.name, manifest)
-    clips = [
+    found = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
         for clip in measured_corpus([folder], [trained]).clips
-        if folder_name(clip.word) in names and split in ("all", clip.split)
+        if folder_name(clip.word) in names
     ]
+    words = ", ".join(manifest.keywords)
+    if not found:
+        raise EarmarkError(
+            f"{folder}: no clips of {words}: name a folder with one subfolder per keyword, or give "
+            "--keyword"
+        )
+    clips = [clip for clip in found if split in ("all", clip.split)]
     if not clips:
         raise EarmarkError(
-            f"{folder}: no clips of {', '.join(manifest.keywords)}"
-            f"{'' if split == 'all' else f' in the {split} split'}: "
-            "name a folder with one subfolder per keyword, or give --keyword"
+            f"{folder}: no clips of {words} in the {split} split: neither a list nor the hash of a "
+            f"speaker's name puts one there: record some (earmark record --split {split}), or take "
+            "all (--split all)"
         )
     return clips
 

@@ -211,8 +211,18 @@ def test_a_split_is_chosen_by_speaker(tmp_path: Path, model: str, verbs: None, c
         record(root, "low", name, 440)
     assert main(["evaluate", model, "--data", str(root), "--json"]) == 0
     expected = sum(hashed_split(name) == "validation" for name in names)
-    found = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    found = json.loads(out)
     assert found["support"]["low"] == expected > 0
+    assert err.endswith(
+        f"{60 - expected} of 60 clips are of other splits than validation and are not judged: "
+        "--split all judges them too, for data that the model was not trained on\n"
+    )
+    # Who names a split knows of it.
+    command = ["evaluate", model, "--data", str(root), "--split"]
+    for split in ("validation", "all"):
+        assert main([*command, split]) == 0
+        assert "other splits" not in capsys.readouterr().err
     corpus = scan(root)
     engine = Engine(model)
     assert (
@@ -304,7 +314,7 @@ def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, c
     ("arguments", "message"),
     [
         (["--data", "none"], "none: no such folder"),
-        (["--data", "words", "--split", "test"], "no readable clip in the test split"),
+        (["--data", "words", "--split", "test"], "no clip in the test split: neither a list nor"),
         (["--data", "words", "--confusion", "c.bmp"], "--confusion c.bmp: name a file"),
     ],
 )
@@ -317,6 +327,13 @@ def test_errors_are_one_line(
     assert main(["evaluate", model, *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
+
+
+def test_a_split_without_a_clip_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    (tmp_path / "low" / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(EarmarkError, match="no readable clip of the classes in the all split"):
+        load_split(scan(tmp_path), toy_model.LABELS, "all")
 
 
 def tones(*parts: tuple[float, float]) -> np.ndarray:

@@ -237,7 +237,7 @@ def test_what_cannot_be_read_is_left_out_and_told(
         (["--channel", "1"], "--minutes, --device and --channel go with --background mic"),
         (["-o", "{empty}"], "empty: name a file that ends in .onnx"),
         (["--plot", "{empty}/a/../../empty/x.png", "-o", "/dev/null"], "/dev/null: name a file"),
-        (["--split", "test"], "no clips of low, high in the test split"),
+        (["--split", "test"], "in the test split: neither a list nor the hash"),
         (["-o", "{model}"], "is the model itself"),
         (["--background", "nosuch"], "nosuch: no such file"),
         (["--background", "{empty}"], "no audio files: record some background first"),
