@@ -72,6 +72,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
+    from ..runtime.manifest import SILENCE
     from ..runtime.sinks.sink import tell
     from ..train.data.dataset import load_split
     from ..train.data.stretches import noise_pool
@@ -97,6 +98,11 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
+    if arguments.noise and snrs == (None,) and (first.multilabel or SILENCE not in first.labels):
+        raise EarmarkError(
+            f"--noise: goes with --snr where a model has no clips of {SILENCE}: give both, or "
+            "leave it out"
+        )
     trained = [one for judge in judges for one in judge.trained]
     check_folders(trained, "--noise", arguments.noise)
     check_folders(trained, "--speech", arguments.speech)

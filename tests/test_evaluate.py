@@ -21,6 +21,7 @@ from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import Split, load_split
 
 RATE = 16000
+SOUNDS = ("low", "high", "hum", "hiss")
 
 
 def split_of(pcm: np.ndarray, label: list[int], labels=toy_model.LABELS) -> Split:
@@ -327,6 +328,27 @@ def test_errors_are_one_line(
     assert main(["evaluate", model, *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "sigmoid"},
+        {"labels": SOUNDS, "decision": Decision(dict.fromkeys(SOUNDS, 0.7))},
+    ],
+)
+def test_noise_that_nothing_takes_is_refused(
+    tmp_path: Path, verbs: None, capsys, changes: dict
+) -> None:
+    root, noise = tmp_path / "words", tmp_path / "noise"
+    record(root, "low", "ann", 440)
+    noise.mkdir()
+    soundfile.write(noise / "hum.wav", tones((440, 2)), RATE)
+    model = str(toy_model.save(tmp_path / "toy.onnx", **changes))
+    command = ["evaluate", model, "--data", str(root), "--split", "all", "--noise", str(noise)]
+    assert main(command) == 1
+    assert "--noise: goes with --snr where a model has no" in capsys.readouterr().err
+    assert main([*command, "--snr", "0"]) == 0
 
 
 def test_a_split_without_a_clip_that_can_be_read(tmp_path: Path) -> None:
