@@ -1,11 +1,19 @@
 """The model card: what the manifest says, in Markdown for people (Hugging Face conventions)."""
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ..runtime.errors import EarmarkError
+from ..runtime.files import read_text
 from ..runtime.manifest import Manifest
 from ..train.metrics import HEADLINES, headline
+
+_BEGINNING = re.compile(r"---\n(license: .*\n)?library_name: onnx\n")
+_MADE = "Made with Earmark."
 
 
 def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
@@ -20,7 +28,7 @@ def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
         _front_matter(manifest),
         f"# {manifest.name}\n",
         f"{_kind(manifest)} for {_words(manifest)}, in one ONNX file: raw 16 kHz audio and a cache "
-        "in, logits and the next cache out. Made with Earmark.\n",
+        f"in, logits and the next cache out. {_MADE}\n",
         "## Use\n\n"
         f"```sh\nearmark detect --model {file} recording.wav\n"
         f"earmark listen --model {file}\n```\n\n"
@@ -38,6 +46,22 @@ def model_card(manifest: Manifest, file: str, sizes: dict[str, int]) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def check_card(path: Path) -> None:
+    """Refuse to write a card over what is none.
+
+    Raises:
+        EarmarkError: there is a file already that does not begin as cards do.
+    """
+    text = ""
+    with suppress(EarmarkError):
+        text = read_text(path)
+    if path.is_file() and not (_BEGINNING.match(text) and _MADE in text):
+        raise EarmarkError(
+            f"{path}: exists already and is no card of Earmark's, which goes beside the model: "
+            "name another model with -o, or move it away"
+        )
+
+
 def _kind(manifest: Manifest) -> str:
     if manifest.activation == "sigmoid":
         return "Tagger (any number of labels at a time)"
@@ -49,13 +73,18 @@ def _words(manifest: Manifest) -> str:
 
 
 def _front_matter(manifest: Manifest) -> str:
+    tag, metric = "keyword-spotting", "accuracy"
+    if manifest.activation == "sigmoid":
+        tag, metric = "audio-tagging", "mean_average_precision"
+    elif len(manifest.keywords) == len(manifest.labels):
+        tag = "audio-classification"
     lines = [
         "---",
         *([f"license: {manifest.licence.lower()}"] if manifest.licence else []),
         "library_name: onnx",
         "pipeline_tag: audio-classification",
-        "tags: [keyword-spotting, streaming, int8, mfcc]",
-        "metrics: [accuracy]",
+        f"tags: [{tag}, streaming, int8, mfcc]",
+        f"metrics: [{metric}]",
         "---\n",
     ]
     return "\n".join(lines)

@@ -50,7 +50,10 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from .export import export
+    from .golden import check_folder, write_golden
 
+    if arguments.golden is not None:
+        check_folder(arguments.golden)
     result = export(
         Path(arguments.run_dir),
         Path(arguments.output),
@@ -62,7 +65,6 @@ def _run(arguments: Namespace) -> int:
     )
     if arguments.golden is not None:
         from ..runtime.engine import Engine
-        from .golden import write_golden
 
         write_golden(Engine(result.model), arguments.golden)
     if arguments.json:

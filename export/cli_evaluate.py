@@ -31,7 +31,6 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("validation", "test", "train", "all"),
-        default="validation",
         help="which clips; all for a folder that has no split (default: validation)",
     )
     parser.add_argument(
@@ -73,6 +72,8 @@ def _configure(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
+    from ..runtime.manifest import SILENCE
+    from ..runtime.sinks.sink import tell
     from ..train.data.dataset import load_split
     from ..train.data.stretches import noise_pool
     from ..train.metrics import measure
@@ -86,6 +87,7 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError(
             f"--confusion {arguments.confusion}: name a file that ends in {', '.join(PICTURES)}"
         )
+    which = arguments.split or "validation"
     snrs = parse_snrs(arguments.snr)
     judges = [open_judge(name) for name in arguments.models]
     first = judges[0]
@@ -96,6 +98,11 @@ def _run(arguments: Namespace) -> int:
         raise EarmarkError("--predictions and --confusion are of one model at one --snr")
     if first.multilabel and arguments.confusion:
         raise EarmarkError("--confusion: labels of a multi-label model are not taken for others")
+    if arguments.noise and snrs == (None,) and (first.multilabel or SILENCE not in first.labels):
+        raise EarmarkError(
+            f"--noise: goes with --snr where a model has no clips of {SILENCE}: give both, or "
+            "leave it out"
+        )
     trained = [one for judge in judges for one in judge.trained]
     check_folders(trained, "--noise", arguments.noise)
     check_folders(trained, "--speech", arguments.speech)
@@ -113,14 +120,20 @@ def _run(arguments: Namespace) -> int:
             speech_roots=arguments.speech,
         )
 
-    clips = load(arguments.split)
+    clips = load(which)
+    others = sum(clip.split != which for clip in corpus.clips)
+    if arguments.split is None and 2 * others > len(corpus.clips):
+        tell(
+            f"{others} of {len(corpus.clips)} clips are of other splits than {which} and are not "
+            "judged: --split all judges them too, for data that the model was not trained on"
+        )
     if arguments.neighbours:
-        if arguments.split in ("train", "all"):
+        if which in ("train", "all"):
             raise EarmarkError("--neighbours: know the training clips: name another --split")
         judges += neighbours(load("train"), first.clip)
     noise = []
     if snrs != (None,):
-        noise = noise_pool(corpus, arguments.split, arguments.noise, arguments.cache)
+        noise = noise_pool(corpus, which, arguments.noise, arguments.cache)
     rows: list[tuple[float | None, list[dict[str, Any]]]] = []
     for snr in snrs:
         split = clips if snr is None else in_noise(clips, noise, snr, arguments.seed)
@@ -135,7 +148,7 @@ def _run(arguments: Namespace) -> int:
                     **judge.about,
                     "data": arguments.data,
                     "speech": arguments.speech,
-                    "split": arguments.split,
+                    "split": which,
                     "noise": arguments.noise,
                     "snr": snr,
                     "noise_seed": None if snr is None else arguments.seed,

@@ -27,8 +27,9 @@ def _configure_golden(parser: ArgumentParser) -> None:
 
 def _golden(arguments: Namespace) -> int:
     from ..runtime.engine import Engine
-    from .golden import write_golden
+    from .golden import check_folder, write_golden
 
+    check_folder(arguments.output)
     names = write_golden(Engine(arguments.model), arguments.output, arguments.audio)
     print(f"{arguments.output}: golden vectors of {', '.join(names)}", file=sys.stderr)
     if "words" not in names:

@@ -107,9 +107,10 @@ def _run(arguments: Namespace) -> int:
     from .det_plot import det_figure
     from .drawing import PICTURES, picture
     from .heard import keyword_clips
-    from .model_file import with_manifest
+    from .model_file import check_output, with_manifest
     from .tune import TuneSettings, cautions, choose, parse_points, tuned_manifest
 
+    check_output(arguments.output)
     plot = arguments.plot or arguments.output.with_suffix(".det.png")
     if plot.suffix.lower() not in PICTURES:
         raise EarmarkError(f"--plot {plot}: name a file that ends in {', '.join(PICTURES)}")
@@ -139,10 +140,10 @@ def _run(arguments: Namespace) -> int:
             "positive": arguments.positive.resolve().name,
             "split": arguments.split,
             "background": Path(arguments.background).resolve().name,
-            "recordings": len({trace.group for trace in heard.background}),
-            "speakers": len({trace.group for trace in heard.positives}),
+            "recordings": tuning.recordings,
+            "speakers": tuning.speakers,
             "context": arguments.context,
-            "smoothings": [*settings.smoothings],
+            "smoothings": [*tuning.smoothings],
             "seed": settings.seed,
         }
         manifest = tuned_manifest(engine.manifest, tuning, arguments.default, about)
@@ -171,6 +172,11 @@ def _run(arguments: Namespace) -> int:
             "false accepts are not in these figures"
         )
     tell(f"{arguments.output} and {plot} written")
+    if arguments.default is None:
+        tell(
+            "without being told the model still decides as before: give listen and detect "
+            f"--operating-point NAME ({', '.join(points)}), or tune again with --default NAME"
+        )
     return 0
 
 

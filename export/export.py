@@ -24,10 +24,10 @@ from ..train.metrics import headline, measure, spread
 from ..train.recipe import load_recipe
 from ..train.run import RECIPE, Run, git_revision, load_run, package_versions
 from ..train.score import clip_posteriors
-from .card import model_card
+from .card import check_card, model_card
 from .evaluate import evaluate
 from .graph import build
-from .model_file import graph_sha256, with_manifest
+from .model_file import check_output, graph_sha256, with_manifest
 from .network import Affine
 from .quantize import PERCENTILE, calibrate
 from .verify import Limits, verify
@@ -74,7 +74,8 @@ def export(
 
     Args:
         run_dir: a complete run.
-        output: the int8 file; ``<stem>.float32.onnx`` and the card ``<stem>.md`` go beside it.
+        output: the int8 file, ``<stem>.onnx``; ``<stem>.float32.onnx`` and the card ``<stem>.md``
+            go beside it. They replace what an earlier export wrote, and nothing else.
         chunk_seconds: audio per call, a multiple of the model's step.
         seeds: runs of the same recipe with other seeds, whose accuracy is reported as spread.
         licence: of the model, as an SPDX identifier.
@@ -87,10 +88,14 @@ def export(
         The files and the figures.
 
     Raises:
-        EarmarkError: a run is incomplete or of another recipe, its data are gone, parity fails, or
-            a file cannot be written.
+        EarmarkError: a run is incomplete or of another recipe, its data are gone, parity fails,
+            ``output`` has another ending, or a file cannot be written or is no earlier export's.
     """
     output = Path(output)
+    float_model, card = output.with_suffix(".float32.onnx"), output.with_suffix(".md")
+    for model in (output, float_model):
+        check_output(model)
+    check_card(card)
     if not 0 < chunk_seconds <= MAX_CHUNK_SECONDS:
         raise EarmarkError(
             f"chunk of {1000 * chunk_seconds:g} ms: expected at most {1000 * MAX_CHUNK_SECONDS:g}"
@@ -131,7 +136,6 @@ def export(
             quantization=report if name == "int8" else {},
         )
         files[name] = with_manifest(graph, manifests[name])
-    float_model, card = output.with_suffix(".float32.onnx"), output.with_suffix(".md")
     text = model_card(manifests["int8"], output.name, {k: len(v) for k, v in files.items()})
     # All three or, on a full disk, none.
     contents = {float_model: files["float32"], card: text.encode(), output: files["int8"]}

@@ -30,6 +30,7 @@ from ..runtime.layout import folder_name
 from ..runtime.stream import Detection
 
 INDEX = "golden.json"
+README = "README.txt"
 FORMAT = 1
 """Version of the folder's layout; a change of meaning raises it."""
 TOLERANCE = 1e-3
@@ -39,6 +40,7 @@ LOW_THRESHOLDS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 SPOKEN_SECONDS = 10.0
 MAX_SECONDS = 60.0
 """Longest recording of one's own: vectors are to be small."""
+_VECTORS = (".pcm", ".posteriors")
 PORT_SECONDS = 120.0
 """A port that takes longer for a recording is ended."""
 
@@ -108,13 +110,31 @@ def write_golden(engine: Engine, folder: Path, audio: Sequence[Path] = ()) -> li
         index["recordings"].append(entry)
         files[entry["pcm"]] = pcm.astype("<i2").tobytes()
         files[entry["posteriors"]] = posteriors.astype("<f4").tobytes()
-    files["README.txt"] = _README.encode()
+    files[README] = _README.encode()
     files[INDEX] = (json.dumps(index, indent=1) + "\n").encode()
     # All or, on a full disk, none.
     with ExitStack() as stack:
         for name, content in files.items():
             stack.enter_context(atomic_path(folder / name)).write_bytes(content)
     return list(recordings)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than golden vectors.
+
+    Raises:
+        EarmarkError: it does, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise EarmarkError(f"{folder}: is no folder: name another for the golden vectors")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    # Without an index a README.txt is somebody else's.
+    ours = {INDEX, README} if INDEX in names else set()
+    other = next((n for n in names if n not in ours and not n.endswith(_VECTORS)), None)
+    if other is not None:
+        raise EarmarkError(
+            f"{folder}: holds {other}, which is no golden vector: name a folder of their own"
+        )
 
 
 def check_port(folder: Path, command: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 background."""
 
 import dataclasses
+import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,16 +62,23 @@ def keyword_clips(
         return list(word_clips(folder, keyword))
     names = {folder_name(keyword): keyword for keyword in manifest.keywords}
     trained = Trained.of_file(manifest.name, manifest)
-    clips = [
+    found = [
         dataclasses.replace(clip, word=names[folder_name(clip.word)])
         for clip in measured_corpus([folder], [trained]).clips
-        if folder_name(clip.word) in names and split in ("all", clip.split)
+        if folder_name(clip.word) in names
     ]
+    words = ", ".join(manifest.keywords)
+    if not found:
+        raise EarmarkError(
+            f"{folder}: no clips of {words}: name a folder with one subfolder per keyword, or give "
+            "--keyword"
+        )
+    clips = [clip for clip in found if split in ("all", clip.split)]
     if not clips:
         raise EarmarkError(
-            f"{folder}: no clips of {', '.join(manifest.keywords)}"
-            f"{'' if split == 'all' else f' in the {split} split'}: "
-            "name a folder with one subfolder per keyword, or give --keyword"
+            f"{folder}: no clips of {words} in the {split} split: neither a list nor the hash of a "
+            f"speaker's name puts one there: record some (earmark record --split {split}), or take "
+            "all (--split all)"
         )
     return clips
 
@@ -119,17 +128,22 @@ def hear(
     around = [] if silence else excerpts.kept
     positives: list[Trace] = []
     with progress("Hearing the clips", len(clips)) as advance:
-        for place, clip in enumerate(clips):
+        for clip in clips:
             try:
-                # A generator for each, so that one clip more or less changes no other.
-                rng = np.random.default_rng((seed, place))
-                positives.append(trial(engine, clip, around, rng))
+                positives.append(trial(engine, clip, around, _generator(clip, seed)))
             except EarmarkError as error:
                 skipped.append(str(error))
             advance(1)
     if not positives:
         raise EarmarkError(skipped[-1])
     return Heard(tuple(positives), tuple(heard), tuple(skipped))
+
+
+def _generator(clip: Clip, seed: int) -> np.random.Generator:
+    """Of each clip its own, so that one more or less changes no other; not that of the excerpts."""
+    # The last parts of a path do not tell where the corpus lies.
+    name = os.fsencode("/".join(clip.path.absolute().parts[-2:]))
+    return np.random.default_rng((seed, zlib.crc32(name), 1))
 
 
 def _counted(pieces: Iterable[Piece], rate: int, advance: Callable[[int], None]) -> Iterator[Piece]:

@@ -67,6 +67,11 @@ class Tuning:
     frontier: Frontier
     """On the recordings that were chosen on."""
     smoothing: float
+    smoothings: tuple[float, ...]
+    """What was tried."""
+    speakers: int
+    recordings: int
+    """Of the clips and of the background that were measured on."""
     in_sample: bool
 
     @property
@@ -143,7 +148,18 @@ def choose(manifest: Manifest, heard: Heard, settings: TuneSettings) -> Tuning:
         )
         measured = measure(positives, background, levels, rate, in_sample=not settings.holdout)
         points[name] = Point(decision, levels, measured)
-    return Tuning(points, positives, background, front, smoothing, not settings.holdout)
+    speakers, recordings = (len({trace.group for trace in traces}) for traces in measured_on)
+    return Tuning(
+        points,
+        positives,
+        background,
+        front,
+        smoothing,
+        tuple(sorted(smoothings)),
+        speakers,
+        recordings,
+        in_sample=not settings.holdout,
+    )
 
 
 def measure(

@@ -21,6 +21,7 @@ from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import Split, load_split
 
 RATE = 16000
+SOUNDS = ("low", "high", "hum", "hiss")
 
 
 def split_of(pcm: np.ndarray, label: list[int], labels=toy_model.LABELS) -> Split:
@@ -208,8 +209,18 @@ def test_a_split_is_chosen_by_speaker(tmp_path: Path, model: str, verbs: None, c
         record(root, "low", name, 440)
     assert main(["evaluate", model, "--data", str(root), "--json"]) == 0
     expected = sum(hashed_split(name) == "validation" for name in names)
-    found = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    found = json.loads(out)
     assert found["support"]["low"] == expected > 0
+    assert err.endswith(
+        f"{60 - expected} of 60 clips are of other splits than validation and are not judged: "
+        "--split all judges them too, for data that the model was not trained on\n"
+    )
+    # Who names a split knows of it.
+    command = ["evaluate", model, "--data", str(root), "--split"]
+    for split in ("validation", "all"):
+        assert main([*command, split]) == 0
+        assert "other splits" not in capsys.readouterr().err
     corpus = scan(root)
     engine = Engine(model)
     assert (
@@ -301,7 +312,7 @@ def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, c
     ("arguments", "message"),
     [
         (["--data", "none"], "none: no such folder"),
-        (["--data", "words", "--split", "test"], "no readable clip in the test split"),
+        (["--data", "words", "--split", "test"], "no clip in the test split: neither a list nor"),
         (["--data", "words", "--confusion", "c.bmp"], "--confusion c.bmp: name a file"),
     ],
 )
@@ -314,6 +325,34 @@ def test_errors_are_one_line(
     assert main(["evaluate", model, *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "sigmoid"},
+        {"labels": SOUNDS, "decision": Decision(dict.fromkeys(SOUNDS, 0.7))},
+    ],
+)
+def test_noise_that_nothing_takes_is_refused(
+    tmp_path: Path, verbs: None, capsys, changes: dict
+) -> None:
+    root, noise = tmp_path / "words", tmp_path / "noise"
+    record(root, "low", "ann", 440)
+    noise.mkdir()
+    soundfile.write(noise / "hum.wav", tones((440, 2)), RATE)
+    model = str(toy_model.save(tmp_path / "toy.onnx", **changes))
+    command = ["evaluate", model, "--data", str(root), "--split", "all", "--noise", str(noise)]
+    assert main(command) == 1
+    assert "--noise: goes with --snr where a model has no" in capsys.readouterr().err
+    assert main([*command, "--snr", "0"]) == 0
+
+
+def test_a_split_without_a_clip_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    (tmp_path / "low" / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(EarmarkError, match="no readable clip of the classes in the all split"):
+        load_split(scan(tmp_path), toy_model.LABELS, "all")
 
 
 def tones(*parts: tuple[float, float]) -> np.ndarray:

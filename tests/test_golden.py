@@ -90,13 +90,14 @@ def test_posteriors_are_those_of_the_engine(vectors: Path, model: str) -> None:
 
 
 def test_written_again_they_are_the_same(vectors: Path, model: str, tmp_path: Path) -> None:
-    tones = tmp_path / "two tones.wav"
+    tones, again = tmp_path / "two tones.wav", tmp_path / "again"
     save_wav(tones, toy_model.scene())
-    assert main(["golden", model, "-o", str(tmp_path), "--audio", str(tones)]) == 0
+    for _ in range(2):
+        assert main(["golden", model, "-o", str(again), "--audio", str(tones)]) == 0
     for path in vectors.iterdir():
         # What a synthesizer says depends on what it said before, in this process.
         if not path.name.startswith("words") and path.name != INDEX:
-            assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+            assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
 
 def test_earmark_itself_agrees(few: Path, model: str) -> None:

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from earmark.runtime.errors import EarmarkError
-from earmark.train.metrics import classification, multilabel, spread
+from earmark.train.metrics import classification, multilabel, spread, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +119,14 @@ def test_one_label_is_measured_as_one_of_many_is() -> None:
 def test_spread() -> None:
     assert spread([1.0, 3.0]) == {"mean": 2.0, "standard_deviation": pytest.approx(2**0.5)}
     assert spread([5.0]) == {"mean": 5.0, "standard_deviation": 0.0}
+
+
+def test_what_training_watches_does_not_depend_on_batches() -> None:
+    """One batch has logits that could be posteriors."""
+    logits = torch.tensor([[0.6, 0.6], [0.1, 0.1], [0.5, 0.5], [-3.0, -3.0], [4.0, 4.0]])
+    truth = torch.tensor([[1, 1], [0, 0], [0, 0], [0, 0], [1, 1]])
+    batches, whole = watched(2, multilabel=True), watched(2, multilabel=True)
+    for part in (slice(0, 2), slice(2, 5)):
+        batches.update(logits[part], truth[part])
+    whole.update(logits, truth)
+    assert batches.compute()["map"] == whole.compute()["map"] == 1.0

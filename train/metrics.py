@@ -12,6 +12,7 @@ from ..runtime.manifest import UNKNOWN
 from .data.dataset import Split
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torchmetrics import MetricCollection
 
 # It ships no types, and what a checker infers from its default values is wrong.
@@ -70,8 +71,13 @@ def watched(labels: int, multilabel: bool) -> "MetricCollection":
     from torchmetrics import MetricCollection
     from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
+    class OfLogits(MultilabelAveragePrecision):
+        def update(self, preds: "Tensor", target: "Tensor") -> None:
+            # It takes a batch of logits for posteriors if they all lie in [0, 1].
+            super().update(preds.sigmoid(), target)
+
     if multilabel:
-        return MetricCollection({"map": MultilabelAveragePrecision(labels, average="macro")})
+        return MetricCollection({"map": OfLogits(labels, average="macro")})
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(labels, average="micro"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import EarmarkError
-from ...runtime.layout import SPLITS, folder_name
+from ...runtime.layout import LISTS, SPLITS, folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from .clip import Clip
 from .corpus import Corpus, wanted_name
@@ -186,7 +186,13 @@ def load_split(
     pcm, good = _decode_clips(clips, samples, cache_dir)
     if not len(good):
         roots = ", ".join(str(root) for root in corpus.roots)
-        raise EarmarkError(f"{roots}: no readable clip in the {split} split")
+        if any(split in ("all", clip.split) for clip in corpus.clips):
+            raise EarmarkError(f"{roots}: no readable clip of the classes in the {split} split")
+        raise EarmarkError(
+            f"{roots}: no clip in the {split} split: neither a list nor the hash of a speaker's "
+            f"name puts one there: record some (earmark record --split {split}), list them in "
+            f"{LISTS.get(split, 'neither list')}, or take all (--split all)"
+        )
     kept = [clips[i] for i in good]
     number = [mine[good]]
     names = [wanted_name(clip.word, index) for clip in kept]

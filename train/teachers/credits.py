@@ -9,7 +9,13 @@ from .settings import PRETRAINED, TeacherSettings
 _AST = Source(
     "AST", "BSD-3-Clause", "teacher", "https://github.com/YuanGongND/ast", "Yuan Gong et al."
 )
-_WHISPER = Source("Whisper", "Apache-2.0", "teacher", "https://github.com/openai/whisper", "OpenAI")
+_WHISPER = Source(
+    "Whisper",
+    "MIT (OpenAI's repository; the cards of the weights on Hugging Face say Apache-2.0)",
+    "teacher",
+    "https://github.com/openai/whisper",
+    "OpenAI",
+)
 _WAVLM = Source(
     "WavLM",
     "MIT (the repository's; the weights have none of their own)",
