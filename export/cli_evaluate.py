@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ..train.data.dataset import Split
 
 
+FEW_CLIPS = 30
+"""Fewer clips of a split than these are more likely an accident of their names than meant."""
+
+
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "models",
@@ -121,11 +125,11 @@ def _run(arguments: Namespace) -> int:
         )
 
     clips = load(which)
-    others = sum(clip.split != which for clip in corpus.clips)
-    if arguments.split is None and 2 * others > len(corpus.clips):
+    held = sum(clip.split == which for clip in corpus.clips)
+    if arguments.split is None and held < min(FEW_CLIPS, len(corpus.clips)):
         tell(
-            f"{others} of {len(corpus.clips)} clips are of other splits than {which} and are not "
-            "judged: --split all judges them too, for data that the model was not trained on"
+            f"{held} of {len(corpus.clips)} clips are judged, those of the {which} split: --split "
+            "all judges the others too, for data that the model was not trained on"
         )
     if arguments.neighbours:
         if which in ("train", "all"):

@@ -213,14 +213,14 @@ def test_a_split_is_chosen_by_speaker(tmp_path: Path, model: str, verbs: None, c
     found = json.loads(out)
     assert found["support"]["low"] == expected > 0
     assert err.endswith(
-        f"{60 - expected} of 60 clips are of other splits than validation and are not judged: "
-        "--split all judges them too, for data that the model was not trained on\n"
+        f"{expected} of 60 clips are judged, those of the validation split: --split all judges the "
+        "others too, for data that the model was not trained on\n"
     )
     # Who names a split knows of it.
     command = ["evaluate", model, "--data", str(root), "--split"]
     for split in ("validation", "all"):
         assert main([*command, split]) == 0
-        assert "other splits" not in capsys.readouterr().err
+        assert "are judged" not in capsys.readouterr().err
     corpus = scan(root)
     engine = Engine(model)
     assert (
