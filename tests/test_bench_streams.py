@@ -122,7 +122,7 @@ def test_the_help_says_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_memory_of_a_stream(engine: Engine) -> None:
-    found = memory(engine, 40, 22.0)
+    found = memory(engine, 150, 22.0)
     if resident_bytes() is None:
         assert found is None
         return

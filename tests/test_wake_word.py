@@ -368,7 +368,7 @@ def test_what_was_learned_before_is_known_to_whoever_measures(
     exported = export(start, tmp_path / "model.onnx").model
     for name in (start, exported):
         [trained] = open_judge(str(name)).trained
-        assert trained.own == {"mine"} and trained.folders == {"talk"}
+        assert trained.own == {"mine"} and trained.speech == {"talk"}
         assert {clip.split for clip in measured_corpus([own], [trained]).clips} == {"train"}
     # Manifests of before have no such field.
     assert Trained.of("old", dataclasses.asdict(plain), ()).own == frozenset()
