@@ -214,10 +214,10 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[Decoder]:
                     f"{path}: is at {file.samplerate} Hz: convert it to one of {MIN_RATE} to "
                     f"{MAX_RATE} Hz"
                 )
-            promised, decoded = file.frames, 0
-            if promised == UNKNOWN_FRAMES:
-                # soundfile seeks to where reading ended, which fails at the end of such a file.
-                promised, file.seekable = 0, lambda: False
+            promised, decoded = 0 if file.frames == UNKNOWN_FRAMES else file.frames, 0
+            # soundfile seeks to where it is after each block. That fails at the end of a FLAC of
+            # unknown length, and MP3 decodes anew there, with warnings and other samples.
+            file.seekable = lambda: False
 
             def read(frames: int) -> np.ndarray:
                 nonlocal decoded
