@@ -237,6 +237,19 @@ def test_raw_samples_in_a_file_are_refused_by_their_suffix(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a.raw", r"\.raw has no header"), ("a.wav", "is no WAV file, whatever its name says")],
+)
+def test_what_soundfile_could_not_read_either_does_not_ask_for_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    (tmp_path / name).write_text("no audio " * 50)
+    with pytest.raises(EarmarkError, match=reason):
+        read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(
     ("suffix", "rate", "name"), [("flac", 16000, "soundfile"), ("wav", 8000, "soxr")]
 )
 def test_a_missing_package_is_named(
