@@ -165,7 +165,7 @@ def _open(path: Path, content: bytes | None = None) -> Iterator[Decoder]:
         if size is None:
             # What is read of a pipe is gone, and to open one again is to wait for another writer.
             raise EarmarkError(f"{path}: is a pipe, which can hold PCM or float WAV: name a file")
-        with _soundfile(path, content) as other:
+        with _soundfile(path, content, head) as other:
             yield other
     except FileNotFoundError as error:
         raise EarmarkError(f"{path}: no such file") from error
@@ -187,20 +187,26 @@ def _raw(path: Path, content: bytes | None) -> Iterator[tuple[BinaryIO, int | No
 
 
 @contextmanager
-def _soundfile(path: Path, content: bytes | None) -> Iterator[Decoder]:
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the library behind it is missing
-        raise EarmarkError(
-            f"{path}: is not PCM or float WAV; other formats need soundfile: "
-            'pip install "earmark[audio]"'
-        ) from error
-    if content is None and path.suffix.lower() == ".raw":
+def _soundfile(path: Path, content: bytes | None, head: bytes) -> Iterator[Decoder]:
+    suffix = path.suffix.lower()
+    if content is None and suffix == ".raw":
         # soundfile takes this suffix at its word, and asks for the rate.
         raise EarmarkError(
             f"{path}: .raw has no header to tell its format: pipe it into earmark detect -, or "
             "convert it to WAV"
         )
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the library behind it is missing
+        if suffix == ".wav" and head[:4] not in (b"RIFF", b"RIFX", b"RF64"):
+            raise EarmarkError(
+                f"{path}: is no WAV file, whatever its name says: convert it to WAV, or, if it is "
+                'audio of another format, pip install "earmark[audio]"'
+            ) from error
+        raise EarmarkError(
+            f"{path}: is not PCM or float WAV; other formats need soundfile: "
+            'pip install "earmark[audio]"'
+        ) from error
     try:
         # As bytes: soundfile takes no text that is not Unicode, which a name of old may not be.
         name: Any = path if os.name == "nt" else os.fsencode(path)
@@ -214,10 +220,10 @@ def _soundfile(path: Path, content: bytes | None) -> Iterator[Decoder]:
                     f"{path}: is at {file.samplerate} Hz: convert it to one of {MIN_RATE} to "
                     f"{MAX_RATE} Hz"
                 )
-            promised, decoded = file.frames, 0
-            if promised == UNKNOWN_FRAMES:
-                # soundfile seeks to where reading ended, which fails at the end of such a file.
-                promised, file.seekable = 0, lambda: False
+            promised, decoded = 0 if file.frames == UNKNOWN_FRAMES else file.frames, 0
+            # soundfile seeks to where it is after each block. That fails at the end of a FLAC of
+            # unknown length, and MP3 decodes anew there, with warnings and other samples.
+            file.seekable = lambda: False
 
             def read(frames: int) -> np.ndarray:
                 nonlocal decoded

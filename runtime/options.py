@@ -47,7 +47,7 @@ def add_model_options(parser: ArgumentParser, several: bool = False) -> None:
         metavar="[KEYWORD=]T",
         action="append",
         default=[],
-        help="smoothed posterior at which a keyword, or every keyword, fires; may be repeated",
+        help="smoothed posterior at which a keyword, or every other one, fires; may be repeated",
     )
 
 
@@ -90,7 +90,7 @@ def chosen_decision(
     manifest: Manifest, operating_point: str | None, thresholds: list[str]
 ) -> Decision:
     """The settings of ``--operating-point``, None being the model's default, with ``--threshold``
-    values applied in their order.
+    values applied: a keyword's own after those for all, else in their order.
 
     Raises:
         EarmarkError: the model has no such point, a value is no number in (0, 1] or a keyword is
@@ -104,7 +104,7 @@ def chosen_decision(
             raise EarmarkError(f"--operating-point {operating_point}: {known} (see earmark tune)")
         decision = points[operating_point]
     chosen = dict(decision.thresholds)
-    for text in thresholds:
+    for text in sorted(thresholds, key=lambda text: "=" in text):
         keyword, equals, number = text.rpartition("=")
         try:
             value = float(number)

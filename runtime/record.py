@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import FULL_SCALE, to_int16
-from .clips import Place, noise_place, save, word_place
+from .clips import Place, check_writable, noise_place, save, word_place
 from .errors import EarmarkError
 from .events import write_event
 from .manifest import UNKNOWN
@@ -53,6 +53,9 @@ def run(arguments: Namespace) -> int:
     if word is not None:
         place = word_place(arguments.output, word, arguments.speaker, arguments.split)
     device, channel = chosen_device(arguments.device), chosen_channel(arguments.channel)
+    for wanted in (None if noise is None else room, place):
+        if wanted is not None:
+            check_writable(wanted)
     with suppress(KeyboardInterrupt), Microphone(device, channel, RATE) as microphone:
         _say(f"recording from {microphone.name}; Ctrl-C ends")
         pieces = iter(microphone)

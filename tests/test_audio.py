@@ -92,6 +92,25 @@ def test_blocks_joined_are_the_whole(tmp_path: Path, suffix: str, rate: int) -> 
         assert max(len(block) for block in read_blocks(path, RATE, 0.08)) == 1280
 
 
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_blocks_of_mp3_joined_are_the_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    path = tmp_path / "a.mp3"
+    signal = np.concatenate([SIGNAL[:, 0], 0.2 * SIGNAL[:, 1], SIGNAL[:, 2]])
+    try:
+        soundfile.write(path, signal, RATE, format="MP3", bitrate_mode=mode)
+        expected = soundfile.read(path, dtype="float32")[0]
+    except (soundfile.LibsndfileError, TypeError):
+        pytest.skip("this soundfile writes no MP3")
+    whole = read_audio(path)
+    # A unit in the last place: soundfile seeks once before it reads all.
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    for seconds in (0.05, 0.08, 10.0):
+        assert np.array_equal(np.concatenate(list(read_blocks(path, RATE, seconds))), whole)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("data_length", "riff"), [(0, 0), (0, 36), (0xFFFFFFFF, 0xFFFFFFFF)])
 def test_wav_written_into_a_pipe(tmp_path: Path, data_length: int, riff: int) -> None:
     path = tmp_path / "a.wav"
@@ -215,6 +234,19 @@ def test_raw_samples_in_a_file_are_refused_by_their_suffix(tmp_path: Path) -> No
     path.write_bytes(bytes(3200))
     with pytest.raises(EarmarkError, match=r"a\.raw: \.raw has no header"):
         read_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a.raw", r"\.raw has no header"), ("a.wav", "is no WAV file, whatever its name says")],
+)
+def test_what_soundfile_could_not_read_either_does_not_ask_for_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    (tmp_path / name).write_text("no audio " * 50)
+    with pytest.raises(EarmarkError, match=reason):
+        read_audio(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_a_bad_file_among_others_is_told_skipped_and_counted(
         (["--threshold", "low=1"], ["high"]),
         (["--threshold", "1"], []),
         (["--threshold", "1", "--threshold", "low=0.5"], ["low", "low"]),
+        (["--threshold", "low=0.5", "--threshold", "1"], ["low", "low"]),
     ],
 )
 def test_thresholds(

@@ -51,6 +51,16 @@ def test_an_example_parses(line: str) -> None:
     assert parsed.verb == arguments[0] and line in VERBS[parsed.verb].examples
 
 
+def test_an_unknown_option_shows_the_usage_of_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, usage in ((["info", "x", "-o", "y"], "info"), (["-o", "info"], "[-h]")):
+        with pytest.raises(SystemExit) as done:
+            main(arguments)
+        assert done.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"usage: earmark {usage} ")
+        assert "unrecognized arguments: -o" in err or usage == "[-h]"
+
+
 def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:
     code = (
         "import sys; from earmark.runtime.cli import commands; commands()\n"

@@ -168,6 +168,29 @@ def test_wrong_options_are_told_before_a_microphone_is_opened(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("options", [["--noise", "20"], ["go"]])
+@pytest.mark.parametrize("output", ["text.wav", "text.wav/mine", "/proc/foo"])
+def test_a_folder_that_cannot_be_written_is_told_before_a_microphone_is_opened(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    output: str,
+) -> None:
+    def opened(*arguments: object) -> None:
+        raise AssertionError("the microphone was opened")
+
+    monkeypatch.setattr(record, "Microphone", opened)
+    (tmp_path / "text.wav").touch()
+    if output == "/proc/foo" and not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    assert main(["record", "-o", str(tmp_path / output), *options]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"earmark: {tmp_path / output}/") and "cannot be written" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["text.wav"]
+
+
 @contextmanager
 def talking(microphone: VirtualMicrophone, pcm: np.ndarray) -> Iterator[None]:
     """Say the same again and again meanwhile."""
