@@ -99,7 +99,7 @@ class _VerbParser(ArgumentParser):
     """Refuses what it does not know itself, where argparse leaves it to the parser of all verbs,
     which would show its own usage."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
