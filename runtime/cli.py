@@ -7,6 +7,7 @@ import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from importlib.metadata import entry_points, version
+from typing import Any
 
 from .command import Command
 from .errors import EarmarkError, was_interrupted
@@ -94,13 +95,26 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _VerbParser(ArgumentParser):
+    """Refuses what it does not know itself, where argparse leaves it to the parser of all verbs,
+    which would show its own usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def command_line(verbs: dict[str, Command]) -> ArgumentParser:
     """The parser of a command line with these verbs, by name."""
     parser = ArgumentParser(
         prog="earmark", description="Train, export and run keyword spotters in one ONNX file."
     )
     parser.add_argument("--version", action="version", version=f"earmark {version('earmark')}")
-    subparsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        dest="verb", metavar="COMMAND", required=True, parser_class=_VerbParser
+    )
     for name, verb in sorted(verbs.items()):
         sub = subparsers.add_parser(
             name,

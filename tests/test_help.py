@@ -51,6 +51,15 @@ def test_an_example_parses(line: str) -> None:
     assert parsed.verb == arguments[0] and line in VERBS[parsed.verb].examples
 
 
+def test_an_unknown_option_shows_the_usage_of_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["info", "x", "-o", "y"])
+    assert done.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("usage: earmark info ")
+    assert err.endswith("earmark info: error: unrecognized arguments: -o y\n")
+
+
 def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:
     code = (
         "import sys; from earmark.runtime.cli import commands; commands()\n"
