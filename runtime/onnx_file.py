@@ -112,6 +112,10 @@ def read_onnx(data: bytes) -> OnnxFile:
     try:
         return _model(memoryview(data))
     except _MalformedError as error:
+        if data[:1] != b"\x08":  # ir_version, which programs that write ONNX put first
+            raise EarmarkError(
+                "is no ONNX model, or a damaged one: name a file that earmark export wrote"
+            ) from error
         raise EarmarkError(f"is no ONNX model that Earmark can run: {error}") from error
 
 

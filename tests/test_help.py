@@ -52,13 +52,12 @@ def test_an_example_parses(line: str) -> None:
 
 
 def test_an_unknown_option_shows_the_usage_of_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, usage in ((["info", "x", "-o", "y"], "info"), (["-o", "info"], "[-h]")):
-        with pytest.raises(SystemExit) as done:
-            main(arguments)
-        assert done.value.code == 2
-        err = capsys.readouterr().err
-        assert err.startswith(f"usage: earmark {usage} ")
-        assert "unrecognized arguments: -o" in err or usage == "[-h]"
+    with pytest.raises(SystemExit) as done:
+        main(["info", "x", "-o", "y"])
+    assert done.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("usage: earmark info ")
+    assert err.endswith("earmark info: error: unrecognized arguments: -o y\n")
 
 
 def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:

@@ -257,6 +257,14 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 MODEL = DEFAULT_MODEL.read_bytes()
 
 
+@pytest.mark.parametrize("text", ["hello\n", "recipe\n", "(function"])
+def test_a_text_is_not_taken_for_a_model_with_foreign_fields(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text(text)
+    with pytest.raises(EarmarkError, match=r"text\.onnx: is no ONNX model, or a damaged one: name"):
+        Engine(path)
+
+
 def test_a_group_or_a_number_of_too_many_bits_is_refused() -> None:
     for data in (b"\x0b\x0c", b"\x08" + b"\xff" * 10 + b"\x01", b"\x08" + b"\xff" * 9 + b"\x02"):
         with pytest.raises(EarmarkError, match="damaged"):

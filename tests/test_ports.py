@@ -1,5 +1,6 @@
 """The examples in C++ and JavaScript give the detections of Earmark on golden vectors."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import earmark.runtime
 import pytest
 import toy_model
-from earmark.export.golden import check_port, write_golden
+from earmark.export.golden import INDEX, check_port, write_golden
 from earmark.runtime import Engine
 from earmark.runtime.engine import DEFAULT_MODEL
 from earmark.runtime.manifest import Decision
@@ -35,12 +36,12 @@ def _cpp(folder: Path) -> list[str] | str:
         return "no g++ here"
     if not (runtime / "include").is_dir() or not (runtime / "lib" / "libonnxruntime.so").exists():
         return f"no onnxruntime for C++ in {TOOLS}: run .ci/ports"
-    json = subprocess.run(
+    found = subprocess.run(
         [compiler, "-fsyntax-only", "-x", "c++", "-"],
         input=b"#include <nlohmann/json.hpp>",
         capture_output=True,
     )
-    if json.returncode:
+    if found.returncode:
         return "no nlohmann-json3-dev here"
     program = folder / "detect"
     command = [
@@ -125,6 +126,35 @@ def test_a_threshold_that_cannot_be_is_refused(
     assert done.stderr.decode() == (
         f"detect: --threshold {text}: give a number above 0 and at most 1\n"
     )
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_lines_have_the_form_of_earmark_and_a_wav_header_is_refused(
+    ports: dict[str, list[str] | str], models: dict[str, tuple[Path, Path]], port: str
+) -> None:
+    program = command(ports, port)
+    model, vectors = models["multilabel"]
+    (entry,) = [
+        e for e in json.loads((vectors / INDEX).read_text())["recordings"] if e["name"] == "sweep"
+    ]
+    pcm = (vectors / entry["pcm"]).read_bytes()
+    done = subprocess.run(
+        [*program, str(model), "--threshold", "0.1"], input=pcm, capture_output=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines and (done.returncode, done.stderr) == (0, b"")
+    for line in lines:
+        assert list(line) == ["type", "source", "keyword", "time", "score"]
+        assert all(line[name] == round(line[name], 4) for name in ("time", "score"))
+    wav = b"RIFF" + bytes(40) + pcm
+    done = subprocess.run([*program, str(model)], input=wav, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"detect: standard input: is a WAV file")
+    assert done.stderr.count(b"\n") == 1
+    # No failure: no audio at all is one of the golden vectors.
+    done = subprocess.run([*program, str(model)], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"detect: standard input: ended before any audio came\n"
 
 
 @pytest.mark.parametrize("port", PORTS)

@@ -9,12 +9,15 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 using nlohmann::json;
+
+double rounded(double value) { return std::nearbyint(value * 1e4) / 1e4; }
 
 struct Keyword {
   size_t label;
@@ -59,11 +62,11 @@ class Decider {
       if (!k.armed || sum < k.fire || step_ < k.ready) continue;
       k.armed = false;
       k.ready = step_ + refractory_;
-      json event = {{"type", "detection"},
-                    {"source", "-"},
-                    {"keyword", labels_[k.label]},
-                    {"time", end},
-                    {"score", sum / std::ldexp(window_, 32)}};
+      nlohmann::ordered_json event = {{"type", "detection"},
+                                      {"source", "-"},
+                                      {"keyword", labels_[k.label]},
+                                      {"time", rounded(end)},
+                                      {"score", rounded(sum / std::ldexp(window_, 32))}};
       std::puts(event.dump().c_str());
       std::fflush(stdout);
     }
@@ -122,7 +125,11 @@ void detect(const char* path, double threshold) {
   for (int64_t start = 0; !ended || start < total + tail; start += chunk) {
     size_t count = ended ? 0 : std::fread(pcm.data(), sizeof pcm[0], chunk, stdin);
     ended = count < chunk;
+    if (start == 0 && count >= 2 && std::memcmp(pcm.data(), "RIFF", 4) == 0)
+      throw std::runtime_error("standard input: is a WAV file: give raw 16-bit samples, no header");
     total += count;
+    if (start == 0 && count == 0)
+      std::fputs("detect: standard input: ended before any audio came\n", stderr);
     for (size_t i = 0; i < chunk; ++i) audio[i] = i < count ? pcm[i] / 32768.0f : 0.0f;
     session.Run(Ort::RunOptions{nullptr}, calls[start / chunk % 2]);
     for (size_t row = 0; row < chunk / step; ++row) {

@@ -87,6 +87,10 @@ function roundHalfToEven(value) {
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
+function rounded(value) {
+  return Math.round(value * 1e4) / 1e4;
+}
+
 function toPosteriors(logits, exclusive) {
   if (!exclusive) return logits.map((x) => 1 / (1 + Math.exp(-x)));
   const most = Math.max(...logits);
@@ -118,7 +122,8 @@ async function detect(path, threshold) {
       const scores = logits.data.subarray(row * labels, (row + 1) * labels);
       const time = Math.min(start + (row + 1) * step, total) / rate;
       for (const [keyword, score] of decider.update(toPosteriors(scores, exclusive))) {
-        console.log(JSON.stringify({ type: "detection", source: "-", keyword, time, score }));
+        const event = { type: "detection", source: "-", keyword, time: rounded(time) };
+        console.log(JSON.stringify({ ...event, score: rounded(score) }));
       }
     }
     start += chunk;
@@ -127,6 +132,9 @@ async function detect(path, threshold) {
   let rest = Buffer.alloc(0);
   for await (const piece of process.stdin) {
     rest = Buffer.concat([rest, piece]);
+    if (start === 0 && rest.toString("latin1", 0, 4) === "RIFF") {
+      throw new Error("standard input: is a WAV file: give raw 16-bit samples, no header");
+    }
     while (rest.length >= 2 * chunk) {
       await take(rest.subarray(0, 2 * chunk));
       rest = rest.subarray(2 * chunk);
@@ -134,6 +142,7 @@ async function detect(path, threshold) {
   }
   // Half a second of silence follows the audio, and what completes a chunk.
   const total = start + Math.floor(rest.length / 2);
+  if (total === 0) console.error("detect: standard input: ended before any audio came");
   const end = total + roundHalfToEven(0.5 * rate);
   while (start < end) {
     await take(rest, total);
