@@ -74,6 +74,10 @@ def test_audio_that_was_heard_without_labels_holds_nothing_out(tmp_path: Path) -
     )
     first = train(dataclasses.replace(few, distill=distill), tmp_path / "first")
     second = train(begun_with(few, first), tmp_path / "second")
+    # A part of what is held out is as much of it.
+    within = with_data(few, speech=(str(tmp_path),))
+    with pytest.raises(EarmarkError, match=r"first: learned from all of .* without labels"):
+        train(begun_with(within, first), tmp_path / "third")
     both = with_data(few, roots=(str(corpus), str(other)))
     for run in (first, second):
         with pytest.raises(EarmarkError, match=rf"{run.name}: learned from all of .*other without"):

@@ -49,18 +49,20 @@ def check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
     before = run.info.learned_folders
     # Of what it began with in its turn only names are known.
     names = {place_name(root): root for root in data.roots}
-    here, there = _roots(data), _roots(other)
-    if here != there and _resolved(data.roots) & _resolved(other.roots):
-        by = f" (data.folds = {other.folds!r} and {data.folds!r})" if _same(data, other) else ""
+    by_here, by_there = _roots(data), _roots(other)
+    if by_here != by_there and _resolved(data.roots) & _resolved(other.roots):
+        by = ""
+        if other.fold == data.fold:
+            by = f" (data.folds = {other.folds!r} and {data.folds!r})"
         raise EarmarkError(
             f"{path}: learned from clips that are held out here: it has data.fold = {other.fold}, "
             f"this recipe {data.fold}{by}: train it on the same fold"
         )
     for field, folders in before.items():
-        if field.startswith(ROOTS) and field != here and names.keys() & set(folders):
+        if field.startswith(ROOTS) and field != by_here and names.keys() & set(folders):
             raise EarmarkError(
                 f"{path}: began with what learned from clips of {min(names.keys() & set(folders))} "
-                f"that are held out here ({field} there, {here} here): begin with another, or "
+                f"that are held out here ({field} there, {by_here} here): begin with another, or "
                 "train on the same fold"
             )
     own = _resolved(other.own) & _resolved(data.roots)
@@ -76,8 +78,9 @@ def check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
     unlabelled = _resolved(distill.unlabelled if distill else ())
     for field in ("roots", "own", "speech", "noise"):
         for folder in getattr(data, field):
-            within = any(Path(folder).resolve().is_relative_to(one) for one in unlabelled)
-            if within or place_name(folder) in before.get("unlabelled", ()):
+            here = Path(folder).resolve()
+            shared = any(here.is_relative_to(x) or x.is_relative_to(here) for x in unlabelled)
+            if shared or place_name(folder) in before.get("unlabelled", ()):
                 raise EarmarkError(
                     f"{path}: learned from all of {folder} without labels (distill.unlabelled), of "
                     f"which data.{field} of this recipe holds some out: name a folder of other "
@@ -88,10 +91,6 @@ def check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
 def _roots(data: DataSettings) -> str:
     """What the clips of ``data.roots`` are divided by."""
     return f"{ROOTS}, fold {data.fold} of {data.folds or 'tables'}" if data.fold else ROOTS
-
-
-def _same(one: DataSettings, other: DataSettings) -> bool:
-    return one.fold == other.fold and one.fold > 0
 
 
 def _resolved(folders: Sequence[str]) -> set[Path]:
