@@ -337,6 +337,23 @@ def test_a_teacher_goes_on_where_it_was(
         (run / "teacher.pt").unlink()
 
 
+def test_answers_kept_are_those_of_the_shape_too(recipe: Recipe, tmp_path: Path) -> None:
+    """A network of the same weights that scales its features otherwise answers otherwise."""
+    run = teach(
+        dataclasses.replace(
+            recipe,
+            teacher=SMALL["convtransformer"],
+            train=dataclasses.replace(recipe.train, epochs=1, steps_per_epoch=1),
+        ),
+        tmp_path / "run",
+    )
+    before = load_teacher(run).digest
+    shape = json.loads((run / "teacher.json").read_text())
+    shape["features"]["floor"] *= 2
+    (run / "teacher.json").write_text(json.dumps(shape))
+    assert load_teacher(run).digest != before
+
+
 def test_a_recipe_is_a_teachers_or_a_students(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(EarmarkError, match="field teacher: is missing"):
         teach(recipe, tmp_path / "run")

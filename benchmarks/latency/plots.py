@@ -42,7 +42,7 @@ def _distributions(rows: Sequence[Row]) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     styles = keyword_styles([f"{row.name}, {row.precision}, {row.mode}" for row in rows])
     for row, (label, style) in zip(rows, styles.items(), strict=True):
@@ -59,7 +59,8 @@ def _distributions(rows: Sequence[Row]) -> "Figure | None":
     axes.set_xlabel("µs of a step")
     axes.set_ylabel("% of steps")
     _plain(axes)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=SIZE)
+    # Below, for an axis as wide as the picture.
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=SIZE)
     return figure
 
 

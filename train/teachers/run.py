@@ -67,19 +67,26 @@ def load_teacher(path: str | Path) -> TeacherRun:
     if (path / runs.RECIPE).is_file() and load_recipe(path / runs.RECIPE).teacher is None:
         run = runs.load_run(path)
         teacher = student_teacher(run.student).eval().requires_grad_(False)
-        # More than its weights says what a student answers.
         shape = json.dumps([asdict(run.recipe.student), asdict(run.recipe.features)])
-        digest = hashlib.sha256((run.weights_sha256 + shape).encode()).hexdigest()
+        digest = _digest(run.weights_sha256, shape)
         return TeacherRun(path, run.recipe, run.info, teacher, digest)
     recipe, info = runs.open_run(path, WEIGHTS, "teach")
-    shape = path / SHAPE
+    file = path / SHAPE
     try:
-        backbone = registry.rebuild(json.loads(shape.read_text(encoding="utf-8")))
+        shape = file.read_text(encoding="utf-8")
+        backbone = registry.rebuild(json.loads(shape))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise EarmarkError(f"{shape}: damaged ({error}): train the teacher again") from error
+        raise EarmarkError(f"{file}: damaged ({error}): train the teacher again") from error
     teacher = Teacher(backbone, len(info.labels))
-    digest = runs.read_weights(path / WEIGHTS, teacher, "teach")
+    weights = runs.read_weights(path / WEIGHTS, teacher, "teach")
+    digest = _digest(weights, shape)
     return TeacherRun(path, recipe, info, teacher.eval().requires_grad_(False), digest)
+
+
+def _digest(weights_sha256: str, shape: str) -> str:
+    """More than its weights says what a network answers: its shape has no weights for strides, or
+    for how it scales its features."""
+    return hashlib.sha256((weights_sha256 + shape).encode()).hexdigest()
 
 
 @torch.no_grad()
