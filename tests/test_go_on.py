@@ -30,6 +30,8 @@ def test_another_recipe_is_refused_by_the_fields_that_differ(tmp_path: Path) -> 
     info = RunInfo(recipe.labels, (), "", {}, (), {}, None, "")
     start(tmp_path, recipe, info)
     start(tmp_path, recipe, info)
+    elsewhere = {"data": {"cache": "other"}, "train": {"threads": 2}}
+    start(tmp_path, parse_recipe({"name": "a", "keywords": ["yes"]} | elsewhere, "test"), info)
     longer = dataclasses.replace(recipe, seed=5, train=dataclasses.replace(recipe.train, epochs=3))
     with pytest.raises(EarmarkError, match=r"which differs in seed, train\.epochs: choose another"):
         start(tmp_path, longer, info)

@@ -40,6 +40,8 @@ RECIPE, INFO, WEIGHTS, CHECKPOINTS, METRICS = (
     "metrics.jsonl",
 )
 SCHEMA_VERSION = 1
+_OF_THE_MACHINE = {"train.threads", "data.cache"}
+"""Fields of a recipe that a run may go on with others of: they change no more than rounding."""
 _PACKAGES = ("torch", "torchaudio", "lightning", "numpy", "onnx", "onnxruntime", "espeakng-loader")
 
 
@@ -131,11 +133,11 @@ def start(path: Path, recipe: Recipe, info: RunInfo) -> None:
     text = recipe_toml(recipe)
     if (path / RECIPE).exists():
         there = load_recipe(path / RECIPE)
-        if there != recipe:
-            differ = ", ".join(_differences(asdict(there), asdict(recipe)))
+        differ = set(_differences(asdict(there), asdict(recipe))) - _OF_THE_MACHINE
+        if differ:
             raise EarmarkError(
-                f"{path}: holds a run of another recipe, which differs in {differ}: choose another "
-                "directory"
+                f"{path}: holds a run of another recipe, which differs in "
+                f"{', '.join(sorted(differ))}: choose another directory"
             )
         before = _read_info(path) if (path / INFO).exists() else info
         changed = {
