@@ -144,6 +144,19 @@ def test_too_few_recordings_are_refused(settings: FewShotSettings, tmp_path: Pat
         run(tmp_path / "out", dataclasses.replace(settings, sizes=(8,)))
 
 
+@pytest.mark.parametrize(("count", "held"), [(0, "no audio"), (3, "all by one speaker")])
+def test_free_speech_that_cannot_be_halved_is_refused_before_any_work(
+    settings: FewShotSettings, tmp_path: Path, count: int, held: str
+) -> None:
+    speech = write_tones(tmp_path / "one", count, 1000)
+    for file in list(speech.iterdir()):
+        file.rename(speech / f"me_nohash_{file.name}")
+    with pytest.raises(EarmarkError, match=f"--speech .*one: {held}: add recordings of others"):
+        run(tmp_path / "out", dataclasses.replace(settings, speech=str(speech)))
+    # Nothing is left behind that would refuse the folder with more recordings.
+    assert not (tmp_path / "out").exists()
+
+
 def curve(misses: list[int], accepts: list[int], others: Sequence[int] = ()) -> Curve:
     """A curve whose first points are given and whose others are those of a silent model."""
     return Curve(
@@ -214,3 +227,12 @@ def test_a_word_between_speech_keeps_its_own_sound_and_loses_its_silence() -> No
     assert np.abs(inside).max() == pytest.approx(np.abs(word).max(), rel=1e-3)
     level = 20 * np.log10(mixed[:around].std() / inside.std())
     assert -5.5 < level < 0.5
+
+
+@pytest.mark.parametrize("samples", [1, 100, 319, 700])
+def test_a_word_may_be_shorter_than_its_fades(samples: int) -> None:
+    random = np.random.default_rng(0)
+    talk = random.normal(0, 0.01, 10 * RATE).astype(np.float32)
+    mixed = between(np.full(samples, 0.5, np.float32), talk, random)
+    around = round(few_shot.AROUND_SECONDS * RATE)
+    assert np.isfinite(mixed).all() and len(mixed) == 2 * around + max(samples, RATE // 100)

@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,8 @@ RESULTS_FILE, TABLE_FILE, PICTURE_FILE = "results.json", "results.md", "det.png"
 LEAST_MEASURED = 50
 AROUND_SECONDS = 1.5
 AROUND_DB = (-5.0, 0.0)
+LEAST_SAMPLES = SAMPLE_RATE // 100
+FADE_SAMPLES = SAMPLE_RATE // 50
 SEED_TEXT = "few-shot"
 CLIP_SECONDS = 1.5
 # The validation clips are synthesized voices, on whose border a model of few recordings may sit.
@@ -106,6 +108,10 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
             f"{settings.recordings}: {len(recordings)} recordings, at least {needed} needed for "
             f"{max(settings.sizes)} to train with: record more or ask for fewer with --sizes"
         )
+    origins = _speech_origins(Path(settings.speech))
+    if len(origins) < 2:
+        held = "all by one speaker" if origins else "no audio"
+        raise EarmarkError(f"--speech {settings.speech}: {held}: add recordings of others")
     # What is measured does not depend on how many recordings a model was trained with.
     pool, measured = recordings[: max(settings.sizes)], recordings[max(settings.sizes) :]
     files = {
@@ -114,7 +120,9 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
         if getattr(settings, field)
     }
     claim(folder, SETTINGS_FILE, dataclasses.asdict(settings) | files)
-    halves = [_half(folder, Path(settings.speech), which) for which in (0, 1)]
+    halves = [
+        _half(folder, Path(settings.speech), which, set(origins[which::2])) for which in (0, 1)
+    ]
     synthesize(
         [settings.word], folder / "synth", clips=settings.synthetic, clip_seconds=CLIP_SECONDS
     )
@@ -187,9 +195,11 @@ def between(
     Returns:
         float32 [samples]: up to :data:`AROUND_SECONDS` of speech, the word, as much again.
     """
+    # A recording may be shorter than what a word is looked for in, and than both fades.
+    pcm = np.pad(pcm, (0, max(0, LEAST_SAMPLES - len(pcm))))
     start, stop = word_bounds(to_int16(pcm))
     word = pcm[start:stop].copy()
-    fade = np.linspace(0, 1, round(0.02 * SAMPLE_RATE), dtype=np.float32)
+    fade = np.linspace(0, 1, min(FADE_SAMPLES, len(word) // 2), dtype=np.float32)
     word[: len(fade)] *= fade
     word[-len(fade) :] *= fade[::-1]
     length = round(AROUND_SECONDS * SAMPLE_RATE)
@@ -234,16 +244,20 @@ def _digest(folder: Path) -> str:
     return f"{len(files)}, {digest.hexdigest()[:16]}"
 
 
-def _half(folder: Path, speech: Path, which: int) -> Path:
-    """A folder with every second origin of free speech, copied from ``speech``."""
-
-    def origin(file: Path) -> str:
-        return recording_origin(file.relative_to(speech).as_posix())
-
-    origins = sorted(set(map(origin, find_audio(speech))))
+def _speech_origins(speech: Path) -> list[str]:
+    """The origins of free speech in an order that follows from their names alone."""
+    origins = sorted({_origin(file, speech) for file in find_audio(speech)})
     origins.sort(key=lambda name: hashlib.sha256(f"{SEED_TEXT}\0{name}".encode()).digest())
-    chosen = set(origins[which::2])
-    files = [file for file in find_audio(speech) if origin(file) in chosen]
+    return origins
+
+
+def _origin(file: Path, speech: Path) -> str:
+    return recording_origin(file.relative_to(speech).as_posix())
+
+
+def _half(folder: Path, speech: Path, which: int, origins: Set[str]) -> Path:
+    """A folder with the free speech of these origins, copied from ``speech``."""
+    files = [file for file in find_audio(speech) if _origin(file, speech) in origins]
     target = folder / f"speech-{'ab'[which]}"
     for file in files:
         _copy(file, target / file.relative_to(speech))
