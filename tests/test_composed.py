@@ -150,9 +150,34 @@ def test_points_are_what_the_curves_say(engine: Engine) -> None:
     for point in found["points"]:
         assert point["missed_interval"][0] <= point["missed"] <= point["missed_interval"][1]
         assert point["shown"] == (point["per_hour_interval"][1] <= point["target"])
-    assert not found["points"][1]["shown"] and "not shown" in det.cautions(found)[-1]
-    text, pictures = accuracy_page([], Costs(), [found | {"title": "toy"}], [])
+    titled = found | {"title": "toy"}
+    assert not found["points"][1]["shown"] and "not shown" in det.cautions([titled])[-1]
+    text, pictures = accuracy_page([], Costs(), [titled], [])
     assert "| toy | as shipped |" in text and pictures["accuracy-det.png"].axes
+
+
+def test_what_is_not_shown_is_told_of_all_models(engine: Engine) -> None:
+    [takes] = det.listen([engine], compose_all(materials(), (None,)))
+    found = det.measure(engine.manifest, takes, (1.0, 0.5))
+
+    def report(title: str, *limits: float) -> dict[str, Any]:
+        points = [
+            point | {"per_hour_interval": [0.0, limit], "shown": limit <= point["target"]}
+            for point, limit in zip(found["points"], limits, strict=True)
+        ]
+        return found | {"title": title, "points": points, "untold": ["talk"]}
+
+    reports = [report("good", 0.9, 3.5), report("bad", 4.72, 3.5), report("worse", 6.123, 4.0)]
+    text, _ = accuracy_page([], Costs(), reports, [])
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(lines) == 3 and lines[0].startswith("- talk has no transcripts")
+    one, half = lines[1:]
+    assert one.startswith("- 1 false accepts an hour are not shown of bad, worse: ")
+    assert "leave up to 4.72 to 6.12 an hour" in one
+    assert half.startswith("- 0.5 false accepts an hour are not shown: ")
+    assert "leave up to 3.5 to 4 an hour" in half
+    assert "leave up to 3.5 an hour" in det.cautions(reports[:2])[-1]
+    assert len(det.cautions([report("best", 0.9, 0.4)])) == 1
 
 
 def test_thresholds_are_judged_on_the_other_half(

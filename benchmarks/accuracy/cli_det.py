@@ -180,7 +180,7 @@ def _run(arguments: Namespace) -> int:
         figure = det_figure(reports)
         write_bytes(arguments.plot, picture(figure, arguments.plot.suffix[1:].lower()))
     _show(reports)
-    for line in cautions(reports[0]):
+    for line in cautions(reports):
         print(f"earmark: {line}", file=sys.stderr)
     return 0
 

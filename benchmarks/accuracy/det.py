@@ -288,22 +288,38 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def cautions(report: dict[str, Any]) -> list[str]:
-    """What the figures of :func:`measure` do not show, one line each; ``untold`` beside them are
-    folders of free speech without transcripts."""
+def cautions(reports: Sequence[dict[str, Any]]) -> list[str]:
+    """What the figures of :func:`measure` do not show, one line for each operating point that any
+    model has; ``untold`` beside them are folders of free speech without transcripts.
+
+    Args:
+        reports: what :func:`measure` gave of the same streams, each with ``title``.
+    """
+    untold = dict.fromkeys(name for report in reports for name in report.get("untold", ()))
     lines = [
         f"{folder} has no transcripts: keywords that are said there count as false accepts "
         "(earmark transcribe finds them)"
-        for folder in report.get("untold", ())
+        for folder in untold
     ]
-    for found in report["points"]:
-        if not found["shown"]:
-            target = found["target"]
-            lines.append(
-                f"{target:g} false accepts an hour are not shown: {report['distinct_hours']:.2f} h "
-                f"of distinct speech leave up to {found['per_hour_interval'][1]:.3g} an hour "
-                f"(95 %); it takes {hours_to_measure(target):.3g} h without any"
-            )
+    points = [(report["title"], point) for report in reports for point in report["points"]]
+    for target in dict.fromkeys(point["target"] for _, point in points):
+        found = [
+            (title, point["per_hour_interval"][1])
+            for title, point in points
+            if point["target"] == target and not point["shown"]
+        ]
+        if not found:
+            continue
+        names = ", ".join(title for title, _ in found)
+        of = f" of {names}" if len(found) < len(reports) else ""
+        limits = sorted(limit for _, limit in found)
+        ends = dict.fromkeys(f"{limit:.3g}" for limit in (limits[0], limits[-1]))
+        lines.append(
+            f"{target:g} false accepts an hour are not shown{of}: "
+            f"{reports[0]['distinct_hours']:.2f} h of distinct speech leave up to "
+            f"{' to '.join(ends)} an hour (95 %); it takes {hours_to_measure(target):.3g} h "
+            "without any"
+        )
     return lines
 
 

@@ -252,7 +252,7 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
         markdown_table(("model", *keywords), taken),
         f"![Missed keywords against false accepts per hour]({plot})",
     ]
-    if lines := cautions(first):
+    if lines := cautions(reports):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
 
