@@ -9,12 +9,14 @@ import toy_model
 from earmark.benchmarks.accuracy.cli_page import accuracy as verb
 from earmark.benchmarks.accuracy.groups import group
 from earmark.benchmarks.accuracy.page import MISSING, page
-from earmark.benchmarks.accuracy.page_tables import Costs
+from earmark.benchmarks.accuracy.page_tables import Costs, costs
 from earmark.benchmarks.latency import cold
 from earmark.benchmarks.latency.cli import bench
 from earmark.benchmarks.latency.cold import cold_starts
 from earmark.runtime.cli import main
 from earmark.runtime.errors import EarmarkError
+
+BENCH = Path(__file__).parents[1] / "docs" / "records" / "bench.json"
 
 
 def record(
@@ -238,3 +240,24 @@ def test_the_cost_is_that_of_a_report_of_bench(
     assert rows(target.read_text(), "Accuracy, size and cost")[0][4] == f"{spent:.2f}" != "-"
     assert main([*command, "--bench", str(clips)]) != 0
     assert "clips.jsonl: no" in capsys.readouterr().err
+
+
+def test_costs_of_several_reports_are_of_one_machine_and_of_different_models(
+    tmp_path: Path,
+) -> None:
+    report = json.loads(BENCH.read_text())
+    report["rows"] = [row for row in report["rows"] if row["kind"] == "edge"][:1]
+    [row] = report["rows"]
+    machine = report["machine"]
+
+    def write(name: str, size: int, **about: Any) -> str:
+        changed = {"machine": machine | about, "rows": [row | {"name": name, "parameters": size}]}
+        (tmp_path / name).write_text(json.dumps(report | changed))
+        return str(tmp_path / name)
+
+    one, two = write("one", 1000), write("two", 2000, load=9.0)
+    assert set(costs([one, two]).cpu_ms) == {(1000, "int8"), (2000, "int8")}
+    with pytest.raises(EarmarkError, match=r"three: of another machine than .*one \(cpu\): leave"):
+        costs([one, write("three", 3000, cpu="other")])
+    with pytest.raises(EarmarkError, match=r"one in .* and four in .* 1,000 parameters in int8"):
+        costs([one, write("four", 1000)])

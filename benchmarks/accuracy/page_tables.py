@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...export.noisy import snr_name
+from ...runtime.errors import EarmarkError
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ...train.data.dataset import SPEECH
 from ..latency.results import load
@@ -38,17 +39,38 @@ class Costs:
 
 
 def costs(files: Sequence[str]) -> Costs:
-    """The cost in these reports of ``bench``."""
-    reports = [load(file) for file in files]
-    return Costs(
-        tuple(report.command for report in reports),
-        {
-            (row.parameters, row.precision): row.hot.cpu_ms_per_second.median
-            for report in reports
-            for row in report.of("edge")
+    """The cost in these reports of ``bench``.
+
+    Raises:
+        EarmarkError: a file is no report, was measured on another machine than the first, or holds
+            a model that rows could not tell from another.
+    """
+    reports = [(file, load(file)) for file in files]
+    found: dict[tuple[int, str], tuple[str, float]] = {}
+    for file, report in reports:
+        first_file, first = reports[0]
+        # The load differs from one run to the next.
+        names = [name for name in {**first.machine, **report.machine} if name != "load"]
+        differ = [name for name in names if first.machine.get(name) != report.machine.get(name)]
+        if differ:
+            raise EarmarkError(
+                f"--bench {file}: of another machine than {first_file} ({', '.join(differ)}): "
+                "leave one out"
+            )
+        for row in report.of("edge"):
             # As Earmark runs them where nothing else is asked for.
-            if row.parameters and row.mode == report.rows[0].mode
-        },
+            if not row.parameters or row.mode != report.rows[0].mode:
+                continue
+            key, of = (row.parameters, row.precision), f"{row.name} in {file}"
+            if key in found:
+                raise EarmarkError(
+                    f"--bench {file}: {found[key][0]} and {of} both have {row.parameters:,} "
+                    f"parameters in {row.precision}: leave one out"
+                )
+            found[key] = of, row.hot.cpu_ms_per_second.median
+    return Costs(
+        tuple(report.command for _, report in reports),
+        {key: spent for key, (_, spent) in found.items()},
     )
 
 
