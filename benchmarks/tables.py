@@ -117,11 +117,15 @@ def load_reports(files: Iterable[str]) -> list[dict[str, Any]]:
     """The JSON objects that commands printed, a line each, of all files.
 
     Raises:
-        EarmarkError: a file cannot be read, or a line is no JSON object.
+        EarmarkError: a file cannot be read or holds nothing, or a line is no JSON object.
     """
     reports = []
     for file in files:
-        for line in filter(None, map(str.strip, read_text(file).splitlines())):
+        lines = [*filter(None, map(str.strip, read_text(file).splitlines()))]
+        if not lines:
+            # What a command leaves that failed: no page may say of it that nothing was measured.
+            raise EarmarkError(f"{file}: holds no report: run its command again")
+        for line in lines:
             try:
                 report = json.loads(line)
             except ValueError as error:

@@ -205,12 +205,21 @@ def test_the_verb_reads_what_commands_wrote(tmp_path: Path, capsys) -> None:
     assert "TITLE=FILE" in capsys.readouterr().err
     sweep.write_text("")
     assert main([*command, "--sweep", f"Temperature={sweep}"]) != 0
-    assert "holds no run" in capsys.readouterr().err
+    assert "table.jsonl: holds no report" in capsys.readouterr().err
     assert main([*command, "--det", str(clips)]) != 0
     assert "not what its command prints" in capsys.readouterr().err
     clips.write_text(json.dumps({"map": 0.5}))
     assert main(command) != 0
     assert "multi-label models have no table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--clips", "--det"])
+def test_an_empty_file_is_no_page(tmp_path: Path, capsys, option: str) -> None:
+    empty, target = tmp_path / "empty.jsonl", tmp_path / "page.md"
+    empty.write_text("\n")
+    assert main(["accuracy", option, str(empty), "-o", str(target)]) == 1
+    assert "empty.jsonl: holds no report: run its command again" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_nothing_to_show_is_refused(tmp_path: Path, capsys) -> None:

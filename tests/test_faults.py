@@ -86,6 +86,10 @@ def test_the_page_of_what_commands_print(
     fuzz.write_text("no")
     assert main(["reliability", "--fuzz", str(fuzz), "-o", str(target)]) == 1
     assert "no JSON" in capsys.readouterr().err
+    fuzz.write_text("")
+    target.unlink()
+    assert main(["reliability", "--fuzz", str(fuzz), "-o", str(target)]) == 1
+    assert "fuzz.json: holds no report" in capsys.readouterr().err and not target.exists()
 
 
 def test_the_verb_prints_json(
