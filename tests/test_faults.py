@@ -14,6 +14,7 @@ from earmark.benchmarks.reliability.page import page
 from earmark.benchmarks.scene import write_wav
 from earmark.runtime.cli import main
 from earmark.runtime.engine import Engine
+from earmark.runtime.errors import EarmarkError
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,15 @@ def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
         assert ended.sees == ("ended", "1 line for people", "exit status 0")
         around.append(ended)
     assert [row.lost_detections for row in around] == [0] * len(around)
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
+    copy = Path(toy_model.save(tmp_path / "copy.onnx"))
+    write_wav(tmp_path / "scene.wav", toy_model.scene())
+    bench = Bench.open(str(copy), [str(tmp_path / "scene.wav")])
+    copy.unlink()
+    with pytest.raises(EarmarkError, match=r"wyoming: did not start \(exit status 1: .*copy.onnx"):
+        measure(bench)
 
 
 def test_the_page_shows_what_there_is(rows: dict[str, Row]) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,9 +108,18 @@ def test_state_is_of_one_soak(
     assert main(["soak", model, "--hours", "0.01", *options]) == 0
     assert main(["soak", model, "--hours", "0.02", *options]) == 1
     assert "holds a soak with another seconds: name another folder" in capsys.readouterr().err
-    (tmp_path / "state" / "detect.json").write_text("{")
-    assert main(["soak", model, "--hours", "0.01", *options]) == 1
-    assert "detect.json: is damaged" in capsys.readouterr().err
+    for name, text, place in (
+        ("detect", "{", "as a whole"),
+        ("detect", "{}", "audio_seconds"),
+        ("one-pass", '[["low", 1.0]]', "0.2"),
+        ("settings", "[]", "as a whole"),
+    ):
+        file = tmp_path / "state" / f"{name}.json"
+        kept = file.read_text()
+        file.write_text(text)
+        assert main(["soak", model, "--hours", "0.01", *options]) == 1
+        assert f"{name}.json: is damaged ({place}" in " ".join(capsys.readouterr().err.split())
+        file.write_text(kept)
 
 
 def test_progress_without_a_terminal(
@@ -201,3 +212,26 @@ def test_a_server_that_detects_otherwise_is_found(
     paths = json.loads(capsys.readouterr().out)["paths"]
     assert list(paths) == ["detect", "wyoming"]
     assert (paths["wyoming"]["different"], paths["wyoming"]["drift_ms"]) == (1, 80)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_server_that_dies_is_told_and_what_is_finished_is_reported(
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, scene = files
+
+    def kill(process: int) -> None:
+        os.kill(process, signal.SIGKILL)
+
+    # What looks at its memory each minute.
+    monkeypatch.setattr(soak_paths, "resident_bytes", kill)
+    assert main(["soak", model, "--hours", "0.05", "--audio", scene, "--json"]) == 1
+    out, err = capsys.readouterr()
+    message = " ".join(err.split())
+    assert re.search(
+        r"earmark wyoming: left its client after \d+ s of audio \(exit status -9", message
+    )
+    paths = json.loads(out)["paths"]
+    assert list(paths) == ["detect"] and paths["detect"]["different"] == 0

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from unittest import mock
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +28,13 @@ from ...runtime.stream import Detection
 from ...train.progress import progress
 from ..machine import machine, machine_line
 from .faulty_source import Fault, FaultySource
+from .server import EXIT_SECONDS, PROGRAM, serving
 from .soak_audio import Audio, loop
-from .soak_paths import SERVER
 
 SECONDS = 36
 AT = 10.0
 """Seconds of audio before a fault."""
 FULL = Path("/dev/full")
-EXIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -186,40 +184,40 @@ def _client_gone(bench: Bench) -> Row:
     from wyoming.ping import Ping
     from wyoming.wake import Detect
 
-    async def converse(port: int) -> list[Message]:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b'{"type": "audio-chunk", "payload_length": 640}\n' + bytes(100))
-        await writer.drain()
-        writer.close()
+    async def converse() -> tuple[list[Message], int | None]:
         found = []
-        async with AsyncTcpClient("127.0.0.1", port) as client:
-            rate = bench.audio.rate
-            await client.write_event(Detect().event())
-            await client.write_event(AudioStart(rate, 2, 1).event())
-            for block in bench.audio:
-                await client.write_event(AudioChunk(rate, 2, 1, block.tobytes()).event())
-            await client.write_event(AudioStop().event())
-            await client.write_event(Ping("end").event())
-            while (event := await client.read_event()) and event.type != "pong":
-                found.append(event)
-        return found
+        async with serving(bench.engine.path) as server:
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b'{"type": "audio-chunk", "payload_length": 640}\n' + bytes(100))
+            await writer.drain()
+            writer.close()
+            async with AsyncTcpClient("127.0.0.1", server.port) as client:
+                rate = bench.audio.rate
+                await client.write_event(Detect().event())
+                await client.write_event(AudioStart(rate, 2, 1).event())
+                for block in bench.audio:
+                    await client.write_event(AudioChunk(rate, 2, 1, block.tobytes()).event())
+                    server.sent_seconds += len(block) / rate
+                await client.write_event(AudioStop().event())
+                await client.write_event(Ping("end").event())
+                while (event := await client.read_event()) and event.type != "pong":
+                    found.append(event)
+        return found, server.process.returncode
 
-    server = _start("wyoming", "--model", str(bench.engine.path), "--uri", "tcp://127.0.0.1:0")
-    try:
-        assert server.stdout
-        port = urlsplit(json.loads(server.stdout.readline())["uri"]).port or 0
-        found = asyncio.run(converse(port))
-    finally:
-        server.terminate()
-        server.communicate(timeout=EXIT_SECONDS)
+    found, status = asyncio.run(converse())
     lost = len(bench.expected) - sum(event.type == "detection" for event in found)
-    sees = ("the next client is served", f"exit status {server.returncode} at SIGTERM")
+    sees = ("the next client is served", f"exit status {status} at SIGTERM")
     return Row("Wyoming client gone within a message", sees, None, lost)
 
 
 def _terminated(bench: Bench) -> Row:
     """SIGTERM to ``earmark detect -`` after half of the audio was heard."""
-    process = _start("detect", "--model", str(bench.engine.path), "-")
+    process = subprocess.Popen(
+        [*PROGRAM, "detect", "--model", str(bench.engine.path), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdin and process.stdout
     heard: list[NDArray[np.int16]] = list(islice(bench.audio, SECONDS // 2))
     # A second later, so that no chunk is missing that a detection waits for.
@@ -236,13 +234,6 @@ def _terminated(bench: Bench) -> Row:
     sees = [event["type"] for event in whole if event["type"] != "detection"]
     sees += [f"{len(err.splitlines())} line for people", f"exit status {process.returncode}"]
     return Row("SIGTERM to `detect -`", tuple(sees), None, max(0, len(sure) - found))
-
-
-def _start(*arguments: str) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", SERVER, *arguments], stdin=pipe, stdout=pipe, stderr=pipe
-    )
 
 
 HEADS = ("fault", "the user sees", "audio lost", "detections lost", "events undelivered")

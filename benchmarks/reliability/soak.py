@@ -42,20 +42,31 @@ def run(arguments: Namespace) -> int:
     paths = PATHS if arguments.path == "both" else (arguments.path,)
     audio = Audio(loop(engine, arguments.audio), engine.manifest.geometry.sample_rate, seconds)
     state = State.open(arguments.state, _settings(engine, audio, found))
-    with _terminable(), progress("Soaking", (1 + len(paths)) * (seconds // MINUTE)) as done:
-        outcomes = _outcomes(engine, audio, paths, state, done)
-    if arguments.json:
-        report = {
+    outcomes: dict[str, Outcome] = {}
+
+    def report() -> None:
+        if not arguments.json:
+            _show(outcomes, found)
+            return
+        about = {
             "machine": found,
             "model": engine.path.name,
             "backend": engine.backend,
             "hours": arguments.hours,
             "audio": "recordings" if arguments.audio else "synthesized keywords",
-            "paths": {path: asdict(outcome) for path, outcome in outcomes.items()},
         }
-        print(json.dumps(report))
-    else:
-        _show(outcomes, found)
+        print(json.dumps(about | {"paths": {path: asdict(o) for path, o in outcomes.items()}}))
+
+    try:
+        with _terminable(), progress("Soaking", (1 + len(paths)) * (seconds // MINUTE)) as done:
+            for path, outcome in _outcomes(engine, audio, paths, state, done):
+                outcomes[path] = outcome
+    except EarmarkError:
+        # The hours of a path that is finished are not lost by another that failed.
+        if outcomes:
+            report()
+        raise
+    report()
     return 0 if all(outcome.sound for outcome in outcomes.values()) else 1
 
 
@@ -65,27 +76,25 @@ def _outcomes(
     paths: Sequence[str],
     state: State,
     done: Callable[[int], None],
-) -> dict[str, Outcome]:
+) -> Iterator[tuple[str, Outcome]]:
     """Go through what ``state`` has not yet, and keep it there."""
-    expected = [Detection(*values) for values in state.get(ONE_PASS) or ()]
+    expected = state.get(ONE_PASS, list[Detection])
     if expected:
         done(audio.seconds // MINUTE)
     else:
         expected = one_pass(engine, audio, done)
         state.put(ONE_PASS, expected)
-    outcomes = {}
     for path in paths:
-        kept = state.get(path)
-        if kept is not None:
-            outcomes[path] = Outcome(**kept)
+        outcome = state.get(path, Outcome)
+        if outcome:
             done(audio.seconds // MINUTE)
-            continue
-        if path == "detect":
-            outcomes[path] = detect(engine, audio, expected, done)
         else:
-            outcomes[path] = asyncio.run(wyoming(engine, audio, expected, done))
-        state.put(path, asdict(outcomes[path]))
-    return outcomes
+            if path == "detect":
+                outcome = detect(engine, audio, expected, done)
+            else:
+                outcome = asyncio.run(wyoming(engine, audio, expected, done))
+            state.put(path, asdict(outcome))
+        yield path, outcome
 
 
 def _settings(engine: Engine, audio: Audio, found: dict[str, Any]) -> dict[str, Any]:

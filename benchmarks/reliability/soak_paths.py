@@ -1,33 +1,29 @@
 """The ways that a soak's audio takes, each compared with one stream that it is pushed into."""
 
 import asyncio
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
-from ...runtime.errors import EarmarkError
 from ...runtime.events import DetectionEvent, HeartbeatEvent
 from ...runtime.process import resident_bytes
 from ...runtime.sinks.sink import FanOut, JsonLines
 from ...runtime.spotter import spot
 from ...runtime.stream import Detection
+from .server import serving
 from .soak_audio import Audio
 from .soak_outcome import Outcome, slope
 
 MINUTE = 60
 MESSAGE_SAMPLES = 1280
 """Samples of a Wyoming audio message."""
-SERVER = "import sys; from earmark.runtime.cli import main; sys.exit(main())"
 TOLERANCE = 1e-6
 
 
@@ -84,6 +80,9 @@ async def wyoming(
 
     The protocol tells of a detection by its keyword and the timestamp of the audio message that it
     came in, so that this is what is compared; scores do not pass the wire.
+
+    Raises:
+        EarmarkError: it does not start, or ends before it is asked to.
     """
     from wyoming.audio import AudioChunk, AudioStart, AudioStop
     from wyoming.client import AsyncTcpClient
@@ -94,61 +93,50 @@ async def wyoming(
     outcome = Outcome(0.0)
     rate = audio.rate
     before = os.times()
-    command = (sys.executable, "-c", SERVER, "wyoming", "--model", str(engine.path))
-    server = await asyncio.create_subprocess_exec(
-        *command, "--uri", "tcp://127.0.0.1:0", stdout=asyncio.subprocess.PIPE
-    )
-    assert server.stdout
-    try:
-        line = await server.stdout.readline()
-        if not line:
-            raise EarmarkError("earmark wyoming: did not start")
-        port = urlsplit(json.loads(line)["uri"]).port
-        drain = asyncio.create_task(_drain(server.stdout))
-        async with AsyncTcpClient("127.0.0.1", port or 0) as client:
+    async with (
+        serving(engine.path) as server,
+        AsyncTcpClient("127.0.0.1", server.port) as client,
+    ):
 
-            async def send() -> None:
-                await client.write_event(Detect().event())
-                await client.write_event(AudioStart(rate, 2, 1).event())
-                rest, sent = np.zeros(0, np.int16), 0
-                for second, block in enumerate(audio, 1):
-                    rest = np.append(rest, block)
-                    while len(rest) >= MESSAGE_SAMPLES or (len(rest) and second == audio.seconds):
-                        piece, rest = rest[:MESSAGE_SAMPLES], rest[MESSAGE_SAMPLES:]
-                        message = AudioChunk(rate, 2, 1, piece.tobytes(), 1000 * sent // rate)
-                        await client.write_event(message.event())
-                        # A server that keeps up never makes this wait, and its output must be read.
-                        await asyncio.sleep(0)
-                        sent += len(piece)
-                    if second % MINUTE == 0:
-                        size = resident_bytes(server.pid)
-                        if size is not None:
-                            outcome.resident.append(size)
-                        done(1)
-                outcome.audio_seconds = sent / rate
-                await client.write_event(AudioStop().event())
-                await client.write_event(Ping("end").event())
+        async def send() -> None:
+            await client.write_event(Detect().event())
+            await client.write_event(AudioStart(rate, 2, 1).event())
+            rest, sent = np.zeros(0, np.int16), 0
+            for second, block in enumerate(audio, 1):
+                rest = np.append(rest, block)
+                while len(rest) >= MESSAGE_SAMPLES or (len(rest) and second == audio.seconds):
+                    piece, rest = rest[:MESSAGE_SAMPLES], rest[MESSAGE_SAMPLES:]
+                    message = AudioChunk(rate, 2, 1, piece.tobytes(), 1000 * sent // rate)
+                    await client.write_event(message.event())
+                    # A server that keeps up never makes this wait, and its output must be read.
+                    await asyncio.sleep(0)
+                    sent += len(piece)
+                server.sent_seconds = sent / rate
+                if second % MINUTE == 0:
+                    size = resident_bytes(server.process.pid)
+                    if size is not None:
+                        outcome.resident.append(size)
+                    done(1)
+            await client.write_event(AudioStop().event())
+            await client.write_event(Ping("end").event())
 
-            async def receive() -> None:
-                while (event := await client.read_event()) and event.type != "pong":
-                    if not WakeDetection.is_type(event.type):
-                        continue
-                    place, outcome.detections = outcome.detections, outcome.detections + 1
-                    found = WakeDetection.from_event(event)
-                    if place >= len(expected) or found.name != expected[place].keyword:
-                        outcome.different += 1
-                        continue
-                    drift = abs((found.timestamp or 0) - _timestamp(expected[place], rate))
-                    outcome.drift_ms = max(outcome.drift_ms, float(drift))
+        async def receive() -> None:
+            while event := await client.read_event():
+                if event.type == "pong":
+                    return
+                if not WakeDetection.is_type(event.type):
+                    continue
+                place, outcome.detections = outcome.detections, outcome.detections + 1
+                found = WakeDetection.from_event(event)
+                if place >= len(expected) or found.name != expected[place].keyword:
+                    outcome.different += 1
+                    continue
+                drift = abs((found.timestamp or 0) - _timestamp(expected[place], rate))
+                outcome.drift_ms = max(outcome.drift_ms, float(drift))
+            raise EOFError("no answer to the last message")
 
-            await asyncio.gather(send(), receive())
-        server.terminate()
-        await server.wait()
-        await drain
-    finally:
-        with suppress(ProcessLookupError):
-            server.kill()
-        await server.wait()
+        await asyncio.gather(send(), receive())
+    outcome.audio_seconds = server.sent_seconds
     after = os.times()
     spent = sum(after[2:4]) - sum(before[2:4])  # of children
     outcome.cpu_ms_per_second = 1000 * spent / audio.seconds
@@ -174,9 +162,3 @@ def _timestamp(detection: Detection, rate: int) -> int:
     """Milliseconds at the start of the message that the step ends in."""
     message = (round(detection.time * rate) - 1) // MESSAGE_SAMPLES
     return 1000 * message * MESSAGE_SAMPLES // rate
-
-
-async def _drain(stream: asyncio.StreamReader) -> None:
-    """What the server prints would otherwise hold it up."""
-    while await stream.read(1 << 16):
-        pass

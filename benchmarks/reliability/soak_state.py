@@ -3,11 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...runtime.errors import EarmarkError
 from ...runtime.files import read_text, write_text
 
+Part = TypeVar("Part")
 SETTINGS = "settings"
 MAX_PART_BYTES = 256 << 20
 """Largest part: the detections of the longest soak."""
@@ -35,11 +38,9 @@ class State:
             EarmarkError: the parts there were made with other settings, or cannot be read.
         """
         state = cls(Path(folder) if folder else None)
-        before = state.get(SETTINGS)
+        before = state.get(SETTINGS, dict[str, Any])
         if before is None:
             state.put(SETTINGS, settings)
-        elif not isinstance(before, dict):
-            raise EarmarkError(f"{folder}: holds no soak: name another folder with --state")
         else:
             other = [name for name in settings if before.get(name) != settings[name]]
             if other:
@@ -49,19 +50,28 @@ class State:
                 )
         return state
 
-    def get(self, part: str) -> Any:
+    def get(self, part: str, kind: type[Part]) -> Part | None:
         """What was put, None where the part is not finished.
 
+        Args:
+            part: its name.
+            kind: what it must be.
+
         Raises:
-            EarmarkError: its file cannot be read.
+            EarmarkError: its file cannot be read, or is of another kind.
         """
         path = self._path(part)
         if path is None or not path.exists():
             return None
         try:
-            return json.loads(read_text(path, MAX_PART_BYTES))
-        except ValueError as error:
-            raise EarmarkError(f"{path}: is damaged ({error}): remove it") from error
+            return TypeAdapter(kind).validate_json(read_text(path, MAX_PART_BYTES))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "as a whole"
+            raise EarmarkError(
+                f"{path}: is damaged ({place}: {first['msg']}): remove it, or name another folder "
+                "with --state"
+            ) from error
 
     def put(self, part: str, value: Any) -> None:
         """Keep a finished part."""
