@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import shlex
 from argparse import ArgumentParser
 from pathlib import Path
@@ -55,6 +56,39 @@ def test_a_sweep_keeps_its_table_and_goes_on(
     lines = (folder / "table.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [dataclasses.asdict(row) for row in rows]
     assert (folder / "table.md").read_text() == markdown(rows)
+
+
+def test_every_combination_has_a_folder_of_its_own(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def teach(recipe: Recipe, path: Path) -> None:
+        path.mkdir(parents=True)
+        measured = {"parameters": 5, "top1": 0.5, "macro_f1": 0.5}
+        (path / "evaluation.json").write_text(json.dumps(measured))
+
+    monkeypatch.setattr(module, "teach", teach)
+    file = write(tmp_path, dataclasses.replace(recipe, teacher=TeacherSettings(kind="cnn2d")))
+
+    def names(*grid: str) -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        rows = list(sweep(file, grid, folder))
+        found = [Path(row.run).name for row in rows]
+        assert {path.name for path in folder.iterdir() if path.is_dir()} == set(found)
+        assert len(set(found)) == len(found) and max(map(len, found)) < 256
+        return found
+
+    assert names('data.speech=["a/b"],["a b","c"]', "seed=0") == [
+        "data.speech=-a-b-seed=0",
+        "data.speech=-a-b-c-seed=0",
+    ]
+    plain, *alike = names('data.speech=["c"],["a/b"],["a-b"],["a b"],["a","b"]')
+    assert plain == "data.speech=-c"
+    assert all(re.fullmatch(r"data\.speech=-a-b-[0-9a-f]{8}", name) for name in alike)
+    long = "x" * 300
+    cut = names(f'data.speech=["{long}"],["{long}y"]', "seed=0,1")
+    assert all(len(name) == 209 for name in cut)
+    # The same settings have the same name, whatever else is in the grid.
+    assert names(f'data.speech=["{long}y"]', "seed=1") == cut[-1:]
 
 
 def test_teachers_are_judged_on_whole_clips(recipe: Recipe, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ are not exported, are judged on whole clips. Both on the validation clips.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
@@ -29,6 +30,8 @@ from ..tables import markdown_table
 TABLE, REPORT = "table.jsonl", "table.md"
 _SEED = "seed"
 _MODEL = "model.onnx"
+NAME_LENGTH = 200
+"""Characters of a folder's name before what tells it from others: systems allow 255 bytes."""
 _MEASURES = HEADLINES | {"macro_f1": "macro F1"}
 
 
@@ -87,9 +90,10 @@ def sweep(
         # JSON's texts, numbers, booleans and lists are TOML's too.
         given = [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()]
         runs.append((settings, load_recipe(recipe, given)))
+    folders = _folder_names([settings for settings, _ in runs])
     rows: list[Row] = []
-    for settings, one in runs:
-        row = _run(one, settings, folder / _folder_name(settings), chunk_seconds)
+    for (settings, one), name in zip(runs, folders, strict=True):
+        row = _run(one, settings, folder / name, chunk_seconds)
         rows.append(dataclasses.replace(row, recipe=str(recipe)))
         lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows]
         write_text(folder / TABLE, "".join(line + "\n" for line in lines))
@@ -166,6 +170,18 @@ def _axis(text: str) -> tuple[str, list[Any]]:
     return name.strip(), found
 
 
-def _folder_name(settings: dict[str, Any]) -> str:
-    parts = [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()]
-    return re.sub(r"[^\w.=+-]+", "-", ",".join(parts)).strip("-")[:200] or "run"
+def _folder_names(grid: Sequence[dict[str, Any]]) -> list[str]:
+    """A name for each combination, which tells its settings as far as they fit into it."""
+    texts = [
+        ",".join(f"{name}={json.dumps(value, default=str)}" for name, value in settings.items())
+        for settings in grid
+    ]
+    whole = [re.sub(r"[^\w.=+-]+", "-", text).strip("-") or "run" for text in texts]
+    names = []
+    for text, name in zip(texts, whole, strict=True):
+        if len(name) > NAME_LENGTH or whole.count(name) > 1:
+            # What was cut away or replaced tells it from others.
+            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+            name = f"{name[:NAME_LENGTH]}-{digest}"
+        names.append(name)
+    return names
