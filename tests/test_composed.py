@@ -173,10 +173,10 @@ def test_what_is_not_shown_is_told_of_all_models(engine: Engine) -> None:
     assert len(lines) == 3 and lines[0].startswith("- talk has no transcripts")
     one, half = lines[1:]
     assert one.startswith("- 1 false accepts an hour are not shown of bad, worse: ")
-    assert "leave up to 4.72 to 6.12 an hour" in one
+    assert "leave room for 4.72 to 6.12 an hour" in one
     assert half.startswith("- 0.5 false accepts an hour are not shown: ")
-    assert "leave up to 3.5 to 4 an hour" in half
-    assert "leave up to 3.5 an hour" in det.cautions(reports[:2])[-1]
+    assert "leave room for 3.5 to 4 an hour" in half
+    assert "leave room for 3.5 an hour" in det.cautions(reports[:2])[-1]
     assert len(det.cautions([report("best", 0.9, 0.4)])) == 1
 
 

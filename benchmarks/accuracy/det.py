@@ -316,7 +316,7 @@ def cautions(reports: Sequence[dict[str, Any]]) -> list[str]:
         ends = dict.fromkeys(f"{limit:.3g}" for limit in (limits[0], limits[-1]))
         lines.append(
             f"{target:g} false accepts an hour are not shown{of}: "
-            f"{reports[0]['distinct_hours']:.2f} h of distinct speech leave up to "
+            f"{reports[0]['distinct_hours']:.2f} h of distinct speech leave room for "
             f"{' to '.join(ends)} an hour (95 %); it takes {hours_to_measure(target):.3g} h "
             "without any"
         )
