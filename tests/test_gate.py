@@ -1,11 +1,13 @@
 """The energy gate: what it skips, and that nothing else changes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toy_model
 from earmark.benchmarks.latency.gate import compare
+from earmark.benchmarks.scene import write_wav
 from earmark.runtime import Detection, EarmarkError, Engine
 from earmark.runtime.cli import main
 from earmark.runtime.scorer import Scorer
@@ -159,6 +161,21 @@ def test_the_comparison_counts_what_a_level_costs(toy: Engine) -> None:
     assert ungated.seconds == pytest.approx(5)
     (_, bedded) = compare(toy, [loud, soft], [-70.0], pause=2.0, bed=-60.0)
     assert bedded.skipped == 0
+
+
+def test_the_verb_says_what_was_measured_and_how(
+    toy: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_wav(tmp_path / "tone.wav", toy_model.tone(440, 0.5))
+    options = ("--model", str(toy.path), "--level", "-70", "--pause", "2", "--bed", "-60")
+    assert main(["gate", str(tmp_path), *options, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["backend"]) == ("toy.onnx", toy.backend)
+    assert report["settings"] == {"recordings": 1, "pause": 2.0, "bed": -60.0}
+    assert [level["level"] for level in report["levels"]] == [None, -70.0]
+    assert main(["gate", str(tmp_path), *options]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"toy.onnx by {toy.backend}: 1 recordings, 2 s of pause after each, over" in told
 
 
 def test_a_folder_without_recordings_is_no_measurement(

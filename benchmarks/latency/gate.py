@@ -65,10 +65,18 @@ def run(arguments: Namespace) -> int:
         results = compare(engine, recordings(), levels, arguments.pause, arguments.bed)
     if arguments.json:
         settings = {"recordings": len(files), "pause": arguments.pause, "bed": arguments.bed}
-        rows = [asdict(result) for result in results]
-        print(json.dumps({"machine": found, "settings": settings, "levels": rows}))
+        report = {
+            "machine": found,
+            "model": engine.path.name,
+            "backend": engine.backend,
+            "settings": settings,
+            "levels": [asdict(result) for result in results],
+        }
+        print(json.dumps(report))
     else:
-        _show(results, machine_line(found))
+        bed = "no noise" if arguments.bed is None else f"noise of {arguments.bed:g} dB"
+        heard = f"{len(files)} recordings, {arguments.pause:g} s of pause after each, over {bed}"
+        _show(results, f"{engine.path.name} by {engine.backend}: {heard}\n{machine_line(found)}")
     return 0
 
 
