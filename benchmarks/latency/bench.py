@@ -244,7 +244,7 @@ def _with_delay(
 
 def _peer_work(peer: Peer) -> Work:
     push = peer.load()
-    pieces = blocks(speech_like(RATE), peer.block)
+    pieces = [piece.tobytes() for piece in blocks(speech_like(RATE), peer.block)]
     return Work(peer.name, peer.block / RATE, lambda number: push(pieces[number % len(pieces)]))
 
 

@@ -5,19 +5,15 @@ A package adds one by an entry point of the group ``earmark.peers`` that names a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 GROUP = "earmark.peers"
 RATE = 16_000
 CHUNK = 1280
 """Samples that a peer is given at a time where it takes any number."""
 
-Push = Callable[["NDArray[np.int16]"], object]
-"""Takes int16 [block] at 16 kHz and decides."""
+Push = Callable[[bytes], object]
+"""Takes the bytes of int16 [block] at 16 kHz and decides. Bytes, so that a peer that does without
+numpy is measured without it."""
 
 
 @dataclass(frozen=True)
