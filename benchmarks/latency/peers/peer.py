@@ -5,6 +5,10 @@ A package adds one by an entry point of the group ``earmark.peers`` that names a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "earmark.peers"
 RATE = 16_000
@@ -37,12 +41,11 @@ class Peer:
     """What runs it."""
 
 
-def peers() -> dict[str, tuple[str, str, Peer]]:
-    """All that are registered, by name: the module and the attribute of each, and the peer."""
+def peers() -> "dict[str, EntryPoint]":
+    """All that are registered, by name. None is loaded: one that cannot be is to be in the way of
+    no other."""
     # Here, since a cold start of a peer imports this module.
     from importlib.metadata import entry_points
 
-    found = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        found[point.name] = (point.module, point.attr, point.load())
-    return found
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.name: point for point in points}
