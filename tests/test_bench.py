@@ -221,6 +221,21 @@ def test_names_are_checked_before_anything_is_measured(
         assert f"{option} nosuch: choose from {names}" in said
 
 
+def test_whole_models_that_cannot_be_run_are_refused_before_anything_is_measured(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for options, reason in (
+        (["beats", "--device", "cpu", "cuda"], "--device cuda: torch finds no GPU"),
+        ([str(empty)], "empty: not a run directory"),
+    ):
+        assert main(["bench", models[0], *FAST, "--full", *options]) == 1
+        assert reason in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_peers_that_come_with_it_are_registered() -> None:
     known = {name: point.load() for name, point in peers().items()}
     assert {"pymicro-wakeword", "pyopen-wakeword", "silero-vad", "webrtcvad"} <= known.keys()
@@ -313,6 +328,32 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(full_models, "_runner", runner)
     (group,) = variants("beats", Settings(("cpu",), batch=30), lambda name, reason: None)
     assert [full.batch for full in group] == [1, 7, 1]
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7, 8])
+def test_one_window_is_no_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runner(network, device, mode, batch, samples):
+        if batch > 1:
+            raise torch.cuda.OutOfMemoryError("too much")
+        return lambda number: None
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(full_models, "_runner", runner)
+    told = {}
+    (group,) = variants("beats", Settings(("cpu",), batch=batch), told.__setitem__)
+    assert [full.batch for full in group] == [1, 1]
+    assert told == {"beats, 1 s, cpu, float32, eager, several at once": "does not fit in memory"}
+
+
+def test_a_model_that_does_not_fit_by_itself_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def move(network, device):
+        raise torch.cuda.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    told = {}
+    assert list(variants("beats", Settings(("cpu",)), told.__setitem__)) == [[]]
+    assert set(told.values()) == {"does not fit in memory"} and len(told) == 2
 
 
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

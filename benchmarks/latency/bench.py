@@ -77,9 +77,9 @@ def run(plan: Plan, command: str = "") -> Report:
     edges = _edges(plan.models)
     chosen = {} if plan.peers is None else _chosen(plan.peers)
     if plan.full is not None:
-        from .full_models import check_names
+        from . import full_models
 
-        check_names(plan.full)
+        full_models.check(plan.full, plan.devices)
     found = _Found()
     _live(plan, edges, chosen, found)
     reference = found.rows[0]
