@@ -199,13 +199,26 @@ def test_models_and_peers_beside_each_other(
     [
         (["--rounds", "0"], "--rounds 0: expected"),
         (["--audio", "/nonexistent"], "--audio /nonexistent: no such folder"),
-        (["--batch", "0"], "--batch 0: expected at least 1"),
         (["--html", "/dev/null"], "/dev/null: is no regular file"),
+        (["--precision", "float32"], "--precision: does nothing without --full: leave it out"),
+        (["--mode", "eager"], "--mode: does nothing without --full"),
+        (["--device", "cpu"], "--device: does nothing without --full"),
+        (["--batch", "4"], "--batch: does nothing without --full"),
+        (["--full", "--batch", "0"], "--batch 0: expected at least 1"),
+        (["--full", "--batch", "4", "--mode", "graph"], "--batch 4: several windows at once"),
+        (["--paced", "0.05"], "--paced 0.05: expected at least 0.08, a chunk of int8, or 0"),
     ],
 )
 def test_whats_asked_for_wrongly_is_named(
-    fakes: Path, commands, models: list[str], options, reason: str, capsys
+    fakes: Path,
+    commands,
+    models: list[str],
+    options,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
 ) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
     status = main(["bench", models[0], *FAST, *options])
     _, err = capsys.readouterr()
     assert status == 1 and reason in " ".join(err.split())

@@ -75,6 +75,14 @@ def run(plan: Plan, command: str = "") -> Report:
     host, before = machine(), watch.read()
     host["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     edges = _edges(plan.models)
+    for name, engine in edges:
+        geometry = engine.manifest.geometry
+        least = geometry.chunk / geometry.sample_rate
+        if 0 < plan.paced < least:
+            # No chunk would come in so short a time.
+            raise EarmarkError(
+                f"--paced {plan.paced:g}: expected at least {least:g}, a chunk of {name}, or 0"
+            )
     chosen = {} if plan.peers is None else _chosen(plan.peers)
     if plan.full is not None:
         from . import full_models

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from ...runtime.command import Command
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path
 
+_OF_WHOLE_MODELS = ("precision", "mode", "device", "batch")
+"""Options that do nothing without ``--full``."""
 _MEASURING = (
     *("peers", "full", "scaling", "audio", "rounds", "turn", "paced"),
-    *("precision", "mode", "device", "batch", "html"),
+    *(*_OF_WHOLE_MODELS, "html"),
 )
 """Options that do nothing beside ``--compare``."""
 
@@ -51,9 +54,10 @@ def _configure(parser: ArgumentParser) -> None:
         "--paced",
         type=float,
         metavar="S",
-        help="audio of a row in a round at the pace of live audio; 0 for none (default: 3)",
+        help="audio of a row in a round at the pace of live audio, at least a chunk; 0 for none "
+        "(default: 3)",
     )
-    full = parser.add_argument_group("whole models")
+    full = parser.add_argument_group("whole models, with --full")
     full.add_argument(
         "--precision",
         nargs="+",
@@ -94,8 +98,16 @@ def _run(arguments: Namespace) -> int:
     from .html_page import page
     from .timing import PACED, ROUNDS, TURN
 
-    if arguments.batch is not None and arguments.batch < 1:
-        raise EarmarkError(f"--batch {arguments.batch}: expected at least 1")
+    if arguments.full is None:
+        _refuse(arguments, _OF_WHOLE_MODELS, "without --full")
+    if arguments.batch is not None:
+        if arguments.batch < 1:
+            raise EarmarkError(f"--batch {arguments.batch}: expected at least 1")
+        if arguments.mode and "eager" not in arguments.mode:
+            raise EarmarkError(
+                f"--batch {arguments.batch}: several windows at once are run in the mode eager "
+                "alone: add it to --mode, or leave --batch out"
+            )
     if arguments.audio and not Path(arguments.audio).is_dir():
         raise EarmarkError(f"--audio {arguments.audio}: no such folder")
     plan = Plan(
@@ -138,11 +150,7 @@ def _compare(arguments: Namespace) -> int:
         raise EarmarkError(
             f"{arguments.models[0]}: --compare takes two reports, no models: leave it out"
         )
-    for name in _MEASURING:
-        value = getattr(arguments, name)
-        # A number of 0 and an empty list were given, too.
-        if value is not None and value is not False:
-            raise EarmarkError(f"--{name}: does nothing beside --compare: leave it out")
+    _refuse(arguments, _MEASURING, "beside --compare")
     before, after = arguments.compare
     found = compare(load(before), load(after))
     if not found.changes:
@@ -156,6 +164,16 @@ def _compare(arguments: Namespace) -> int:
     else:
         show_comparison(found)
     return 1 if found.regressed else 0
+
+
+def _refuse(arguments: Namespace, names: Sequence[str], where: str) -> None:
+    """Refuse options that do nothing there rather than leave who gave them in the belief that they
+    did."""
+    for name in names:
+        value = getattr(arguments, name)
+        # A number of 0 and an empty list were given, too.
+        if value is not None and value is not False:
+            raise EarmarkError(f"--{name}: does nothing {where}: leave it out")
 
 
 def _configure_latency(parser: ArgumentParser) -> None:
