@@ -614,6 +614,20 @@ def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:
     assert "cpu differs" in found.cautions[1] and "then another" in found.cautions[1]
 
 
+def test_a_figure_that_only_one_report_has_is_named(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    row = row_of(models)
+    paced = dataclasses.replace(row, paced=row.hot)
+    for before, after in ((row, paced), (paced, row)):
+        found = compare.compare(report_of(before), report_of(after))
+        assert found.missing == [f"{row.key}: paced p50"]
+        assert [change.figure for change in found.changes] == ["CPU ms per s of audio", "hot p50"]
+        show_comparison(found)
+        assert f"only in one of them: {row.key}: paced p50" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
