@@ -1,6 +1,8 @@
 """The verb ``bench`` from end to end with toys: rows, record, comparison, pages."""
 
 import dataclasses
+import errno
+import io
 import json
 import sys
 from importlib.metadata import EntryPoint
@@ -192,6 +194,59 @@ def test_models_and_peers_beside_each_other(
     assert main(["bench", models[0], *FAST, "--audio", str(tones)]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "CPU ms/s" in err and "interleaved rounds" in err
+
+
+def run_without_measuring(monkeypatch: pytest.MonkeyPatch, models: list[str]) -> Report:
+    report = report_of(row_of(models))
+    monkeypatch.setattr(bench, "run", lambda plan, command: report)
+    return report
+
+
+def test_a_report_is_written_though_nobody_reads_what_is_printed(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    run_without_measuring(monkeypatch, models)
+    target = tmp_path / "bench.html"
+    with (tmp_path / "pipe").open("w") as pipe:
+        closed = Closed()
+        closed.fileno = pipe.fileno
+        monkeypatch.setattr("sys.stdout", closed)
+        assert main(["bench", models[0], "--json", "--html", str(target)]) == 141
+    assert "What spotting costs" in target.read_text()
+
+
+def test_what_was_measured_is_printed_though_no_report_can_be_written(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    report = run_without_measuring(monkeypatch, models)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    target = tmp_path / "bench.html"
+    assert main(["bench", models[0], "--json", "--html", str(target)]) == 1
+    out, err = capsys.readouterr()
+    assert out == report.to_json() + "\n" and not target.exists()
+    assert "bench.html: cannot be written (No space left on device)" in " ".join(err.split())
+
+
+def test_a_failure_of_the_run_is_not_that_of_its_report(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(plan, command):
+        raise PermissionError(errno.EACCES, "Permission denied", "scratch")
+
+    monkeypatch.setattr(bench, "run", run)
+    target = tmp_path / "bench.html"
+    target.write_text("before")
+    with pytest.raises(PermissionError, match="scratch"):
+        main(["bench", models[0], "--html", str(target)])
+    assert target.read_text() == "before" and {*tmp_path.iterdir()} == {target, *map(Path, models)}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 from ...runtime.command import Command
 from ...runtime.errors import EarmarkError
-from ...runtime.files import atomic_path
+from ...runtime.files import atomic_path, write_text
 
 _OF_WHOLE_MODELS = ("precision", "mode", "device", "batch")
 """Options that do nothing without ``--full``."""
@@ -96,6 +96,7 @@ def _run(arguments: Namespace) -> int:
         return _compare(arguments)
     from .bench import Plan, run
     from .html_page import page
+    from .show import show
     from .timing import PACED, ROUNDS, TURN
 
     if arguments.full is None:
@@ -124,19 +125,30 @@ def _run(arguments: Namespace) -> int:
         turn=TURN if arguments.turn is None else arguments.turn,
         paced=PACED if arguments.paced is None else arguments.paced,
     )
-    with ExitStack() as stack:
-        # What cannot be written is known before minutes were measured.
-        file = stack.enter_context(atomic_path(arguments.html)) if arguments.html else None
-        report = run(plan, arguments.command_line)
+    if arguments.html:
+        _check_writable(arguments.html)
+    report = run(plan, arguments.command_line)
+    try:
+        if arguments.html:
+            write_text(arguments.html, page(report))
+    finally:
+        # Neither a full disk nor a closed pipe takes both with it.
         if arguments.json:
             print(report.to_json(), flush=True)
         else:
-            from .show import show
-
             show(report)
-        if file is not None:
-            file.write_text(page(report), encoding="utf-8")
     return 0
+
+
+class _UntouchedError(Exception):
+    """Ends the writing of a file, which stays as it was."""
+
+
+def _check_writable(file: str) -> None:
+    """Raises EarmarkError: it cannot be written, which is better known before minutes were
+    measured."""
+    with suppress(_UntouchedError), atomic_path(file):
+        raise _UntouchedError
 
 
 def _compare(arguments: Namespace) -> int:
