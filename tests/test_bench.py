@@ -511,6 +511,21 @@ def test_scaling_rows(
     assert {each["batch"] for each in report["capacities"]} == {None, 32}
 
 
+def test_what_carries_no_stream_is_said(
+    commands, models: list[str], tones: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(students, "shapes", list)
+    monkeypatch.setattr(bench, "capacity", lambda *_: None)
+    arguments = ["bench", models[0], *FAST, "--scaling", "--audio", str(tones), "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["capacities"] == []
+    assert report["skipped"] == {
+        f"streams per core, {way}": "not even one is carried"
+        for way in ("one by one", "up to 32 in one call")
+    }
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 37, 5000])
 def test_the_search_ends_beside_the_limit(models: list[str], limit: int) -> None:
     def measure_ways(engine, number, ways, seconds, rounds):

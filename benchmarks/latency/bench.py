@@ -26,7 +26,7 @@ from .delay import Clip, clips, with_delay
 from .edge import edge_row, edge_work
 from .network import network_works
 from .peers.peer import Peer, peers
-from .results import Network, Report, Row
+from .results import Capacity, Network, Report, Row
 from .timing import PACED, ROUNDS, TURN, WARM_UP_STEPS, Times, Work, check, count_turns, measure
 
 FULL_ROUNDS = 7
@@ -92,14 +92,19 @@ def run(plan: Plan, command: str = "") -> Report:
     _live(plan, edges, chosen, found)
     reference = found.rows[0]
     networks = _networks(plan, edges)
-    capacities = []
+    capacities: list[Capacity] = []
     if plan.scaling:
         _scaling(plan, found)
         name, engine = edges[0]
         with progress("streams per core", len(WAYS)) as advance:
             for batch in WAYS:
                 cost = reference.hot.cpu_ms_per_second.median
-                capacities.append(capacity(engine, name, batch, cost))
+                carried = capacity(engine, name, batch, cost)
+                if carried is None:
+                    way = "one by one" if batch is None else f"up to {batch} in one call"
+                    found.skipped[f"streams per core, {way}"] = "not even one is carried"
+                else:
+                    capacities.append(carried)
                 advance(1)
     if plan.full is not None:
         host |= _full(plan, edges[0], found)
@@ -113,7 +118,7 @@ def run(plan: Plan, command: str = "") -> Report:
         rows=found.rows,
         disturbance=watch.judge(before, after, host["load"], host["cores"] or 1, timings),
         networks=networks,
-        capacities=[each for each in capacities if each is not None],
+        capacities=capacities,
         skipped=found.skipped,
         seconds=after.wall - before.wall,
     )
