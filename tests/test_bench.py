@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import io
 import json
+import math
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -686,6 +687,25 @@ def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:
     assert "cpu differs" in found.cautions[1] and "then another" in found.cautions[1]
 
 
+def test_nothing_is_compared_with_nothing(
+    commands, models: list[str], tmp_path: Path, capsys
+) -> None:
+    """CPU time that a coarse clock counts to 0 in some rounds has no ratio that ends."""
+    row = row_of(models)
+    files = []
+    for name, rounds in (("before", [0.0] * 7 + [1.0] * 8), ("after", [100.0] * 15)):
+        hot = dataclasses.replace(row.hot, cpu_ms_per_second=spread(rounds))
+        files.append(str(tmp_path / f"{name}.json"))
+        Path(files[-1]).write_text(report_of(dataclasses.replace(row, hot=hot)).to_json())
+    assert main(["bench", "--compare", *files, "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out, parse_constant=lambda text: pytest.fail(text))
+    assert [change["figure"] for change in found["changes"]] == ["hot p50"]
+    assert found["cautions"] == [
+        f"not compared, as it is 0 in the first: {row.key}: CPU ms per s of audio"
+    ]
+
+
 def test_a_figure_that_only_one_report_has_is_named(
     models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -707,12 +727,19 @@ def test_a_figure_that_only_one_report_has_is_named(
         ({"type": "other"}, "no report of earmark bench"),
         ({"rows": [{"kind": "edge"}]}, r"field rows\.0\.\w+: Field required"),
         ({"seconds": "long"}, "field seconds"),
+        ({"machine": {}}, r"field machine\.cpu: Field required"),
+        ({"settings": {}}, r"field settings\.rounds: Field required"),
+        ({"seconds": math.nan}, "NaN is no finite number"),
+        ({"seconds": -math.inf}, "-Infinity is no finite number"),
     ],
 )
 def test_a_record_is_checked(models: list[str], tmp_path: Path, change, reason: str) -> None:
     file = tmp_path / "report.json"
     file.write_text(json.dumps(json.loads(report_of(row_of(models)).to_json()) | change))
     with pytest.raises(EarmarkError, match=reason):
+        load(file)
+    file.write_text('{"seconds": 1e999}')
+    with pytest.raises(EarmarkError, match="1e999 is no finite number"):
         load(file)
     file.write_text("[]")
     with pytest.raises(EarmarkError, match="no report"):

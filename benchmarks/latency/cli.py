@@ -172,7 +172,7 @@ def _compare(arguments: Namespace) -> int:
             "the same options"
         )
     if arguments.json:
-        print(json.dumps(asdict(found) | {"regressed": found.regressed}))
+        print(json.dumps(asdict(found) | {"regressed": found.regressed}, allow_nan=False))
     else:
         show_comparison(found)
     return 1 if found.regressed else 0

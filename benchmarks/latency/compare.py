@@ -47,7 +47,7 @@ class Comparison:
     missing: list[str]
     """Rows, and figures of rows, that only one of them has."""
     cautions: list[str]
-    """Why a difference may come from the machine."""
+    """What was not compared, and why a difference may come from the machine."""
 
     @property
     def regressed(self) -> bool:
@@ -66,6 +66,7 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
     old, new = ({row.key: row for row in report.rows} for report in (before, after))
     changes = []
     missing = sorted(old.keys() ^ new.keys())
+    cautions: list[str] = []
     for key, row in old.items():
         if key not in new:
             continue
@@ -76,11 +77,15 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
                     missing.append(f"{key}: {name}")
                 continue
             # A record that does not keep its rounds has their median.
-            change = ratio(now.rounds or (now.median,), was.rounds or (was.median,))
-            if change is not None:
-                verdict = judge(change, tolerance, min(len(was.rounds), len(now.rounds)))
-                changes.append(Change(key, name, was.median, now.median, change, verdict))
-    cautions = [
+            befores, afters = (each.rounds or (each.median,) for each in (was, now))
+            # A clock too coarse for what was timed, of which an interval would have no end.
+            change = ratio(afters, befores) if min(befores) > 0 else None
+            if change is None:
+                cautions.append(f"not compared, as it is 0 in the first: {key}: {name}")
+                continue
+            verdict = judge(change, tolerance, min(len(was.rounds), len(now.rounds)))
+            changes.append(Change(key, name, was.median, now.median, change, verdict))
+    cautions += [
         f"{which} was disturbed: {reason}"
         for which, report in (("the first", before), ("the second", after))
         for reason in report.disturbance.reasons
