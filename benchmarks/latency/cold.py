@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from ...runtime.engine import Engine
-from ...runtime.errors import EarmarkError
 from ..spread import spread
+from .peers.peer import RATE, Peer
 from .results import Cold
 
 REPEATS = 5
@@ -20,8 +20,8 @@ TIMEOUT = 120
 SECONDS = 10
 """Audio after which memory is read."""
 
-# The clock runs from the first line: what the interpreter itself takes is the same for all. It
-# stands while numpy, which makes the audio, is imported for a peer that does without.
+# The clock runs from the first line: what the interpreter itself takes is the same for all. Nothing
+# is imported here that what is measured may do without, since memory is read at the end.
 _CHILD = """
 import time
 begin = time.perf_counter()
@@ -29,12 +29,9 @@ import json, sys
 setting = json.loads(sys.argv[1])
 {load}
 imported = time.perf_counter()
-import numpy
-silence = numpy.zeros(setting["block"], numpy.int16)
-ready = time.perf_counter()
 {ready}
 step()
-first = imported + time.perf_counter() - ready
+first = time.perf_counter()
 for _ in range(setting["steps"]):
     step()
 from earmark.runtime.process import resident_bytes
@@ -44,16 +41,23 @@ _EDGE = _CHILD.format(
     load="""from earmark.runtime.backends.backend import prepare
 from earmark.runtime.engine import Engine
 prepare(setting["backend"])""",
-    ready="""stream = Engine(setting["model"], setting["backend"]).stream()
+    ready="""import numpy
+silence = numpy.zeros(setting["block"], numpy.int16)
+stream = Engine(setting["model"], setting["backend"]).stream()
 step = lambda: stream.push(silence)""",
 )
 _PEER = _CHILD.format(
     load="""from importlib import import_module
 peer = getattr(import_module(setting["module"]), setting["name"])
 import_module(peer.module)""",
-    ready="""push = peer.load()
+    ready="""silence = bytes(2 * setting["block"])
+push = peer.load()
 step = lambda: push(silence)""",
 )
+
+
+_Run = tuple[float, float, int | None]
+"""Milliseconds to import and to the first score, and bytes of memory."""
 
 
 @dataclass(frozen=True)
@@ -81,47 +85,75 @@ class Start:
         return cls(_EDGE, setting, "earmark", without)
 
     @classmethod
-    def peer(cls, module: str, name: str, block: int, rate: int, distribution: str) -> "Start":
-        """The peer ``name`` of an adapter's ``module``."""
-        setting = {"module": module, "name": name, "block": block, "steps": SECONDS * rate // block}
-        return cls(_PEER, setting, distribution)
+    def peer(cls, point: EntryPoint, peer: Peer) -> "Start":
+        """The peer that an entry point names."""
+        steps = SECONDS * RATE // peer.block
+        setting = {"module": point.module, "name": point.attr, "block": peer.block, "steps": steps}
+        return cls(_PEER, setting, peer.distribution)
 
 
-def cold_starts(starts: Sequence[Start], repeats: int = REPEATS) -> list[Cold]:
+def cold_starts(starts: Sequence[Start], repeats: int = REPEATS) -> list[Cold | str]:
     """Start each so often, in turn, after a first time that does not count: it compiles what was
     not compiled when it was installed.
 
-    Raises:
-        EarmarkError: a process fails.
+    Returns:
+        Of each what it took; or why a process of it failed, after which it is not started again.
     """
-    _, *found = [[_once(start) for start in starts] for _ in range(1 + repeats)]
-    colds = []
-    for start, runs in zip(starts, zip(*found, strict=True), strict=True):
-        imports, firsts, resident = zip(*runs, strict=True)
-        size = installed_bytes(start.distribution, start.without)
-        colds.append(
-            Cold(
-                spread(imports),
-                spread(firsts),
-                None if None in resident else spread([value / 1e6 for value in resident]),
-                None if size is None else size / 1e6,
-            )
-        )
-    return colds
+    runs: list[list[_Run]] = [[] for _ in starts]
+    failed: dict[int, str] = {}
+    for _ in range(1 + repeats):
+        for place, start in enumerate(starts):
+            if place in failed:
+                continue
+            run = _once(start)
+            if isinstance(run, str):
+                failed[place] = run
+            else:
+                runs[place].append(run)
+    return [
+        failed[place] if place in failed else _cold(start, runs[place][1:])
+        for place, start in enumerate(starts)
+    ]
 
 
-def _once(start: Start) -> tuple[float, float, int | None]:
+def _cold(start: Start, runs: Sequence[_Run]) -> Cold:
+    imports, firsts, resident = zip(*runs, strict=True)
+    size = installed_bytes(start.distribution, start.without)
+    return Cold(
+        spread(imports),
+        spread(firsts),
+        None if None in resident else spread([value / 1e6 for value in resident]),
+        None if size is None else size / 1e6,
+    )
+
+
+def _once(start: Start) -> _Run | str:
     command = [sys.executable, "-c", start.code, json.dumps(start.setting)]
     # With this variable Python would compile at each start what is compiled when it is installed.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, check=True, env=environment
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            env=environment,
         )
-        imported, first, resident = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
-        raise EarmarkError(f"cold start of {start.distribution}: {' '.join(said)}") from error
+    except subprocess.TimeoutExpired:
+        return f"did not end within {TIMEOUT} s"
+    except OSError as error:
+        return str(error)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return said[-1] if said else f"exit status {done.returncode}"
+    # What is started may print lines of its own before.
+    line = done.stdout.rstrip().rpartition("\n")[2]
+    try:
+        imported, first, resident = json.loads(line)
+    except (ValueError, TypeError):
+        return f"printed {line[:80]!r} in place of its times"
     return imported, first, resident
 
 

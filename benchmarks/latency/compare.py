@@ -45,9 +45,9 @@ class Comparison:
 
     changes: list[Change]
     missing: list[str]
-    """Rows that only one of them has."""
+    """Rows, and figures of rows, that only one of them has."""
     cautions: list[str]
-    """Why a difference may come from the machine."""
+    """What was not compared, and why a difference may come from the machine."""
 
     @property
     def regressed(self) -> bool:
@@ -65,19 +65,27 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
     """
     old, new = ({row.key: row for row in report.rows} for report in (before, after))
     changes = []
-    for key in old.keys() & new.keys():
+    missing = sorted(old.keys() ^ new.keys())
+    cautions: list[str] = []
+    for key, row in old.items():
+        if key not in new:
+            continue
         for name, figure in FIGURES.items():
-            was, now = figure(old[key]), figure(new[key])
+            was, now = figure(row), figure(new[key])
             if was is None or now is None:
+                if was is not now:
+                    missing.append(f"{key}: {name}")
                 continue
             # A record that does not keep its rounds has their median.
-            change = ratio(now.rounds or (now.median,), was.rounds or (was.median,))
-            if change is not None:
-                verdict = judge(change, tolerance, min(len(was.rounds), len(now.rounds)))
-                changes.append(Change(key, name, was.median, now.median, change, verdict))
-    places = list(old)
-    changes.sort(key=lambda change: (places.index(change.row), list(FIGURES).index(change.figure)))
-    cautions = [
+            befores, afters = (each.rounds or (each.median,) for each in (was, now))
+            # A clock too coarse for what was timed, of which an interval would have no end.
+            change = ratio(afters, befores) if min(befores) > 0 else None
+            if change is None:
+                cautions.append(f"not compared, as it is 0 in the first: {key}: {name}")
+                continue
+            verdict = judge(change, tolerance, min(len(was.rounds), len(now.rounds)))
+            changes.append(Change(key, name, was.median, now.median, change, verdict))
+    cautions += [
         f"{which} was disturbed: {reason}"
         for which, report in (("the first", before), ("the second", after))
         for reason in report.disturbance.reasons
@@ -86,7 +94,7 @@ def compare(before: Report, after: Report, tolerance: float = TOLERANCE) -> Comp
         first, second = (report.machine.get(name) for report in (before, after))
         if first != second:
             cautions.append(f"{name} differs: {first}, then {second}")
-    return Comparison(changes, sorted(old.keys() ^ new.keys()), cautions)
+    return Comparison(changes, missing, cautions)
 
 
 def judge(change: Spread, tolerance: float, rounds: int) -> Verdict:

@@ -74,17 +74,24 @@ class Settings:
     """Seconds between two decisions on a window."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuse what is neither one of ``NAMES`` nor a folder, before anything is measured.
+def check(names: Sequence[str], devices: Sequence[str]) -> None:
+    """Refuse what cannot be run, before anything is measured.
 
     Raises:
-        EarmarkError: there is no such model.
+        EarmarkError: a name is neither one of ``NAMES`` nor a teacher's run that can be read, or
+            there is no such device.
     """
+    if "cuda" in devices and not torch.cuda.is_available():
+        raise EarmarkError("--device cuda: torch finds no GPU that it can use: leave it out")
     for name in names:
-        if name not in NAMES and not Path(name).is_dir():
+        if name in NAMES:
+            continue
+        if not Path(name).is_dir():
             raise EarmarkError(
                 f"--full {name}: choose from {', '.join(NAMES)}, or name a teacher's run"
             )
+        # Whether all of it can be read shows when it is.
+        load_teacher(name)
 
 
 def devices() -> tuple[str, ...]:
@@ -128,7 +135,7 @@ def variants(
     memory side by side.
 
     Args:
-        name: one of ``NAMES``, or the run directory of a teacher (see :func:`check_names`).
+        name: one of ``NAMES``, or the run directory of a teacher (see :func:`check`).
         settings: what is run.
         skip: is told of each setting that cannot be run, and why.
 
@@ -150,14 +157,15 @@ def _group(
     group = []
     for seconds in (WINDOW, CLIP):
         source = _source(name, seconds)
-        network = _Decide(source.teacher, PRECISIONS[precision]).to(device)
+        network = _Decide(source.teacher, PRECISIONS[precision])
         for mode in settings.modes:
             for batch in _batches(settings, device, mode, seconds):
                 full = _try(name, source, network, device, precision, mode, batch, settings)
                 if isinstance(full, Full):
                     group.append(full)
                 else:
-                    skip(f"{name}, {seconds:g} s, {device}, {precision}, {mode}", full)
+                    setting = f"{name}, {seconds:g} s, {device}, {precision}, {mode}"
+                    skip(setting if batch == 1 else f"{setting}, several at once", full)
     return group
 
 
@@ -244,18 +252,20 @@ def _try(
     batch: int,
     settings: Settings,
 ) -> Full | str:
-    """The model made ready and run once, with fewer windows where they do not fit; or the reason
-    why not."""
+    """The model made ready and run once, with fewer windows where they do not fit, of several no
+    fewer than two, as there is a row of one; or the reason why not."""
     if mode == "graph" and device != "cuda":
         return "CUDA graphs need a GPU"
     while True:
         try:
-            run = _runner(network, device, mode, batch, round(source.seconds * SAMPLE_RATE))
+            run = _runner(
+                network.to(device), device, mode, batch, round(source.seconds * SAMPLE_RATE)
+            )
             run(0)
             break
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            if batch == 1:
+            if batch < 4:
                 return "does not fit in memory"
             batch //= 2
         except Exception as error:  # compilers and drivers raise many types

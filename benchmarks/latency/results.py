@@ -1,9 +1,10 @@
 """The record of a run: what was timed, how, on what. Written and read as JSON."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,7 @@ from .watch import Disturbance
 SCHEMA = 1
 """Version of the fields below; a reader takes no other."""
 TYPE = "earmark-bench"
+T = TypeVar("T")
 Kind = Literal["edge", "peer", "full", "scaling"]
 
 
@@ -171,27 +173,77 @@ class Report:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
 
+@dataclass(frozen=True)
+class _Accelerator:
+    """What pages read of ``machine.accelerator``."""
+
+    name: str
+    memory: str
+    cuda: str
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What pages read of ``machine``, which may tell more."""
+
+    cpu: str
+    features: list[str]
+    cores: int | None
+    system: str
+    load: float | None
+    versions: dict[str, str]
+    date: str
+    accelerator: _Accelerator | None = None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What pages read of ``settings``, which may tell more."""
+
+    rounds: int
+    rounds_of_full_models: int
+    seconds_of_work_in_a_turn: float
+    seconds_of_audio_in_a_paced_turn: float
+
+
+_AGAIN = "run earmark bench --json again"
+
+
 def load(path: str | Path) -> Report:
     """Read a report.
 
     Raises:
-        EarmarkError: it is none, or one of another version.
+        EarmarkError: it is none, or one of another version, or a figure in it is no finite number.
     """
     text = read_text(path)
-    again = "run earmark bench --json again"
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise EarmarkError(f"{path}: no JSON ({error}): {again}") from error
+        raise EarmarkError(f"{path}: no JSON ({error}): {_AGAIN}") from error
     if not isinstance(raw, dict) or raw.get("type") != TYPE:
-        raise EarmarkError(f"{path}: no report of earmark bench: {again}")
+        raise EarmarkError(f"{path}: no report of earmark bench: {_AGAIN}")
     if raw.get("schema") != SCHEMA:
         raise EarmarkError(
-            f"{path}: field schema is {raw.get('schema')!r}, this Earmark reads {SCHEMA}: {again}"
+            f"{path}: field schema is {raw.get('schema')!r}, this Earmark reads {SCHEMA}: {_AGAIN}"
         )
+    report = _checked(Report, raw, path)
+    _checked(_Machine, report.machine, path, "machine")
+    _checked(_Settings, report.settings, path, "settings")
+    return report
+
+
+def _finite(text: str) -> float:
+    """What JSON has for a number with a point, or Python's own writing in it of what is none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _checked(kind: type[T], raw: object, path: str | Path, *inside: str) -> T:
     try:
-        return TypeAdapter(Report).validate_python(raw)
+        return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise EarmarkError(f"{path}: field {place}: {first['msg']}: {again}") from error
+        place = ".".join(map(str, (*inside, *first["loc"])))
+        raise EarmarkError(f"{path}: field {place}: {first['msg']}: {_AGAIN}") from error

@@ -23,10 +23,10 @@ from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.pool import StreamPool
 from ...runtime.process import resident_bytes
-from ..spread import Spread, spread
+from ..spread import Spread, percentile_spread, spread
 from ..tables import spread_text
 from .audio import blocks, speech_like
-from .timing import Clock
+from .timing import LEAST, Clock
 
 STREAMS = (1, 10, 100, 1000)
 BATCHES = (1, 8, 32, 128)
@@ -45,8 +45,10 @@ class Load:
     cpu_ms: Spread
     """CPU milliseconds of the whole process per second of one stream's audio."""
     p50_ms: Spread
-    """Milliseconds from when a chunk is due to its detections: percentiles within a round."""
-    p99_ms: Spread
+    """Milliseconds from when a chunk is due to its detections: percentiles within a round, of so
+    few chunks within several, as of :class:`earmark.benchmarks.latency.timing.Timing`."""
+    p99_ms: Spread | None
+    """None where all rounds have too few."""
 
 
 LOAD_HEADS = ("streams", "chunks per call", "CPU ms per s of audio", "delay p50 ms", "p99 ms")
@@ -153,7 +155,8 @@ def measure_ways(
     """
     takes = [_Take(engine, streams, batch) for batch in ways]
     count = max(1, round(seconds / takes[0].chunk_seconds))
-    figures = np.empty((len(ways), rounds, 3))
+    cpu_ms: list[list[float]] = [[] for _ in ways]
+    delays_ms: list[list[NDArray[np.float64]]] = [[] for _ in ways]
     for turn in range(rounds):
         for place in range(len(ways)):
             index = (turn + place) % len(ways)
@@ -161,13 +164,21 @@ def measure_ways(
             delays = takes[index].run(count, clock, sleep)
             spent = cpu_clock() - spent
             audio = count * streams * takes[index].chunk_seconds
-            p50, p99 = np.percentile(delays, (50, 99)) / 1e6
-            figures[index, turn] = spent / 1e6 / audio, p50, p99
+            cpu_ms[index].append(spent / 1e6 / audio)
+            delays_ms[index].append(delays / 1e6)
             advance(1)
-    return [
-        Load(streams, batch, *(spread(column) for column in rows.T))
-        for batch, rows in zip(ways, figures, strict=True)
-    ]
+    return [_load(streams, *way) for way in zip(ways, cpu_ms, delays_ms, strict=True)]
+
+
+def _load(
+    streams: int,
+    batch: int | None,
+    cpu_ms: Sequence[float],
+    delays_ms: Sequence[NDArray[np.float64]],
+) -> Load:
+    p50, p99 = (percentile_spread(delays_ms, percent, LEAST[percent]) for percent in (50, 99))
+    assert p50 is not None  # a round has at least one chunk
+    return Load(streams, batch, spread(cpu_ms), p50, p99)
 
 
 def count_runs(streams: Sequence[int], batches: Sequence[int], rounds: int) -> int:

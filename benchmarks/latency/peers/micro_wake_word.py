@@ -1,12 +1,6 @@
 """pymicro-wakeword: microWakeWord's streaming models on TensorFlow Lite in C."""
 
-from typing import TYPE_CHECKING
-
 from .peer import Peer, Push
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def _load() -> Push:
@@ -19,8 +13,8 @@ def _load() -> Push:
     model = MicroWakeWord.from_builtin(Model.ALEXA)
     features = MicroWakeWordFeatures()
 
-    def push(pcm: "NDArray[np.int16]") -> object:
-        return [model.process_streaming(row) for row in features.process_streaming(pcm.tobytes())]
+    def push(pcm: bytes) -> object:
+        return [model.process_streaming(row) for row in features.process_streaming(pcm)]
 
     return push
 

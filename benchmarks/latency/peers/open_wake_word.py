@@ -1,12 +1,6 @@
 """pyopen-wakeword: openWakeWord's models on TensorFlow Lite in C."""
 
-from typing import TYPE_CHECKING
-
 from .peer import Peer, Push
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def _load() -> Push:
@@ -19,8 +13,8 @@ def _load() -> Push:
     model = OpenWakeWord.from_builtin(Model.ALEXA)
     features = OpenWakeWordFeatures.from_builtin()
 
-    def push(pcm: "NDArray[np.int16]") -> object:
-        embeddings = features.process_streaming(pcm.tobytes())
+    def push(pcm: bytes) -> object:
+        embeddings = features.process_streaming(pcm)
         return [score > 0.5 for rows in embeddings for score in model.process_streaming(rows)]
 
     return push

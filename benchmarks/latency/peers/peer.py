@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from importlib.metadata import EntryPoint
 
 GROUP = "earmark.peers"
 RATE = 16_000
 CHUNK = 1280
 """Samples that a peer is given at a time where it takes any number."""
 
-Push = Callable[["NDArray[np.int16]"], object]
-"""Takes int16 [block] at 16 kHz and decides."""
+Push = Callable[[bytes], object]
+"""Takes the bytes of int16 [block] at 16 kHz and decides. Bytes, so that a peer that does without
+numpy is measured without it."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,11 @@ class Peer:
     """What runs it."""
 
 
-def peers() -> dict[str, tuple[str, str, Peer]]:
-    """All that are registered, by name: the module and the attribute of each, and the peer."""
+def peers() -> "dict[str, EntryPoint]":
+    """All that are registered, by name. None is loaded: one that cannot be is to be in the way of
+    no other."""
     # Here, since a cold start of a peer imports this module.
     from importlib.metadata import entry_points
 
-    found = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        found[point.name] = (point.module, point.attr, point.load())
-    return found
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.name: point for point in points}

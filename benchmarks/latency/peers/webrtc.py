@@ -1,12 +1,6 @@
 """webrtcvad: WebRTC's detector of speech by Gaussian mixtures, the floor of floors."""
 
-from typing import TYPE_CHECKING
-
 from .peer import RATE, Peer, Push
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def _load() -> Push:
@@ -14,8 +8,8 @@ def _load() -> Push:
 
     detector = Vad(2)
 
-    def push(pcm: "NDArray[np.int16]") -> object:
-        return detector.is_speech(pcm.tobytes(), RATE)
+    def push(pcm: bytes) -> object:
+        return detector.is_speech(pcm, RATE)
 
     return push
 
