@@ -92,6 +92,25 @@ def padded(model: onnx.ModelProto) -> None:
     node(model, "Conv", x, x, bias, pads=pads, **more)
 
 
+def convolved(model: onnx.ModelProto, kernel: int, **attributes: Any) -> None:
+    """The audio as one row of one channel by one filter."""
+    weights(model, "filter", np.ones((1, 1, 1, kernel), np.float32))
+    weights(model, "no_bias", np.zeros(1, np.float32))
+    node(model, "Unsqueeze", "pcm", "one")
+    node(model, "Unsqueeze", model.graph.node[-1].output[0], "one")
+    taken = model.graph.node[-1].output[0]
+    given = {"kernel_shape": [1, kernel], "dilations": [1, 1], **attributes}
+    node(model, "Conv", taken, "filter", "no_bias", **given)
+
+
+def far_strides(model: onnx.ModelProto) -> None:
+    convolved(model, 1, pads=[5000] * 4, strides=[1 << 20, 1 << 20])
+
+
+def long_rows(model: onnx.ModelProto) -> None:
+    convolved(model, 10_000, pads=[0, 10_000, 0, 10_000], strides=[1, 1])
+
+
 def external(model: onnx.ModelProto) -> None:
     tensor = model.graph.initializer[0]
     tensor.data_location = TensorProto.EXTERNAL
@@ -182,6 +201,8 @@ def manifest(**fields: Any) -> Change:
         (long_product, "'MatMul', takes unreasonable memory or time"),
         (gathered, "'Gather', takes unreasonable memory"),
         (padded, "'Conv', takes unreasonable memory"),
+        (far_strides, "'Conv', takes unreasonable memory"),
+        (long_rows, "'Conv', takes unreasonable memory"),
         (external, "field 1[34] of its weights"),
         (branch, "field 6 of its attribute"),
         (custom, "beyond those of the ONNX standard"),
@@ -225,6 +246,28 @@ def test_it_is_refused_before_it_is_loaded(tmp_path: Path, change: Change, reaso
         Engine(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["native", "numpy"])
+@pytest.mark.parametrize("source", ["pcm", "nothing"])
+def test_what_numpy_cannot_count_is_refused_on_one_line(
+    tmp_path: Path, name: str, source: str
+) -> None:
+    """No numbers in 2^62 rows, which depend on the audio or not."""
+    if name not in backend.available():
+        pytest.skip(f"{name} is not there")
+
+    def change(model: onnx.ModelProto) -> None:
+        weights(model, "nothing", np.zeros((1, 0), np.float32))
+        node(model, "Slice", source, "zero", "zero", "one")
+        empty = model.graph.node[-1].output[0]
+        node(model, "Reshape", empty, weights(model, "many", np.array([1 << 62, 0])))
+        node(model, "Relu", model.graph.node[-1].output[0])
+
+    path = changed(tmp_path, change)
+    with pytest.raises(EarmarkError, match="too big") as caught:
+        Engine(path, name)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("path", [DEFAULT_MODEL, None])
