@@ -13,7 +13,7 @@ import numpy as np
 from .errors import EarmarkError
 from .graph_ends import NAMES
 from .manifest import Manifest
-from .onnx_file import KINDS, MAX_RANK, Node, OnnxFile
+from .onnx_file import KINDS, MAX_PARTS, MAX_RANK, Node, OnnxFile
 
 OPSET = 17
 """Version of the ONNX operators that models use."""
@@ -376,7 +376,7 @@ _CONV = ("kernel_shape", "strides", "dilations", "pads")
 _OPERATORS: dict[str, tuple[int, int, Sequence[str], Callable[[_Call], _Result]]] = {
     "Add": (2, 2, (), _elementwise),
     "Cast": (1, 1, ("to",), _cast),
-    "Concat": (1, 1000, ("axis",), _concat),
+    "Concat": (1, MAX_PARTS, ("axis",), _concat),
     "Conv": (3, 3, _CONV, _conv),
     "DequantizeLinear": (3, 3, (), _dequantize),
     "Div": (2, 2, (), _of_floats),

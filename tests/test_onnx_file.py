@@ -1,6 +1,7 @@
 """Hostile and odd model files: refused from their bytes, before onnxruntime sees them."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,48 @@ def test_a_group_or_a_number_of_too_many_bits_is_refused() -> None:
     for data in (b"\x0b\x0c", b"\x08" + b"\xff" * 10 + b"\x01", b"\x08" + b"\xff" * 9 + b"\x02"):
         with pytest.raises(EarmarkError, match="damaged"):
             read_onnx(data)
+def ints(model: onnx.ModelProto) -> None:
+    node(model, "Transpose", "pcm", perm=[0] * 50_000)
+
+
+def dims(model: onnx.ModelProto) -> None:
+    model.graph.initializer.add(name="x", data_type=1).dims.extend([0] * 50_000)
+
+
+def entries(model: onnx.ModelProto) -> None:
+    for _ in range(20_000):
+        model.metadata_props.add()
+
+
+def nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.extend([onnx.NodeProto()] * 50_000)
+
+
+def initializers(model: onnx.ModelProto) -> None:
+    model.graph.initializer.extend([TensorProto()] * 50_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (nodes, "node of its graph is there more than 10000 times"),
+        (initializers, "initializer of its graph is there more than 10000 times"),
+        (entries, "metadata_props of its model is there more than 1000 times"),
+        (ints, "ints of its attribute is there more than 1000 times"),
+        (dims, "dims of its weights is there more than 1000 times"),
+    ],
+)
+def test_what_is_there_too_often_is_not_collected(
+    tmp_path: Path, change: Change, reason: str
+) -> None:
+    data = changed(tmp_path, change).read_bytes()
+    tracemalloc.start()
+    try:
+        with pytest.raises(EarmarkError, match=reason):
+            read_onnx(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
