@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .backends.native_program import PANEL
 from .errors import EarmarkError
 from .graph_ends import NAMES
 from .manifest import Manifest
@@ -18,8 +19,8 @@ from .onnx_file import KINDS, MAX_PARTS, MAX_RANK, Node, OnnxFile
 OPSET = 17
 """Version of the ONNX operators that models use."""
 MAX_ELEMENTS = 1 << 26
-"""Most numbers that a graph computes in one call (256 MiB of float32): in all its tensors, and in
-what backends make of the inputs of its convolutions."""
+"""Most numbers that a graph computes in one call (256 MiB of float32), in all its tensors and in
+what backends make of the inputs of operators."""
 MAX_WORK = 1 << 32
 """Most multiplications in one call."""
 
@@ -154,7 +155,7 @@ class _Result(NamedTuple):
     work: int = 0
     """Multiplications beyond one for each element."""
     held: int = 0
-    """Numbers that are computed besides the tensors."""
+    """Most numbers in the copies that a backend makes of its inputs."""
 
 
 def _infer(node: Node, known: dict[str, Tensor], weights: dict[str, np.ndarray]) -> _Result:
@@ -275,7 +276,7 @@ def _gather(call: _Call) -> _Result:
         raise _WrongError("has indices that are no int64")
     axis = call.axis(call.number("axis"))
     shape = (*call.shape[:axis], *call.inputs[1].shape, *call.shape[axis + 1 :])
-    return _Result([call.inputs[0]._replace(shape=shape)])
+    return _Result([call.inputs[0]._replace(shape=shape)], held=math.prod(call.shape))
 
 
 def _reduce_mean(call: _Call) -> _Result:
@@ -294,7 +295,7 @@ def _matmul(call: _Call) -> _Result:
     if min(len(left), len(right)) < 2 or left[-1] != right[-2]:
         raise _WrongError(f"multiplies shapes {list(left)} and {list(right)}")
     shape = (*_broadcast(left[:-2], right[:-2]), left[-2], right[-1])
-    return _Result([Tensor("float32", shape)], math.prod(shape) * left[-1])
+    return _multiplied(shape, right)
 
 
 def _gemm(call: _Call) -> _Result:
@@ -302,8 +303,19 @@ def _gemm(call: _Call) -> _Result:
     left, right, bias = (tensor.shape for tensor in call.inputs)
     if (len(left), len(right)) != (2, 2) or left[1] != right[0] or bias != right[1:]:
         raise _WrongError(f"multiplies shapes {list(left)} and {list(right)}, adds {list(bias)}")
-    shape = (left[0], right[1])
-    return _Result([Tensor("float32", shape)], math.prod(shape) * left[1])
+    return _multiplied((left[0], right[1]), right)
+
+
+def _multiplied(shape: tuple[int, ...], right: tuple[int, ...]) -> _Result:
+    """A product of matrices of this shape, by matrices of the shape ``right``."""
+    inner, columns = right[-2:]
+    left = math.prod(shape[:-1]) * inner
+    return _Result([Tensor("float32", shape)], left * columns, left + _in_panels(right))
+
+
+def _in_panels(matrices: tuple[int, ...]) -> int:
+    """Numbers of matrices whose columns are filled up, however many operators share them."""
+    return math.prod(matrices[:-1]) * -(-matrices[-1] // PANEL) * PANEL
 
 
 def _conv(call: _Call) -> _Result:
@@ -329,7 +341,8 @@ def _convolved(
     call: _Call, x: tuple[int, ...], weight: tuple[int, ...]
 ) -> tuple[tuple[int, ...], int, int]:
     """Shape [batch, outputs, height, width] and multiplications of a convolution, and how many
-    numbers :func:`~earmark.runtime.backends.views.patches` makes of its input."""
+    numbers are held: its input padded, the rows of :func:`~earmark.runtime.backends.views.patches`,
+    and its weights."""
     if len(x) != 4 or len(weight) != 4 or x[1] != weight[1] or 0 in weight:
         raise _WrongError(f"has weights {list(weight)} for an input {list(x)}")
     kernel, strides, dilations, pads = (
@@ -347,7 +360,7 @@ def _convolved(
             raise _WrongError("has an input shorter than its kernel")
         sides.append(span // strides[axis] + 1)
     rows = x[0] * math.prod(sides) * math.prod(weight[1:])
-    held = rows + (math.prod(x[:2]) * math.prod(padded) if any(pads) else 0)
+    held = math.prod(x[:2]) * math.prod(padded) + rows + _in_panels((*weight[1:], weight[0]))
     return (x[0], weight[0], *sides), rows * weight[0], held
 
 

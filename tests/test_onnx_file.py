@@ -112,6 +112,22 @@ def long_rows(model: onnx.ModelProto) -> None:
     convolved(model, 10_000, pads=[0, 10_000, 0, 10_000], strides=[1, 1])
 
 
+def shared_weights(model: onnx.ModelProto) -> None:
+    """Compiled code has a copy for each operator, filled up to 16 columns."""
+    row = weights(model, "row", np.ones((1, 50_000), np.float32))
+    column = weights(model, "column", np.ones((50_000, 1), np.float32))
+    for _ in range(85):
+        node(model, "MatMul", row, column)
+
+
+def gathered_often(model: onnx.ModelProto) -> None:
+    table = weights(model, "table", np.ones((1, 1 << 20), np.float32))
+    node(model, "Transpose", table, perm=[1, 0])
+    transposed = model.graph.node[-1].output[0]
+    for _ in range(64):
+        node(model, "Gather", transposed, "one")
+
+
 def external(model: onnx.ModelProto) -> None:
     tensor = model.graph.initializer[0]
     tensor.data_location = TensorProto.EXTERNAL
@@ -204,6 +220,8 @@ def manifest(**fields: Any) -> Change:
         (padded, "'Conv', takes unreasonable memory"),
         (far_strides, "'Conv', takes unreasonable memory"),
         (long_rows, "'Conv', takes unreasonable memory"),
+        (shared_weights, "'MatMul', takes unreasonable memory"),
+        (gathered_often, "'Gather', takes unreasonable memory"),
         (external, "field 1[34] of its weights"),
         (branch, "field 6 of its attribute"),
         (custom, "beyond those of the ONNX standard"),
@@ -309,10 +327,6 @@ def test_a_text_is_not_taken_for_a_model_with_foreign_fields(tmp_path: Path, tex
         Engine(path)
 
 
-def test_a_group_or_a_number_of_too_many_bits_is_refused() -> None:
-    for data in (b"\x0b\x0c", b"\x08" + b"\xff" * 10 + b"\x01", b"\x08" + b"\xff" * 9 + b"\x02"):
-        with pytest.raises(EarmarkError, match="damaged"):
-            read_onnx(data)
 def ints(model: onnx.ModelProto) -> None:
     node(model, "Transpose", "pcm", perm=[0] * 50_000)
 
@@ -358,3 +372,7 @@ def test_what_is_there_too_often_is_not_collected(
     assert peak < 4 << 20
 
 
+def test_a_group_or_a_number_of_too_many_bits_is_refused() -> None:
+    for data in (b"\x0b\x0c", b"\x08" + b"\xff" * 10 + b"\x01", b"\x08" + b"\xff" * 9 + b"\x02"):
+        with pytest.raises(EarmarkError, match="damaged"):
+            read_onnx(data)
