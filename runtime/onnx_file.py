@@ -21,6 +21,9 @@ KINDS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
 """Element types: onnx.proto's number -> numpy's name."""
 MAX_RANK = 8
 MAX_NODES = 10_000
+"""Most operators, and most weights."""
+MAX_PARTS = 1000
+"""Most of all else that a file repeats: inputs of one operator, numbers of one list."""
 
 # Fields by number: name and type. A list stands for a field that may be repeated; bytes also for
 # text and for messages.
@@ -129,9 +132,7 @@ def _model(data: memoryview) -> OnnxFile:
     if len(opsets) != 1 or opsets[0].get("domain"):
         raise _MalformedError("operators beyond those of the ONNX standard")
     entries = [_message(item, _ENTRY, "metadata") for item in model["metadata_props"]]
-    graph = _message(_need(model, "graph"), _GRAPH, "graph")
-    if len(graph["node"]) > MAX_NODES:
-        raise _MalformedError(f"{len(graph['node'])} operators, more than {MAX_NODES}")
+    graph = _message(_need(model, "graph"), _GRAPH, "graph", MAX_NODES)
     return OnnxFile(
         opset=opsets[0].get("version", 0),
         metadata=_named((_text(e, "key"), _text(e, "value")) for e in entries),
@@ -190,21 +191,26 @@ def _value(data: memoryview) -> tuple[str, Value]:
     return _text(value, "name"), Value(KINDS.get(tensor.get("elem_type", 0), "other"), tuple(sides))
 
 
-def _message(data: memoryview, known: Mapping[int, tuple[str, Any]], where: str) -> dict[str, Any]:
-    """The fields of a message: lists for those that may be repeated, else absent or one value."""
+def _message(
+    data: memoryview, known: Mapping[int, tuple[str, Any]], where: str, most: int = MAX_PARTS
+) -> dict[str, Any]:
+    """The fields of a message: lists for those that may be repeated, ``most`` times each, else
+    absent or one value."""
     found: dict[str, Any] = {name: [] for name, kind in known.values() if isinstance(kind, list)}
     for number, value in fields(data):
         if number not in known:
             raise _MalformedError(f"field {number} of its {where} is none that Earmark writes")
         name, kind = known[number]
-        if kind == [int] and not isinstance(value, int):
-            found[name] += _packed(value)
-            continue
         expected = kind[0] if isinstance(kind, list) else kind
-        if isinstance(value, int) != (expected is int):
+        packed = kind == [int] and not isinstance(value, int)
+        if isinstance(value, int) != (expected is int) and not packed:
             raise _MalformedError(f"{name} of its {where} is damaged")
         if isinstance(kind, list):
-            found[name].append(value)
+            # Counted while they are read: an entry takes a hundred times its two bytes.
+            for item in _packed(value) if packed else (value,):
+                if len(found[name]) == most:
+                    raise _MalformedError(f"{name} of its {where} is there more than {most} times")
+                found[name].append(item)
         elif name in found:
             raise _MalformedError(f"{name} of its {where} is there twice")
         else:
@@ -246,12 +252,11 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise _MalformedError("it is cut off or damaged")
 
 
-def _packed(data: memoryview) -> list[int]:
-    values, position = [], 0
+def _packed(data: memoryview) -> Iterator[int]:
+    position = 0
     while position < len(data):
         value, position = _varint(data, position)
-        values.append(value - (1 << 64) if value >> 63 else value)
-    return values
+        yield value - (1 << 64) if value >> 63 else value
 
 
 def _need(message: dict[str, Any], name: str) -> memoryview:

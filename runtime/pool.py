@@ -151,6 +151,10 @@ class StreamPool:
         """Whether a stream has a full chunk and takes no more audio before it was run."""
         return self._filled[stream] == self._chunk
 
+    def room(self, stream: int) -> int:
+        """Samples that a stream's chunk takes until it is full."""
+        return self._chunk - self._filled[stream]
+
     def push(self, stream: int, pcm: np.ndarray) -> int:
         """Take audio up to the end of the stream's chunk.
 
@@ -166,7 +170,7 @@ class StreamPool:
         """
         pcm = as_pcm(pcm)
         filled = self._filled[stream]
-        count = min(self._chunk - filled, len(pcm))
+        count = min(self.room(stream), len(pcm))
         if count:
             copy_pcm(pcm[:count], self._pcm[stream, filled : filled + count])
             self._filled[stream] = filled + count

@@ -10,7 +10,7 @@ import numpy as np
 
 from .audio import FULL_SCALE, to_int16
 from .clips import Place, check_writable, noise_place, save, word_place
-from .errors import EarmarkError
+from .errors import EarmarkError, one_line
 from .events import write_event
 from .manifest import UNKNOWN
 from .microphone.microphone import Microphone
@@ -33,15 +33,19 @@ END_SECONDS = 2 * PAUSE_SECONDS
 """Quiet after which a word has ended."""
 TAKES_IN_VAIN = 10
 """Unusable takes in a row after which nobody seems to be there."""
-MAX_COUNT = 10_000
+COUNT, MAX_COUNT = 20, 10_000
 MIN_NOISE_SECONDS, MAX_NOISE_SECONDS = 1.0, 600.0
 
 
 def run(arguments: Namespace) -> int:
     """Record until there are enough, or until Ctrl-C; either is a clean end."""
-    word, count, noise = arguments.word, arguments.count, arguments.noise
+    word, noise = arguments.word, arguments.noise
     if word is None and noise is None:
         raise EarmarkError("nothing to record: name a word, or give --noise SECONDS")
+    for option in ("count", "split"):
+        if word is None and getattr(arguments, option) is not None:
+            raise EarmarkError(f"--{option}: is for clips of a word: name one, or leave it out")
+    count = COUNT if arguments.count is None else arguments.count
     if not 1 <= count <= MAX_COUNT:
         raise EarmarkError(f"--count {count}: expected 1 to {MAX_COUNT}")
     if noise is not None and not MIN_NOISE_SECONDS <= noise <= MAX_NOISE_SECONDS:
@@ -190,4 +194,5 @@ def _tell(kind: str, path: Path, samples: int, peak_db: float, level_db: float) 
 
 
 def _say(text: str) -> None:
+    text = one_line(text)
     print(f"earmark: {text}" if text[0] not in " [" else text, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from .command import Command
+from .errors import one_line
 from .layout import SPLITS
 from .options import (
     add_device_options,
@@ -55,9 +56,7 @@ def _configure_record(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="corpus folder"
     )
-    parser.add_argument(
-        "--count", type=int, default=20, metavar="N", help="clips to record (default: %(default)s)"
-    )
+    parser.add_argument("--count", type=int, metavar="N", help="clips to record (default: 20)")
     parser.add_argument(
         "--noise",
         type=positive,
@@ -102,8 +101,10 @@ def _devices(arguments: Namespace) -> int:
         else:
             mark = "*" if device.default else " "
             print(
-                f"{mark}{device.index:3} {device.name} ({device.host}), "
-                f"{device.channels} channels, {device.rate:g} Hz"
+                one_line(
+                    f"{mark}{device.index:3} {device.name} ({device.host}), "
+                    f"{device.channels} channels, {device.rate:g} Hz"
+                )
             )
     return 0
 

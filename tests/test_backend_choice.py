@@ -157,6 +157,25 @@ def test_what_only_others_compute_goes_to_them(tmp_path: Path) -> None:
     assert Engine(path, "numpy").backend == "numpy"
 
 
+@native
+def test_a_program_of_too_many_instructions_goes_to_others(tmp_path: Path) -> None:
+    path = toy_model.save(tmp_path / "toy.onnx")
+    model = onnx.load(path)
+    # 2000 products each, of a single number.
+    many = numpy_helper.from_array(np.ones((2000, 1, 1), np.float32), "many")
+    model.graph.initializer.append(many)
+    nodes = [
+        ("Slice", ["pcm", "zero", "one", "one"]),
+        *[("MatMul", ["new0", "many"])] * 3,
+    ]
+    for place, (operator, inputs) in enumerate(nodes):
+        model.graph.node.append(helper.make_node(operator, inputs, [f"new{place}"]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EarmarkError, match=r"toy.onnx: .* no more than 4,096 instructions"):
+        Engine(path, "native")
+    assert Engine(path).backend == "onnxruntime"
+
+
 MEAN = ("ReduceMean", ["cache"], {"axes": [0, 1], "keepdims": 0})
 
 

@@ -48,7 +48,8 @@ def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
     assert clock.sees == ("`at` jumps; audio time does not",)
     broker = rows["MQTT broker down"]
     assert broker.undelivered > 10
-    assert broker.sees == ("MQTT broker 127.0.0.1:PORT: cannot be reached: trying again",)
+    (seen,) = broker.sees
+    assert seen.startswith("MQTT broker 127.0.0.1:PORT: cannot be reached (")
     gone = rows["Wyoming client gone within a message"]
     assert gone.sees[0] == "the next client is served"
     around = [clock, broker, gone]

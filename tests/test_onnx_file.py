@@ -1,6 +1,7 @@
 """Hostile and odd model files: refused from their bytes, before onnxruntime sees them."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,41 @@ def padded(model: onnx.ModelProto) -> None:
     pads = [1 << 18, 1 << 18, 0, 0]
     more = {"strides": [1, 1], "dilations": [1, 1], "kernel_shape": [1, 1]}
     node(model, "Conv", x, x, bias, pads=pads, **more)
+
+
+def convolved(model: onnx.ModelProto, kernel: int, **attributes: Any) -> None:
+    """The audio as one row of one channel by one filter."""
+    weights(model, "filter", np.ones((1, 1, 1, kernel), np.float32))
+    weights(model, "no_bias", np.zeros(1, np.float32))
+    node(model, "Unsqueeze", "pcm", "one")
+    node(model, "Unsqueeze", model.graph.node[-1].output[0], "one")
+    taken = model.graph.node[-1].output[0]
+    given = {"kernel_shape": [1, kernel], "dilations": [1, 1], **attributes}
+    node(model, "Conv", taken, "filter", "no_bias", **given)
+
+
+def far_strides(model: onnx.ModelProto) -> None:
+    convolved(model, 1, pads=[5000] * 4, strides=[1 << 20, 1 << 20])
+
+
+def long_rows(model: onnx.ModelProto) -> None:
+    convolved(model, 10_000, pads=[0, 10_000, 0, 10_000], strides=[1, 1])
+
+
+def shared_weights(model: onnx.ModelProto) -> None:
+    """Compiled code has a copy for each operator, filled up to 16 columns."""
+    row = weights(model, "row", np.ones((1, 50_000), np.float32))
+    column = weights(model, "column", np.ones((50_000, 1), np.float32))
+    for _ in range(85):
+        node(model, "MatMul", row, column)
+
+
+def gathered_often(model: onnx.ModelProto) -> None:
+    table = weights(model, "table", np.ones((1, 1 << 20), np.float32))
+    node(model, "Transpose", table, perm=[1, 0])
+    transposed = model.graph.node[-1].output[0]
+    for _ in range(64):
+        node(model, "Gather", transposed, "one")
 
 
 def external(model: onnx.ModelProto) -> None:
@@ -182,6 +218,10 @@ def manifest(**fields: Any) -> Change:
         (long_product, "'MatMul', takes unreasonable memory or time"),
         (gathered, "'Gather', takes unreasonable memory"),
         (padded, "'Conv', takes unreasonable memory"),
+        (far_strides, "'Conv', takes unreasonable memory"),
+        (long_rows, "'Conv', takes unreasonable memory"),
+        (shared_weights, "'MatMul', takes unreasonable memory"),
+        (gathered_often, "'Gather', takes unreasonable memory"),
         (external, "field 1[34] of its weights"),
         (branch, "field 6 of its attribute"),
         (custom, "beyond those of the ONNX standard"),
@@ -227,6 +267,28 @@ def test_it_is_refused_before_it_is_loaded(tmp_path: Path, change: Change, reaso
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("name", ["native", "numpy"])
+@pytest.mark.parametrize("source", ["pcm", "nothing"])
+def test_what_numpy_cannot_count_is_refused_on_one_line(
+    tmp_path: Path, name: str, source: str
+) -> None:
+    """No numbers in 2^62 rows, which depend on the audio or not."""
+    if name not in backend.available():
+        pytest.skip(f"{name} is not there")
+
+    def change(model: onnx.ModelProto) -> None:
+        weights(model, "nothing", np.zeros((1, 0), np.float32))
+        node(model, "Slice", source, "zero", "zero", "one")
+        empty = model.graph.node[-1].output[0]
+        node(model, "Reshape", empty, weights(model, "many", np.array([1 << 62, 0])))
+        node(model, "Relu", model.graph.node[-1].output[0])
+
+    path = changed(tmp_path, change)
+    with pytest.raises(EarmarkError, match="too big") as caught:
+        Engine(path, name)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
 @pytest.mark.parametrize("path", [DEFAULT_MODEL, None])
 def test_what_is_read_is_what_the_onnx_package_reads(tmp_path: Path, path: Path | None) -> None:
     path = path or toy_model.save(tmp_path / "toy.onnx")
@@ -263,6 +325,51 @@ def test_a_text_is_not_taken_for_a_model_with_foreign_fields(tmp_path: Path, tex
     path.write_text(text)
     with pytest.raises(EarmarkError, match=r"text\.onnx: is no ONNX model, or a damaged one: name"):
         Engine(path)
+
+
+def ints(model: onnx.ModelProto) -> None:
+    node(model, "Transpose", "pcm", perm=[0] * 50_000)
+
+
+def dims(model: onnx.ModelProto) -> None:
+    model.graph.initializer.add(name="x", data_type=1).dims.extend([0] * 50_000)
+
+
+def entries(model: onnx.ModelProto) -> None:
+    for _ in range(20_000):
+        model.metadata_props.add()
+
+
+def nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.extend([onnx.NodeProto()] * 50_000)
+
+
+def initializers(model: onnx.ModelProto) -> None:
+    model.graph.initializer.extend([TensorProto()] * 50_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (nodes, "node of its graph is there more than 10000 times"),
+        (initializers, "initializer of its graph is there more than 10000 times"),
+        (entries, "metadata_props of its model is there more than 1000 times"),
+        (ints, "ints of its attribute is there more than 1000 times"),
+        (dims, "dims of its weights is there more than 1000 times"),
+    ],
+)
+def test_what_is_there_too_often_is_not_collected(
+    tmp_path: Path, change: Change, reason: str
+) -> None:
+    data = changed(tmp_path, change).read_bytes()
+    tracemalloc.start()
+    try:
+        with pytest.raises(EarmarkError, match=reason):
+            read_onnx(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 def test_a_group_or_a_number_of_too_many_bits_is_refused() -> None:

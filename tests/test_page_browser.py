@@ -334,6 +334,7 @@ def test_detections_can_be_saved_as_detect_prints_them(
     expected = detected(scene, capsys)
     for line, event in zip(lines, expected, strict=True):
         found = json.loads(line)
+        assert found["score"] == round(found["score"], 4)
         assert found.pop("score") == pytest.approx(event["score"], abs=TOLERANCE)
         assert found == {
             "type": "detection",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from earmark.runtime import EarmarkError
+from earmark.runtime.cli import main
 from earmark.runtime.microphone import portaudio
 from earmark.runtime.microphone.microphone import Microphone
 from earmark.runtime.microphone.portaudio import (
@@ -48,6 +49,16 @@ def test_devices_lists_inputs(fake: FakeSoundDevice) -> None:
     found = devices()
     assert [(d.index, d.default) for d in found] == [(0, True), (2, False), (3, False), (4, False)]
     assert found[2] == Device(3, "Plain", "Fake", 1, 16000.0, False)
+
+
+def test_a_list_of_devices_holds_nothing_that_a_terminal_obeys(
+    fake: FakeSoundDevice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.plugged = [device("Mic\x1b[2J\nno 2", 1, 16000.0)]
+    refresh()
+    assert main(["devices"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "*  0 Mic\\x1b[2J\\nno 2 (Fake), 1 channels, 16000 Hz"
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

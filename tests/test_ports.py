@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -155,6 +156,28 @@ def test_lines_have_the_form_of_earmark_and_a_wav_header_is_refused(
     done = subprocess.run([*program, str(model)], stdin=subprocess.DEVNULL, capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr == b"detect: standard input: ended before any audio came\n"
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_reader_that_leaves_ends_a_port_without_a_word(
+    ports: dict[str, list[str] | str], models: dict[str, tuple[Path, Path]], port: str
+) -> None:
+    program = command(ports, port)
+    model, vectors = models["multilabel"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*program, str(model), "--threshold", "0.1"],
+            input=(vectors / "sweep.pcm").read_bytes(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(writing)
+    # As a shell tells what SIGPIPE ends.
+    assert (done.returncode % 128 if done.returncode > 0 else -done.returncode) == signal.SIGPIPE
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("port", PORTS)

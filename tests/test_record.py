@@ -71,6 +71,14 @@ def test_a_bad_take_is_told_and_asked_for_again(
     assert "USB is back" in err
 
 
+def test_a_device_s_name_is_printed_without_what_a_terminal_obeys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = word_place(tmp_path, "go", "me")
+    record.record_word(pieces(DeviceLost("U\x1b[2J", "unplugged"), WORD), place, "go", 1)
+    assert "microphone U\\x1b[2J is lost" in capsys.readouterr().err
+
+
 def test_nobody_there_ends_with_an_error(tmp_path: Path) -> None:
     place = word_place(tmp_path, "go", "me")
     silence = np.tile(QUIET, 6 * record.TAKES_IN_VAIN)
@@ -154,6 +162,8 @@ def test_an_interrupt_ends_with_a_summary(
         (["go", "--count", "0"], "--count 0"),
         (["go", "--speaker", "a/b"], "--speaker 'a/b'"),
         (["--noise", "0.5"], "--noise 0.5"),
+        (["--noise", "5", "--count", "3"], "--count: is for clips of a word"),
+        (["--noise", "5", "--split", "train"], "--split: is for clips of a word"),
         (["--noise", "1e9"], "--noise 1e"),
         (["../", "--count", "1"], "is no word"),
         (["go", "--channel", "x"], "--channel x"),

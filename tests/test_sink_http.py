@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -62,7 +63,8 @@ def ask(port: int, path: str = "/", method: str = "GET", **headers: str) -> HTTP
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, headers=names)
     response = connection.getresponse()
-    response.read()
+    if (path, response.status) != ("/events", 200):  # which has no end
+        response.read()
     connection.close()
     return response
 
@@ -151,6 +153,55 @@ def test_a_comment_keeps_a_connection_alive(monkeypatch: pytest.MonkeyPatch) -> 
             pass
 
 
+LONG = "k" * 2000
+"""Of 250 such events the system keeps a part for a client that does not read."""
+
+
+def test_where_audio_ends_a_slow_client_gets_all_events() -> None:
+    with closing(EventServer()) as server, Client(server.port, buffer=4096) as client:
+        for at in range(250):
+            server.send(detection(at, LONG))
+        got: list[float] = []
+        reading = threading.Thread(target=lambda: got.extend(client.times(250)))
+
+        def stopped() -> bool:
+            if reading.ident is None:
+                reading.start()  # it has not read anything before
+            return False
+
+        server.finish(stopped)
+        assert reading.ident is not None, "nothing waited for the client"
+        reading.join(20)
+    assert got == list(range(250))
+    assert server.undelivered == 0
+
+
+def test_a_signal_ends_the_waiting_for_clients_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sink_http, "CLOSE_SECONDS", 0.3)
+    server = EventServer()
+    with Client(server.port, buffer=4096) as client:
+        for at in range(250):
+            server.send(detection(at, LONG))
+        server.finish(lambda: True)
+        server.close()
+        text = client.response.read().decode()
+    whole = [part for part in text.split("\n\n")[:-1] if "data: " in part]
+    assert 0 < server.undelivered == 250 - len(whole)
+
+
+def test_a_client_that_takes_nothing_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sink_http, "WRITE_SECONDS", 0.05)
+    with closing(EventServer()) as server, Client(server.port, buffer=4096):
+        for at in range(250):
+            server.send(detection(at, LONG))
+        server.finish(lambda: False)
+        assert server.undelivered > 0
+
+
 def test_clients_see_the_end(caplog: pytest.LogCaptureFixture) -> None:
     server = EventServer()
     with (
@@ -203,6 +254,21 @@ def test_pages_of_other_origins_are_refused_unless_named() -> None:
         with Client(server.port, Origin=own) as client:
             assert client.response.headers["Access-Control-Allow-Origin"] == own
             assert client.response.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_elsewhere_cannot_load_the_events_as_a_script(site: str) -> None:
+    """Browsers send no ``Origin`` then."""
+    tablet = "http://tablet:3000"
+    with closing(EventServer(origins=(tablet,))) as server:
+        assert ask(server.port, "/events", Sec_Fetch_Site=site).status == 403
+        page = ask(server.port, Sec_Fetch_Site=site)  # by a link
+        assert page.status == 200
+        assert page.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        with Client(server.port, Sec_Fetch_Site=site, Origin=tablet):
+            pass
+        with Client(server.port, Sec_Fetch_Site="same-origin"):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -120,7 +121,10 @@ def test_a_broker_that_comes_late_gets_what_is_fresh(tmp_path: Path, qos: int) -
                 sink.send(detection(at=3))
                 wait_until(lambda: times(subscriber) == [1, 2, 3])
         name = f"MQTT broker 127.0.0.1:{broker.port}"
-        assert told == [f"{name}: cannot be reached: trying again", f"{name}: connected"]
+        assert told == [
+            f"{name}: cannot be reached (Connection refused): trying again",
+            f"{name}: connected",
+        ]
         assert sink.undelivered == 0
 
 
@@ -163,6 +167,24 @@ def test_without_a_broker_nothing_waits_and_losses_are_counted(
     sink.close()
     assert sink.undelivered == 130
     assert len(told) == 1
+
+
+def test_why_there_is_no_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_mqtt, "CLOSE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"no TLS is spoken here\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        told: list[str] = []
+        with closing(Mqtt(Address("127.0.0.1", listener.getsockname()[1], tls=True), told.append)):
+            wait_until(lambda: told)
+    assert "cannot be reached ([SSL: WRONG_VERSION_NUMBER]" in told[0]
+    assert told[0].endswith("): trying again")
 
 
 def test_over_a_slow_link_files_wait_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +278,7 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
         told: list[str] = []
         with closing(Mqtt(Address.from_options(url), told.append)):
             wait_until(lambda: told)  # the system's authorities do not know it
-        assert "cannot be reached" in told[0]
+        assert "cannot be reached ([SSL: CERTIFICATE_VERIFY_FAILED]" in told[0]
         address = Address.from_options(url, ca_file=str(certificate))
         with closing(Mqtt(address)) as sink, Subscriber(plain) as subscriber:
             sink.send(detection(at=7))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from earmark.runtime import DetectionEvent, EarmarkError, Event, GapEvent
 from earmark.runtime.sinks.exec import Exec
-from earmark.runtime.sinks.sink import FanOut, JsonLines, LogFile, Queued, Sink
+from earmark.runtime.sinks.sink import FanOut, JsonLines, LogFile, Queued, Sink, tell
 from waiting import wait_until
 
 GAP = GapEvent("mic", 1.0, 0.5, "lost")
@@ -239,6 +239,40 @@ def test_a_line_cut_by_a_full_disk_spoils_only_itself(
     lines = path.read_text().splitlines()
     assert len(lines) == 2
     assert json.loads(lines[1])["type"] == "detection"
+
+
+@posix
+def test_a_pipe_that_nobody_reads_is_as_a_full_disk(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    told: list[str] = []
+
+    def write() -> None:
+        with pytest.raises(EarmarkError, match=r"--log .*: cannot be written"):
+            LogFile(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        log = LogFile(pipe, told.append)
+        os.close(reader)
+        log.send(GAP)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        log.send(detection())
+        told.append(os.read(reader, 1000).decode())
+        os.close(reader)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(20)
+    assert not writer.is_alive(), "it waits for a reader"
+    missing, again, line = told
+    assert missing.startswith(f"{pipe}: cannot be written") and "1 events are missing" in again
+    assert json.loads(line)["type"] == "detection"
+
+
+def test_lines_for_people_hold_nothing_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell("microphone \x1b[2J is lost\nearmark: not so")
+    assert capsys.readouterr().err == ("earmark: microphone \\x1b[2J is lost\\nearmark: not so\n")
 
 
 def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:

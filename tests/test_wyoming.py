@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from earmark.runtime.wyoming import server as wyoming_server
 from earmark.runtime.wyoming import session as wyoming_session
 from earmark.runtime.wyoming.models import Model
 from earmark.runtime.wyoming.server import Server
-from wyoming.audio import AudioChunk, AudioStart
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient, AsyncUnixClient
 from wyoming.error import Error
 from wyoming.info import Describe, Info
@@ -181,6 +182,28 @@ def test_names_may_change_within_a_stream(engine: Engine, path: Path) -> None:
     converse(conversation())
 
 
+def test_a_word_at_the_end_of_a_stream_that_began_late_is_decided(
+    engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The silence fills up the chunk of each stream, which is not that of the clip."""
+    monkeypatch.setattr(wyoming_session, "TAIL_SECONDS", 0.0)
+    word = np.concatenate([np.zeros(1000, np.int16), toy_model.tone(440, 0.155)])
+    before = -len(word) % 1280
+
+    async def conversation() -> None:
+        async with serving(path, engine), AsyncUnixClient(path) as client:
+            await client.write_event(Detect(["nosuch"]).event())
+            await client.write_event(AudioChunk(16000, 2, 1, bytes(2 * before)).event())
+            await client.write_event(Detect().event())
+            await client.write_event(AudioChunk(16000, 2, 1, word.tobytes()).event())
+            await client.write_event(AudioStop().event())
+            await client.read_event()  # there is no such word
+            answer = await client.read_event()
+            assert answer and Detection.is_type(answer.type)
+
+    converse(conversation())
+
+
 def expected_of(engine: Engine, pcm: np.ndarray) -> list[tuple[str, float]]:
     stream = engine.stream()
     found = stream.push(pcm) + stream.flush(0.5)
@@ -216,6 +239,7 @@ def test_many_clients_at_once_are_each_as_one_pass(engine: Engine, path: Path) -
     times: dict[str, list[tuple[str, float]]] = {}
     for event in events:
         if event["type"] == "detection":
+            assert datetime.fromisoformat(event["at"]).utcoffset() == timedelta(0)
             times.setdefault(event["source"], []).append((event["keyword"], event["time"]))
     wanted = [
         2 * [(keyword, round(time, 4)) for keyword, time in expected_of(engine, pcm)]
@@ -459,6 +483,8 @@ GARBAGE = {
     "a truth": (wire("audio-chunk", {**CHUNK, "width": True}, b"12"), "width is no integer"),
     "width": (wire("audio-chunk", {**CHUNK, "width": 9}, b"12"), "width 9"),
     "channels": (wire("audio-start", {**CHUNK, "channels": -2}), "channels -2"),
+    "a text": (wire("ping", {"text": 5}), "text is no text"),
+    "half a text": (b'{"type": "ping", "data": {"text": "\\ud800"}}\n', "text is no text"),
     "a time": (wire("audio-chunk", {**CHUNK, "timestamp": "now"}, b"12"), "timestamp is no"),
 }
 
@@ -483,6 +509,32 @@ def test_garbage_gets_an_error_and_harms_nobody(
 
     converse(conversation())
     assert capsys.readouterr().err == ""
+
+
+def test_a_mishap_is_not_told_as_the_end_of_the_server(
+    engine: Engine,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def pong(text: str | None) -> None:
+        raise ValueError("a bug\nof ours")
+
+    monkeypatch.setattr(wyoming_session, "Pong", pong)
+    told = Told()
+
+    async def conversation() -> None:
+        async with serving(path, engine, told=told):
+            async with AsyncUnixClient(path) as client:
+                await client.write_event(Ping("on").event())
+                assert await client.read_event() is None
+            while len(told.events) < 3:
+                await asyncio.sleep(0)
+
+    converse(conversation())
+    assert told.events[-1]["type"] == "client_disconnected"
+    assert told.events[-1]["reason"] == "failed: a bug"
+    assert "a bug" in capsys.readouterr().err
 
 
 def test_clients_that_go_within_a_message_leave_nothing(

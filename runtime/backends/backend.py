@@ -18,6 +18,9 @@ VARIABLE = "EARMARK_BACKEND"
 BACKENDS = ("native", "onnxruntime", "numpy")
 """Where none is named, the first that is there."""
 
+CANNOT_HOLD = (MemoryError, OverflowError, ValueError)
+"""What numpy raises for an array that is larger than memory, or than it can count."""
+
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, float32 [rows, ...], C order."""
 Ends = tuple[Arrays, Arrays]
@@ -74,6 +77,13 @@ def load(name: str | None, data: bytes, file: OnnxFile, manifest: Manifest) -> B
 
 
 def _load(name: str, data: bytes, file: OnnxFile, manifest: Manifest) -> Backend:
+    try:
+        return _made(name, data, file, manifest)
+    except CANNOT_HOLD as error:
+        raise EarmarkError(f"{name} cannot hold the graph ({first_line(error)})") from error
+
+
+def _made(name: str, data: bytes, file: OnnxFile, manifest: Manifest) -> Backend:
     if name == "native":
         from .native_backend import NativeBackend
 

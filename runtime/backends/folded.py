@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import EarmarkError, first_line
 from ..onnx_file import Node, OnnxFile
+from .backend import CANNOT_HOLD
 from .numpy_conv import numpy_weights
 from .numpy_ops import compute
 from .numpy_program import NumpyOperation, NumpyProgram
@@ -48,7 +49,7 @@ def folded(file: OnnxFile) -> tuple[Sequence[Node], dict[str, np.ndarray]]:
             try:
                 outputs = compute(operation, numpy_weights(node, constants))
                 program.run()
-            except ValueError as error:
+            except CANNOT_HOLD as error:
                 raise EarmarkError(
                     f"operator {place} of the graph, {node.operator!r}, cannot be computed "
                     f"({first_line(error)})"

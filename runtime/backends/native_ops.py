@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import EarmarkError
 from ..onnx_file import KINDS, Node
 from .native_program import (
+    MOST_INSTRUCTIONS,
     PANEL,
     Instruction,
     Layer,
@@ -27,8 +28,6 @@ from .views import VIEWS, along, joined, patches, places
 
 MOST_WEIGHT = 128
 """Sum of weights of one sign whose products with codes may be added in 16 bits."""
-MOST_PRODUCTS = 4096
-"""Of one operator. Each is an instruction; graphs of Earmark have a few."""
 
 Rule = Callable[[NativeOperation], list[np.ndarray]]
 
@@ -226,7 +225,7 @@ def _few(right: tuple[int, ...]) -> int:
         EarmarkError: all have too many.
     """
     panels = -(-right[-1] // PANEL)
-    if math.prod(right[:-2]) * panels > MOST_PRODUCTS:
+    if math.prod(right[:-2]) * panels > MOST_INSTRUCTIONS:  # each is one
         raise EarmarkError(
             f"the native backend computes no {math.prod(right[:-2]):,} products of matrices at once"
         )

@@ -17,6 +17,8 @@ from .program import Memory, Operation, aligned
 PANEL = 16
 """Columns of a product that are computed together."""
 MOST_AXES = 6
+MOST_INSTRUCTIONS = 4096
+"""Graphs of Earmark have a hundred, and time and memory to make a program grow with them."""
 
 
 class Instruction(enum.IntEnum):
@@ -190,6 +192,10 @@ class NativeProgram:
     def _add(self, *words: int | np.ndarray) -> None:
         for word in words:
             if isinstance(word, Instruction):
+                if len(self.starts) == MOST_INSTRUCTIONS:
+                    raise EarmarkError(
+                        f"the native backend takes no more than {MOST_INSTRUCTIONS:,} instructions"
+                    )
                 self.starts.append(len(self.words))
             elif isinstance(word, np.ndarray):
                 self._alive.append(word)

@@ -2,30 +2,34 @@
 
 ``/events`` is the stream (WHATWG HTML, "Server-sent events"), ``/`` a page that shows it. A page
 on the web must not listen in: requests for another host's name (DNS rebinding) and from pages of
-another origin are refused.
+another origin are refused, and no such page may take an answer as its script or picture.
 """
 
 import asyncio
 import secrets
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from ..errors import EarmarkError
 from ..events import Event, to_json
 from ..hosts import exposure, is_own, named, port_number, url
-from .sink import CLOSE_SECONDS, Sink
+from .sink import CLOSE_SECONDS, POLL_SECONDS, Sink
 
 MAX_CONNECTIONS = 32
 MAX_HEADER_BYTES = 8192
 REQUEST_SECONDS = 5.0
 WRITE_SECONDS = 10.0
 KEEPALIVE_SECONDS = 15.0
+MOMENT_SECONDS = 0.1
+"""How long connections may take to end."""
 HISTORY_EVENTS = 256
 """Events that a client which comes back is given again."""
 CLIENT_EVENTS = 256
@@ -78,6 +82,17 @@ source.onmessage = (message) => {
 """
 
 
+@dataclass(eq=False)
+class _Client:
+    """One that reads ``/events``."""
+
+    task: asyncio.Task[None]
+    """Serves it."""
+    waiting: asyncio.Queue[bytes]
+    owed: int
+    """Events that it is to be given and that the system has not taken yet."""
+
+
 class EventServer(Sink):
     """An HTTP server in a thread of its own. A client that falls behind is dropped."""
 
@@ -100,7 +115,7 @@ class EventServer(Sink):
         self._run = secrets.token_hex(4)
         self._number = 0
         self._history: deque[tuple[int, bytes]] = deque(maxlen=HISTORY_EVENTS)
-        self._clients: dict[asyncio.Queue[bytes], asyncio.Task[None]] = {}
+        self._clients: set[_Client] = set()
         self._connections: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -134,10 +149,15 @@ class EventServer(Sink):
     def send(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._publish, to_json(event).encode())
 
+    def finish(self, stopped: Callable[[], bool]) -> None:
+        # What was sent before is published before this is answered.
+        while not stopped() and asyncio.run_coroutine_threadsafe(self._owed(), self._loop).result():
+            time.sleep(POLL_SECONDS)
+
     def close(self) -> None:
-        """Give clients what they are owed, as far as they take it at once, and end."""
         with suppress(FutureTimeoutError):
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(CLOSE_SECONDS)
+            ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            ending.result(CLOSE_SECONDS + 10 * MOMENT_SECONDS)
         self._end_loop()
 
     def _end_loop(self) -> None:
@@ -146,27 +166,33 @@ class EventServer(Sink):
         if not self._thread.is_alive():
             self._loop.close()
 
+    async def _owed(self) -> int:
+        return sum(client.owed for client in self._clients)
+
     async def _end(self) -> None:
         self._server.close()
-        await _for_a_moment(lambda: any(not client.empty() for client in self._clients))
+        await _while(lambda: any(client.owed for client in self._clients), CLOSE_SECONDS)
+        self._undelivered += await self._owed()
         # The connections end by themselves then. Cancelling them instead would be logged as errors.
-        for stream in self._clients.values():
-            stream.cancel()
-        await _for_a_moment(lambda: bool(self._connections))
+        for client in self._clients:
+            client.task.cancel()
+        await _while(lambda: bool(self._connections), MOMENT_SECONDS)
         for writer in self._connections:
             writer.transport.abort()
-        await _for_a_moment(lambda: bool(self._connections))
+        await _while(lambda: bool(self._connections), MOMENT_SECONDS)
 
     def _publish(self, data: bytes) -> None:
         self._number += 1
         frame = b"id: %s-%d\ndata: %s\n\n" % (self._run.encode(), self._number, data)
         self._history.append((self._number, frame))
-        for client, stream in self._clients.items():
+        for client in self._clients:
             try:
-                client.put_nowait(frame)
+                client.waiting.put_nowait(frame)
+                client.owed += 1
             except asyncio.QueueFull:
-                self._undelivered += 1
-                stream.cancel()
+                self._undelivered += client.owed + 1
+                client.owed = 0
+                client.task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one request."""
@@ -175,6 +201,8 @@ class EventServer(Sink):
         try:
             connection: socket.socket = writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            # Drained means handed over to the system: nothing piles up here.
+            writer.transport.set_write_buffer_limits(high=0)
             if full:
                 await _answer(writer, HTTPStatus.SERVICE_UNAVAILABLE)
                 return
@@ -223,6 +251,9 @@ class EventServer(Sink):
             return await _answer(writer, HTTPStatus.OK, extra, PAGE)
         if path != "/events":
             return await _answer(writer, HTTPStatus.NOT_FOUND)
+        # What a page loads as a script or a picture names no origin.
+        if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            return await _answer(writer, HTTPStatus.FORBIDDEN)
         extra += "Content-Type: text/event-stream\r\n"
         writer.write(_head(HTTPStatus.OK, extra))
         # A client has nothing more to say: data and its leaving both end the connection.
@@ -237,22 +268,28 @@ class EventServer(Sink):
         return None
 
     async def _stream(self, writer: asyncio.StreamWriter, last: str) -> None:
-        client: asyncio.Queue[bytes] = asyncio.Queue(CLIENT_EVENTS)
-        missed = b"".join(self._since(last))
+        missed = self._since(last)
         task = asyncio.current_task()
         assert task is not None  # there is one in every coroutine that runs
-        self._clients[client] = task
+        client = _Client(task, asyncio.Queue(CLIENT_EVENTS), len(missed))
+        self._clients.add(client)
         try:
-            await _write(writer, b"retry: %d\n\n" % RETRY_MS + missed)
+            await _write(writer, b"retry: %d\n\n" % RETRY_MS + b"".join(missed))
+            client.owed -= len(missed)
             while True:
                 try:
                     async with asyncio.timeout(KEEPALIVE_SECONDS):
-                        frame = await client.get()
+                        frame = await client.waiting.get()
                 except TimeoutError:
-                    frame = b": still here\n\n"
+                    await _write(writer, b": still here\n\n")
+                    continue
                 await _write(writer, frame)
+                client.owed -= 1
+        except TimeoutError:  # it takes nothing any more
+            self._undelivered += client.owed
+            raise
         finally:
-            del self._clients[client]
+            self._clients.remove(client)
 
     def _since(self, last: str) -> list[bytes]:
         """What a client missed that names the last event it had; nothing for a new client."""
@@ -300,6 +337,7 @@ def _head(status: HTTPStatus, extra: str, length: int | None = None) -> bytes:
     size = "" if length is None else f"Content-Length: {length}\r\n"
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\n{extra}{size}Cache-Control: no-store\r\n"
+        "Cross-Origin-Resource-Policy: same-origin\r\n"
         "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     ).encode("latin-1")
 
@@ -331,12 +369,12 @@ async def _answer(
     await _write(writer, _head(status, extra, len(body)) + body)
 
 
-async def _for_a_moment(condition: Callable[[], bool]) -> None:
-    """Wait while ``condition`` holds, 0.1 s at most."""
-    for _ in range(10):
-        if not condition():
-            return
-        await asyncio.sleep(0.01)
+async def _while(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait while ``condition`` holds, but no longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while condition():
+                await asyncio.sleep(0.01)
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import sys
 import threading
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from ..errors import EarmarkError
+from ..errors import EarmarkError, first_line
 from ..events import DetectionEvent, DeviceBackEvent, DeviceLostEvent, Event, timestamp
 from ..files import read_text
 from .sink import CLOSE_SECONDS, MQTT_PASSWORD, POLL_SECONDS, Sink, Tell, Trouble, tell
@@ -317,7 +318,10 @@ class Mqtt(Sink):
         self._publish()
 
     def _on_connect_fail(self, client: paho.Client, data: Any) -> None:
-        self._trouble.begin("cannot be reached: trying again")
+        # paho tells it within its handling of the error, and gives the error to nobody.
+        error = sys.exc_info()[1]
+        reason = getattr(error, "strerror", None) or (first_line(error) if error else "no reason")
+        self._trouble.begin(f"cannot be reached ({reason}): trying again")
 
     def _on_disconnect(
         self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any

@@ -11,7 +11,7 @@ from io import FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import EarmarkError
+from ..errors import EarmarkError, one_line
 from ..events import Event, to_json
 
 QUEUE_EVENTS = 1000
@@ -22,6 +22,9 @@ POLL_SECONDS = 0.05
 MQTT_PASSWORD = "EARMARK_MQTT_PASSWORD"
 """Environment variable that the MQTT sink reads and that no command is given."""
 
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Else a pipe that nobody reads would be opened for ever. Windows has neither."""
+
 Tell = Callable[[str], None]
 """Says one line to people."""
 
@@ -29,7 +32,7 @@ Tell = Callable[[str], None]
 def tell(text: str) -> None:
     """Say a line on standard error, wherever that leads: a full disk there stops nothing."""
     with suppress(OSError, ValueError):
-        print(f"earmark: {text}", file=sys.stderr, flush=True)
+        print(f"earmark: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 class Sink:
@@ -266,8 +269,10 @@ class LogFile(Sink):
             self._trouble.end(f"can be written again, {self.undelivered} events are missing")
 
     def _append(self, line: bytes) -> None:
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _AT_ONCE, 0o666)
         try:
+            if _AT_ONCE:
+                os.set_blocking(handle, True)  # what is opened may take its time
             if self._torn and line:
                 line = b"\n" + line
             while line:

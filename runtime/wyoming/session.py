@@ -15,13 +15,13 @@ from wyoming.wake import Detection as WakeDetection
 from wyoming.wake import NotDetected
 
 from ..detect import TAIL_SECONDS
-from ..errors import EarmarkError
-from ..events import DetectionEvent
+from ..errors import EarmarkError, first_line
+from ..events import DetectionEvent, timestamp
 from ..stream import Detection
 from .converter import MAX_PIECE_BYTES, Converter
 from .events import ClientConnectedEvent, ClientDisconnectedEvent, ClientRefusedEvent
 from .models import Model
-from .wire import Message, integer, read_message
+from .wire import Message, integer, read_message, string
 
 if TYPE_CHECKING:
     from .server import Server
@@ -64,9 +64,9 @@ class _Clip:
 
     def timestamp_at(self, seconds: float) -> int:
         """Timestamp of the audio message that ``seconds`` of audio end in."""
-        for begin, timestamp in reversed(self.messages):
+        for begin, at in reversed(self.messages):
             if begin < seconds:
-                return timestamp
+                return at
         return self.messages[0][1] if self.messages else self.timestamp
 
 
@@ -105,6 +105,9 @@ class Client:
         reason = "the server stops"
         try:
             reason = await self._converse()
+        except Exception as error:
+            reason = f"failed: {first_line(error)}"
+            raise
         finally:
             self._end()
             self._server.tell(ClientDisconnectedEvent(self.name, reason, self._heard))
@@ -159,7 +162,7 @@ class Client:
             case "describe":
                 await self._send(self._server.info)
             case "ping":
-                await self._send(Pong(data.get("text")))
+                await self._send(Pong(string(data, "text")))
             case "detect":
                 await self._detect(data.get("names"))
             case "audio-start":
@@ -252,7 +255,7 @@ class Client:
             await self._take(clip, clip.converter.finish())
             padding = round(TAIL_SECONDS * self._rate)
             for model, stream in [*self._streams.items()]:
-                rest = -(clip.samples + padding) % model.manifest.geometry.chunk
+                rest = (model.pool.room(stream) - padding) % model.manifest.geometry.chunk
                 await self._push(clip, model, stream, np.zeros(padding + rest, np.int16))
         self._end()
         if clip is None or not clip.detected:
@@ -273,7 +276,7 @@ class Client:
         clip.detected = True
         seconds = min(seconds, clip.samples / self._rate)  # less than the silence at the end
         self._server.detections += 1
-        self._server.tell(DetectionEvent(self.name, keyword, seconds, score))
+        self._server.tell(DetectionEvent(self.name, keyword, seconds, score, timestamp()))
         await self._send(WakeDetection(name=keyword, timestamp=clip.timestamp_at(seconds)))
 
     async def _send(self, message: Eventable) -> None:

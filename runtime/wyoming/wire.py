@@ -80,6 +80,22 @@ def integer(data: dict[str, Any], name: str, default: int | None = None) -> int:
     return value
 
 
+def string(data: dict[str, Any], name: str) -> str | None:
+    """A field of a message that may be missing.
+
+    Raises:
+        EarmarkError: it is no text, or one that cannot be sent.
+    """
+    value = data.get(name)
+    try:
+        if not isinstance(value, str | None):
+            raise ValueError(name)
+        (value or "").encode()  # half a surrogate pair cannot be
+    except ValueError as error:
+        raise EarmarkError(f"a message whose {name} is no text") from error
+    return value
+
+
 def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)

@@ -278,8 +278,11 @@ function clear() {
   page.save.disabled = page.clear.disabled = true;
 }
 
+/** As the lines of `earmark detect`, which have four digits. */
 function save() {
-  const lines = detections.map((detection) => `${JSON.stringify(detection)}\n`);
+  const rounded = (value) => Math.round(value * 1e4) / 1e4;
+  const lines = detections.map(({ time, score, ...rest }) => (
+    `${JSON.stringify({ ...rest, time: rounded(time), score: rounded(score) })}\n`));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   link.download = "detections.jsonl";

@@ -160,6 +160,12 @@ if (threshold !== undefined && !(threshold > 0 && threshold <= 1)) {
   console.error(`detect: --threshold ${value}: give a number above 0 and at most 1`);
   process.exit(1);
 }
+process.stdout.on("error", (error) => {
+  // A reader that has what it wanted is no failure: the status of a program that SIGPIPE ends.
+  if (error.code === "EPIPE") process.exit(141);
+  console.error(`detect: standard output: ${error.message}`);
+  process.exit(1);
+});
 detect(path, threshold).catch((error) => {
   console.error(`detect: ${error.message}`);
   process.exitCode = 1;
