@@ -62,6 +62,20 @@ def test_a_fold_goes_with_what_began_with_it(folds: Recipe, tmp_path: Path) -> N
     train(begun_with(folds, second), tmp_path / "third")
 
 
+def test_a_run_begins_with_one_of_other_words(folds: Recipe, tmp_path: Path) -> None:
+    root = tmp_path / "others"
+    for word in ("rise", "fall"):
+        (root / word).mkdir(parents=True)
+        for number in range(24):
+            pcm = word_pcm(PITCH["buzz"], np.random.default_rng(number))
+            soundfile.write(root / word / f"{number % 3 + 1}-{word}{number}.wav", pcm, RATE)
+    first = train(folds, tmp_path / "first")
+    other = dataclasses.replace(with_data(folds, roots=(str(root),)), keywords=("rise", "fall"))
+    settings = dataclasses.replace(other.train, init=str(first))
+    second = load_run(train(dataclasses.replace(other, train=settings), tmp_path / "second"))
+    assert second.info.labels == ("rise", "fall") and second.info.init_sha256
+
+
 def test_audio_that_was_heard_without_labels_holds_nothing_out(tmp_path: Path) -> None:
     corpus, other = (write_corpus(tmp_path / name, 16) for name in ("corpus", "other"))
     for file in other.glob("*/*_nohash_*"):

@@ -169,10 +169,12 @@ def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> N
         )
     known = [first.info.labels.index(label) for label in labels if label in first.info.labels]
     new = [index for index, label in enumerate(labels) if label in first.info.labels]
+    # Of no label in common a list is empty, and would be of floats.
+    rows = torch.tensor(new, dtype=torch.int64)
     weights = first.student.state_dict()
     for name, value in student.head.state_dict().items():
         old = weights[f"head.{name}"]
-        weights[f"head.{name}"] = value.index_copy(0, torch.tensor(new), old[known])
+        weights[f"head.{name}"] = value.index_copy(0, rows, old[known])
     student.load_state_dict(weights)
 
 
