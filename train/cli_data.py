@@ -181,11 +181,9 @@ def _run_corpus(arguments: Namespace) -> int:
     elif arguments.shard_size is not None:
         raise EarmarkError("--shard-size goes with --shards: leave it out")
     if arguments.decode:
-        from .data.dataset import label_set, load_split
+        from .data.decoded import unreadable
 
-        several = any(len(clip.words) != 1 for clip in corpus.clips)
-        labels = label_set(["none"], ()) if several else label_set(["none"])
-        skipped = load_split(corpus, labels, "all", multilabel=several).skipped
+        skipped = unreadable([clip.recording for clip in corpus.clips])
     counts = Counter((word, clip.split) for clip in corpus.clips for word in clip.words)
     speakers = {s: len({c.speaker for c in corpus.clips if c.split == s}) for s in SPLITS}
     if arguments.json:
