@@ -16,7 +16,7 @@ from .apart import check_apart
 from .clip import Clip
 from .corpus import Corpus, scan, wanted_name
 from .dataset import Split, load_split, owners
-from .share import BLOCK, WHOLE, Share
+from .share import WHOLE, Share
 from .stretches import noise_pool, pieces, speech_pool
 
 
@@ -80,8 +80,7 @@ def prepare(recipe: Recipe, run_dir: Path, share: Share = WHOLE) -> Material:
     _check_readable(splits, recipe)
     pool = _background(corpus, recipe, splits, cache)
     speech = _free_speech(recipe, cache, splits["train"].pcm.shape[1])
-    unlabelled = pieces(foreign, recipe.data.clip, cache)
-    unlabelled = unlabelled[share.dealt(len(unlabelled), BLOCK)]
+    unlabelled = pieces(foreign, recipe.data.clip, cache, share)
     return Material(labels, corpus, splits, pool, unlabelled, speech, cache)
 
 
