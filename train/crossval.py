@@ -20,7 +20,7 @@ from ..runtime.files import write_text
 from .data.corpus import scan
 from .data.dataset import Split, load_split
 from .data.material import recipe_corpus
-from .fit import train
+from .fit import begun_with, train
 from .knn import knn_baselines
 from .metrics import HEADLINES, headline, measure, spread
 from .recipe import Recipe
@@ -55,13 +55,18 @@ def crossval(recipes: Mapping[str, Recipe], folder: Path, command: str = "") -> 
 
     Raises:
         EarmarkError: the data have fewer than two folds, the recipes differ in their data, labels
-            or task, or as :func:`earmark.train.fit.train`, of a teacher that heard the fold.
+            or task, a recipe is a teacher's, a run to start from or to be taught by has heard a
+            fold, or as :func:`earmark.train.fit.train`.
     """
     folder = Path(folder)
     shared = {name: _with_cache(recipe, folder / "cache") for name, recipe in recipes.items()}
     first = next(iter(shared.values()))
     _check_alike(*shared.values())
     folds = _folds(first)
+    # Before hours are spent on the folds that can be trained.
+    for recipe in shared.values():
+        for fold in folds:
+            begun_with(_of_fold(recipe, fold))
     held_out: list[Split] = []
     scores: dict[str, list[Posteriors]] = {}
     for fold in folds:

@@ -64,17 +64,8 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             number.
     """
     run_dir = Path(run_dir)
-    if recipe.teacher is not None:
-        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
+    first, ensemble = begun_with(recipe)
     trainer = make_trainer(recipe.train, run_dir, progress)
-    first = runs.load_run(recipe.train.init) if recipe.train.init else None
-    if first:
-        check_held_out(recipe, first)
-    ensemble = None
-    if recipe.distill is not None:
-        ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
-        for teacher in ensemble.runs:
-            check_held_out(recipe, teacher)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     taught_by = ensemble.runs if ensemble else ()
     info = run_info(material, recipe, run_dir, command, first, taught_by)
@@ -95,6 +86,24 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
     trainer.strategy.barrier()
     return run_dir
+
+
+def begun_with(recipe: Recipe) -> tuple[runs.Run | None, Ensemble | None]:
+    """The run that a recipe's student starts from and its teachers; None where it has none.
+
+    Raises:
+        EarmarkError: the recipe is a teacher's, a run is missing or of other classes, or one has
+            learned from what is held out.
+    """
+    if recipe.teacher is not None:
+        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
+    first = runs.load_run(recipe.train.init) if recipe.train.init else None
+    ensemble = None
+    if recipe.distill is not None:
+        ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
+    for run in (*([first] if first else []), *(ensemble.runs if ensemble else ())):
+        check_held_out(recipe, run)
+    return first, ensemble
 
 
 def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) -> None:
