@@ -68,6 +68,12 @@ def test_corpus_counts_and_checks(tmp_path: Path, capsys) -> None:
         run(cli_data.corpus, tmp_path, "--keywords", "maybe")
 
 
+def test_what_corpus_would_do_nothing_with_is_refused(tmp_path: Path) -> None:
+    clip(tmp_path / "yes" / "a.wav")
+    with pytest.raises(EarmarkError, match="--at-least goes with --keywords: leave it out"):
+        run(cli_data.corpus, tmp_path, "--at-least", 50)
+
+
 def test_corpus_is_written_as_shards(tmp_path: Path, capsys) -> None:
     for speaker in range(40):
         clip(tmp_path / "words" / "yes" / f"{speaker}_nohash_0.wav")
