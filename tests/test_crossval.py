@@ -175,6 +175,16 @@ def test_only_like_is_compared_with_like(
         crossval({"recipe": plain, "against": other}, tmp_path)
 
 
+def test_with_and_without_noise_that_no_class_is_are_like(sounds: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    soundfile.write(noise / "hum.wav", np.full(20 * RATE, 0.1), RATE)
+    plain = recipe_for(sounds, train={"epochs": 1, "batch": 8, "threads": 1, "accelerator": "cpu"})
+    noisy = _with(_with(plain, "data", noise=(str(noise),)), "augment", noise=0.5)
+    report = crossval({"recipe": plain, "against": noisy}, tmp_path / "out")
+    assert list(report["recipes"]) == ["recipe", "against"]
+
+
 def _with(recipe: Recipe, section: str, **changes: Any) -> Recipe:
     settings = dataclasses.replace(getattr(recipe, section), **changes)
     return dataclasses.replace(recipe, **{section: settings})

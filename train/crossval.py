@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
+from ..runtime.manifest import SILENCE
 from .data.corpus import scan
 from .data.dataset import Split, load_split
 from .data.material import recipe_corpus
@@ -112,7 +113,9 @@ def _with_cache(recipe: Recipe, cache: Path) -> Recipe:
 def _check_alike(first: Recipe, *others: Recipe) -> None:
     """Refuse recipes that are not measured on the same clips."""
     for other in others:
-        for name in ("roots", "own", "folds", "clip", "noise", "speech"):
+        # Of noise clips are made where there is a class of it.
+        noise = ("noise",) if SILENCE in first.labels else ()
+        for name in ("roots", "own", "folds", "clip", "speech", *noise):
             if getattr(other.data, name) != getattr(first.data, name):
                 raise EarmarkError(f"--against: field data.{name}: both must have the same")
         if (other.labels, other.task) != (first.labels, first.task):

@@ -209,7 +209,7 @@ def make_trainer(
     ddp = DDPStrategy(find_unused_parameters=partly, timeout=_PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _trainer(
+        trainer = _trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -227,6 +227,13 @@ def make_trainer(
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+    # Which Lightning would take for bf16-mixed.
+    if settings.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise EarmarkError(
+            "recipe field train.precision: 16-mixed is for a GPU, and this run is on the CPU: take "
+            "bf16-mixed or 32-true"
+        )
+    return trainer
 
 
 def _trainer(**settings: Any) -> pl.Trainer:
