@@ -56,7 +56,9 @@ def _configure(parser: ArgumentParser) -> None:
         help="also in the split's noise, as in --snr clean 20 10 5 0 -5: decibels of a clip's "
         "speech level over the noise, the same noise for every model and ratio",
     )
-    parser.add_argument("--seed", type=int, default=0, help="which noise each clip gets")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="which noise each clip gets (default: 0)"
+    )
     parser.add_argument(
         "--neighbours",
         action="store_true",
@@ -93,6 +95,9 @@ def _run(arguments: Namespace) -> int:
         )
     which = arguments.split or "validation"
     snrs = parse_snrs(arguments.snr)
+    if arguments.seed is not None and snrs == (None,):
+        raise EarmarkError("--seed: goes with noise, as in --snr 10: give both, or leave it out")
+    seed = 0 if arguments.seed is None else arguments.seed
     judges = [open_judge(name) for name in arguments.models]
     first = judges[0]
     for other in judges[1:]:
@@ -140,7 +145,7 @@ def _run(arguments: Namespace) -> int:
         noise = noise_pool(corpus, which, arguments.noise, arguments.cache)
     rows: list[tuple[float | None, list[dict[str, Any]]]] = []
     for snr in snrs:
-        split = clips if snr is None else in_noise(clips, noise, snr, arguments.seed)
+        split = clips if snr is None else in_noise(clips, noise, snr, seed)
         found = []
         heard = recordings_sha256(split) if arguments.json else None
         for judge in judges:
@@ -155,7 +160,7 @@ def _run(arguments: Namespace) -> int:
                     "split": which,
                     "noise": arguments.noise,
                     "snr": snr,
-                    "noise_seed": None if snr is None else arguments.seed,
+                    "noise_seed": None if snr is None else seed,
                     "recordings_sha256": heard,
                 }
                 print(json.dumps(about | measures), flush=True)

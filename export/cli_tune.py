@@ -129,6 +129,12 @@ def _run(arguments: Namespace) -> int:
     if arguments.output.resolve() == engine.path.resolve():
         raise EarmarkError(f"{arguments.output}: is the model itself: name another file")
     clips = keyword_clips(engine.manifest, arguments.positive, arguments.keyword, arguments.split)
+    silent = sorted(set(engine.manifest.keywords) - {clip.word for clip in clips})
+    if silent and arguments.smoothing is not None:
+        raise EarmarkError(
+            f"--smoothing: all keywords share the moving average, and no clips of "
+            f"{', '.join(silent)} are there to choose it by: leave it out, or record some"
+        )
     # Both or none, and what cannot be written is known before half an hour was heard.
     with atomic_path(arguments.output) as model_file, atomic_path(plot) as plot_file:
         graph = onnx.load_model_from_string(engine.read())
@@ -168,8 +174,8 @@ def _run(arguments: Namespace) -> int:
     untuned = set(manifest.keywords) - {curve.keyword for curve in tuning.positives}
     if untuned:
         tell(
-            f"no clips of {', '.join(sorted(untuned))}: their thresholds stay, and their "
-            "false accepts are not in these figures"
+            f"no clips of {', '.join(sorted(untuned))}: their thresholds stay, and so does the "
+            "moving average of all; their false accepts are not in these figures"
         )
     tell(f"{arguments.output} and {plot} written")
     if arguments.default is None:

@@ -1,6 +1,7 @@
 """The verbs synth, download and corpus, as the command line calls them."""
 
 import json
+import tracemalloc
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_corpus_counts_and_checks(tmp_path: Path, capsys) -> None:
         run(cli_data.corpus, tmp_path, "--keywords", "maybe")
 
 
+def test_what_corpus_would_do_nothing_with_is_refused(tmp_path: Path) -> None:
+    clip(tmp_path / "yes" / "a.wav")
+    with pytest.raises(EarmarkError, match="--at-least goes with --keywords: leave it out"):
+        run(cli_data.corpus, tmp_path, "--at-least", 50)
+
+
 def test_corpus_is_written_as_shards(tmp_path: Path, capsys) -> None:
     for speaker in range(40):
         clip(tmp_path / "words" / "yes" / f"{speaker}_nohash_0.wav")
@@ -89,6 +96,20 @@ def test_corpus_with_an_unreadable_clip_fails(tmp_path: Path, capsys) -> None:
     assert run(cli_data.corpus, tmp_path) == 0
     assert run(cli_data.corpus, tmp_path, "--decode", "--json") == 1
     assert json.loads(capsys.readouterr().out)["unreadable"] == 1
+
+
+def test_corpus_reads_every_clip_and_keeps_none(tmp_path: Path) -> None:
+    first = tmp_path / "yes" / "0.wav"
+    clip(first)
+    assert run(cli_data.corpus, tmp_path, "--decode") == 0  # what it imports is there
+    soundfile.write(first, [0.1] * 16000, 16000)
+    for number in range(1, 512):
+        first.with_name(f"{number}.wav").hardlink_to(first)
+    tracemalloc.start()
+    assert run(cli_data.corpus, tmp_path, "--decode") == 0
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 512 * 2 * 16000
 
 
 def test_corpus_remarks_on_what_its_counts_do_not_show(tmp_path: Path, capsys) -> None:

@@ -210,6 +210,20 @@ def test_fingerprint_follows_names_sizes_and_splits_only(tmp_path: Path) -> None
     assert scan(one).fingerprint != before
 
 
+def test_fingerprint_follows_what_is_said_in_ones_own_few_recordings(tmp_path: Path) -> None:
+    words = make(tmp_path / "words", ["yes/a_nohash_0.wav"])
+    mine = make(tmp_path / "mine", ["yes/me_nohash_0.wav", "_background_noise_/hum.wav"])
+    others, before = scan(words, mine).fingerprint, scan(words, own=[mine]).fingerprint
+    for name in ("yes/me_nohash_0.wav", "_background_noise_/hum.wav"):
+        size = (mine / name).stat().st_size
+        (mine / name).write_bytes(b"x" * size)
+        again = scan(words, own=[mine]).fingerprint
+        assert again != before
+        before = again
+    # Of many nobody reads all for it.
+    assert scan(words, mine).fingerprint == others
+
+
 def test_missing_listed_clips_and_stray_files_are_counted(tmp_path: Path, caplog) -> None:
     root = make(tmp_path, ["yes/a.wav", "yes/b.m4a", "_odd_/c.wav"])
     (root / "validation_list.txt").write_text("yes/gone.wav\nyes/lost.wav\n")

@@ -129,9 +129,29 @@ def test_what_heard_the_held_out_fold_is_refused(sounds: Path, tmp_path: Path) -
     )
     with pytest.raises(EarmarkError, match=heard):
         crossval({"recipe": taught}, tmp_path / "distill")
+    # Before the folds that it has not heard are trained.
+    second = train(_with(plain, "data", fold=1), tmp_path / "second")
+    with pytest.raises(EarmarkError, match=r"it has data\.fold = 1, this recipe 2: train"):
+        crossval({"recipe": _with(plain, "train", init=str(second))}, tmp_path / "late")
+    assert not (tmp_path / "late" / "recipe").exists()
     otherwise = _with(_with(plain, "data", fold=3, folds=r".*(\d)\."), "train", init=str(first))
     with pytest.raises(EarmarkError, match=r"fold = 3, this recipe 3 \(data\.folds = .* and "):
         train(otherwise, tmp_path / "otherwise")
+
+
+def test_what_cannot_be_cross_validated_is_refused_before_it_is_trained(
+    sounds: Path, tmp_path: Path
+) -> None:
+    teacher = recipe_for(sounds, teacher={"kind": "cnn2d"})
+    with pytest.raises(EarmarkError, match="field teacher: is for earmark teach"):
+        crossval({"recipe": recipe_for(sounds), "against": teacher}, tmp_path / "out")
+    short = recipe_for(
+        sounds,
+        data={"roots": [str(sounds)], "balance": "natural", "folds": r"(\d)-", "clip": 0.02},
+    )
+    with pytest.raises(EarmarkError, match=r"clips of 320 samples, .*features\.window.* 480"):
+        crossval({"recipe": short}, tmp_path / "out")
+    assert not list(tmp_path.rglob("fold-*"))
 
 
 def test_how_folds_are_told_does_not_matter_where_none_is_held_out(
@@ -153,6 +173,16 @@ def test_only_like_is_compared_with_like(
     other = _with(plain, "data", **changes) if "clip" in changes else recipe_for(sounds, **changes)
     with pytest.raises(EarmarkError, match=f"--against: fields? {field}"):
         crossval({"recipe": plain, "against": other}, tmp_path)
+
+
+def test_with_and_without_noise_that_no_class_is_are_like(sounds: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    soundfile.write(noise / "hum.wav", np.full(20 * RATE, 0.1), RATE)
+    plain = recipe_for(sounds, train={"epochs": 1, "batch": 8, "threads": 1, "accelerator": "cpu"})
+    noisy = _with(_with(plain, "data", noise=(str(noise),)), "augment", noise=0.5)
+    report = crossval({"recipe": plain, "against": noisy}, tmp_path / "out")
+    assert list(report["recipes"]) == ["recipe", "against"]
 
 
 def _with(recipe: Recipe, section: str, **changes: Any) -> Recipe:

@@ -259,6 +259,9 @@ def test_teachers_of_other_words_are_refused(
         train(other, tmp_path / "run")
     with pytest.raises(EarmarkError, match="not a run directory"):
         train(distilled(recipe, (str(tmp_path),)), tmp_path / "run")
+    again = f"{teachers[0]}/../{Path(teachers[0]).name}"
+    with pytest.raises(EarmarkError, match=r"teachers: .* is named twice: name each run once"):
+        train(distilled(recipe, (*teachers, again)), tmp_path / "run")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "recipe.toml").write_text(recipe_toml(recipe))
     with pytest.raises(EarmarkError, match="not complete: run the same train command again"):

@@ -314,6 +314,7 @@ def test_people_get_a_table_on_stderr(tmp_path: Path, model: str, verbs: None, c
         (["--data", "none"], "none: no such folder"),
         (["--data", "words", "--split", "test"], "no clip in the test split: neither a list nor"),
         (["--data", "words", "--confusion", "c.bmp"], "--confusion c.bmp: name a file"),
+        (["--data", "words", "--seed", "1"], "--seed: goes with noise, as in --snr 10: give both"),
     ],
 )
 def test_errors_are_one_line(

@@ -104,6 +104,13 @@ def test_a_device_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> No
         train(tiny_recipe(corpus, accelerator="gpu"), tmp_path / "run")
 
 
+def test_half_precision_of_a_gpu_is_not_taken_for_that_of_a_cpu(
+    corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EarmarkError, match=r"field train\.precision: 16-mixed is for a GPU"):
+        train(tiny_recipe(corpus, precision="16-mixed"), tmp_path / "run")
+
+
 def test_the_run_directory_is_complete_and_the_loss_falls(run_dir: Path, recipe: Recipe) -> None:
     run = load_run(run_dir)
     assert run.recipe == recipe

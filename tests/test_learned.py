@@ -62,6 +62,20 @@ def test_a_fold_goes_with_what_began_with_it(folds: Recipe, tmp_path: Path) -> N
     train(begun_with(folds, second), tmp_path / "third")
 
 
+def test_a_run_begins_with_one_of_other_words(folds: Recipe, tmp_path: Path) -> None:
+    root = tmp_path / "others"
+    for word in ("rise", "fall"):
+        (root / word).mkdir(parents=True)
+        for number in range(24):
+            pcm = word_pcm(PITCH["buzz"], np.random.default_rng(number))
+            soundfile.write(root / word / f"{number % 3 + 1}-{word}{number}.wav", pcm, RATE)
+    first = train(folds, tmp_path / "first")
+    other = dataclasses.replace(with_data(folds, roots=(str(root),)), keywords=("rise", "fall"))
+    settings = dataclasses.replace(other.train, init=str(first))
+    second = load_run(train(dataclasses.replace(other, train=settings), tmp_path / "second"))
+    assert second.info.labels == ("rise", "fall") and second.info.init_sha256
+
+
 def test_audio_that_was_heard_without_labels_holds_nothing_out(tmp_path: Path) -> None:
     corpus, other = (write_corpus(tmp_path / name, 16) for name in ("corpus", "other"))
     for file in other.glob("*/*_nohash_*"):
@@ -82,6 +96,37 @@ def test_audio_that_was_heard_without_labels_holds_nothing_out(tmp_path: Path) -
     for run in (first, second):
         with pytest.raises(EarmarkError, match=rf"{run.name}: learned from all of .*other without"):
             train(begun_with(both, run), tmp_path / "third")
+
+
+def test_noise_and_speech_that_were_heard_are_nothing_else_here(tmp_path: Path) -> None:
+    words, random = write_corpus(tmp_path / "words", 16), np.random.default_rng(0)
+    beside = words / "_background_noise_"
+    for name in ("sounds", "talk"):
+        (tmp_path / name).mkdir()
+        for number in range(30):
+            pcm = random.normal(0, 0.1, 2 * RATE)
+            soundfile.write(tmp_path / name / f"{number}.wav", pcm, RATE)
+    sounds, talk = str(tmp_path / "sounds"), str(tmp_path / "talk")
+    few = tiny_recipe(write_corpus(tmp_path / "corpus", 16), epochs=1)
+    first = train(with_data(few, noise=(sounds, str(beside)), speech=(talk,)), tmp_path / "first")
+    begun = begun_with(few, first)
+    # What is the same here is divided in the same way, beside its words too.
+    same = with_data(begun, roots=(str(words),), noise=(sounds,), speech=(talk,))
+    second = train(same, tmp_path / "second")
+    for data, expected in (
+        ({"speech": (sounds,)}, r"learned from .*sounds as data\.noise, of which data\.speech"),
+        ({"noise": (talk,)}, r"learned from .*talk as data\.speech, of which data\.noise"),
+        (
+            {"roots": (str(words), sounds)},
+            r"learned from .*sounds as data\.noise, of which data\.roots",
+        ),
+    ):
+        for run in (first, second):
+            with pytest.raises(EarmarkError, match=rf"{run.name}: {expected}"):
+                train(with_data(begun_with(few, run), **data), tmp_path / "third")
+    # What it is a part of has as much of it.
+    with pytest.raises(EarmarkError, match=r"first: .* as data\.speech, of which data\.noise"):
+        train(with_data(begun, noise=(str(tmp_path),)), tmp_path / "third")
 
 
 def test_two_programs_do_not_train_in_one_directory(folds: Recipe, tmp_path: Path) -> None:

@@ -130,3 +130,16 @@ def test_what_training_watches_does_not_depend_on_batches() -> None:
         batches.update(logits[part], truth[part])
     whole.update(logits, truth)
     assert batches.compute()["map"] == whole.compute()["map"] == 1.0
+
+
+def test_training_watches_what_is_measured_of_a_class_without_clips_too() -> None:
+    truth, predicted = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 2, 1, 3])
+    scores = np.eye(4, dtype=np.float32)[predicted]
+    seen = watched(4, multilabel=False)
+    for part in (slice(0, 2), slice(2, 5)):
+        seen.update(torch.from_numpy(scores[part]), torch.from_numpy(truth[part]))
+    measured = classification(list("abcd"), truth, scores, np.array(["s"] * 5))
+    found = {name: float(value) for name, value in seen.compute().items()}
+    assert found["balanced_accuracy"] == pytest.approx(measured["balanced_accuracy"])
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found["accuracy"] == pytest.approx(measured["top1"])

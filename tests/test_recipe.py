@@ -7,6 +7,7 @@ from earmark.runtime.errors import EarmarkError
 from earmark.train.recipe import Recipe, load_recipe, parse_recipe, recipe_toml
 
 GOOD = 'name = "a"\nkeywords = ["yes"]\n'
+TWO = 'name = "a"\nkeywords = ["a", "b"]\ndata.balance = "natural"\n'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -20,6 +21,20 @@ def test_defaults_are_filled_in_and_read_back(tmp_path: Path) -> None:
     text = recipe_toml(recipe)
     assert "epochs = 100" in text and "reverb" in text
     assert load_recipe(write(tmp_path, text)) == recipe
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.noise=['x']", "augment.noise=0.1"],
+        ["data.noise=['x']", "augment.noise=0", 'keywords=["a", "_silence_"]'],
+        ["distill.teachers=['x']", "augment.views=1", "distill.weight=0.0"],
+        ["teacher.kind=cnn2d", "teacher.dropout=0.2"],
+    ],
+)
+def test_what_has_an_effect_is_read_back(tmp_path: Path, overrides: list[str]) -> None:
+    recipe = load_recipe(write(tmp_path, TWO), overrides)
+    assert load_recipe(write(tmp_path, recipe_toml(recipe))) == recipe
 
 
 def test_shipped_recipe_is_valid() -> None:
@@ -89,6 +104,25 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
             "field features.mels: expected at least 16 for a cnn2d",
         ),
         (GOOD, ["data.unknown=0.6", "data.silence=0.5"], "field data.silence: expected at most"),
+        (TWO, ["data.unknown=0.2"], r"field data.unknown: expected 0\.3, its default, where data"),
+        (TWO, ["data.silence=0"], r"field data.silence: expected 0\.1, its default, where data"),
+        (TWO, ["data.unknown_balance=0.5"], "field data.unknown_balance: .* where data.balance is"),
+        (TWO, ["data.noise=['x']", "augment.noise=0"], "field data.noise: expected none where no"),
+        (
+            GOOD,
+            ["distill.teachers=['x']", "augment.views=1", "distill.features=cka"],
+            "field distill.features: expected 'cosine', its default, where distill.feature_weight",
+        ),
+        (
+            GOOD,
+            ["distill.teachers=['x']", "augment.views=1", "distill.feature_components=4"],
+            "field distill.feature_components: expected 0, its default, where distill.feature_we",
+        ),
+        (
+            GOOD,
+            ["teacher.kind=beats", "teacher.random=true", "teacher.dropout=0.2"],
+            r"field teacher.dropout: expected 0\.1, its default, where teacher.kind is beats",
+        ),
         (GOOD, ["student.width=1024", "student.kernel=64", "student.dilations=[1, 1]"], "width"),
         (GOOD, ["augment.gain=[-inf, 0.0]"], "field augment.gain"),
         (GOOD, ["train.learning_rate=nan"], "field train.learning_rate"),

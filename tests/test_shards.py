@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from earmark.train.data.material import prepare
 from earmark.train.data.shard_writer import write_shards
 from earmark.train.data.share import Share
 from earmark.train.data.sources import write_source
+from earmark.train.data.stretches import pieces
 from earmark.train.fit import train
 from earmark.train.recipe import Recipe, recipe_toml
 from earmark.train.run import load_run
@@ -520,6 +522,41 @@ def test_what_cannot_be_divided_is_one_error_before_any_process_waits(
     with pytest.raises(EarmarkError, match="process 1 of 2 have no training clip of 'high': mix"):
         prepare(unmixed, tmp_path, Share(0, 2))
     prepare(unmixed, tmp_path)
+
+
+def write_free(folder: Path) -> str:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, seconds in (("a", 100), ("b", 0.07), ("c", 2)):
+        audio = random.normal(0, 0.1, round(16000 * seconds))
+        soundfile.write(folder / f"{name}.wav", audio, 16000)
+    return str(folder)
+
+
+def test_a_process_has_its_part_of_audio_without_labels_and_no_more(tmp_path: Path) -> None:
+    folder, cache = write_free(tmp_path / "free"), tmp_path / "cache"
+    whole = pieces([folder], 0.1, cache)
+    assert len(whole) == 1021
+    for rank, rows in ((0, whole[:512]), (1, whole[512:])):
+        tracemalloc.start()
+        part = pieces([folder], 0.1, cache, Share(rank, 2))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(part, rows)
+        assert most < 1.3 * part.nbytes
+
+
+def test_audio_without_labels_that_some_process_gets_none_of_is_refused(
+    tars: Path, tmp_path: Path
+) -> None:
+    distill = DistillSettings(
+        teachers=("x",), unlabelled=(write_free(tmp_path / "free"),), unlabelled_share=0.3
+    )
+    recipe = dataclasses.replace(sharded(tars, tmp_path / "cache"), distill=distill)
+    for rank in range(2):
+        with pytest.raises(EarmarkError, match=r"unlabelled: 102 pieces, .* 512, for 2 processes"):
+            prepare(recipe, tmp_path, Share(rank, 2))
+    assert len(prepare(recipe, tmp_path).unlabelled) == 102
 
 
 def test_clips_without_a_label_take_no_part_in_the_division(tmp_path: Path) -> None:

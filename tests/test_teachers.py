@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from earmark.runtime.errors import EarmarkError
-from earmark.train.fit import train
+from earmark.train.data.dataset import Split
+from earmark.train.fit import fit, train
+from earmark.train.lightning_import import pl
 from earmark.train.mfcc import MfccSettings
 from earmark.train.recipe import Recipe, parse_recipe, recipe_toml
 from earmark.train.run import read_history
@@ -274,6 +276,37 @@ def test_teachers_learn(recipe: Recipe, tmp_path: Path, kind: str) -> None:
     before = (run / "teacher.pt").stat().st_mtime_ns
     teach(dataclasses.replace(recipe, teacher=settings), run)
     assert (run / "teacher.pt").stat().st_mtime_ns == before
+
+
+def test_it_is_measured_where_it_was_trained_and_by_one_process(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = dataclasses.replace(recipe.train, epochs=1, steps_per_epoch=1)
+    wanted = dataclasses.replace(recipe, teacher=SMALL["cnn2d"], train=once)
+    done: list[str] = []
+
+    def measured(teacher: Teacher, split: Split) -> np.ndarray:
+        done.append("measured")
+        return np.eye(len(split.labels), dtype=np.float32)[split.label]
+
+    def moved(teacher: Teacher, device: object) -> Teacher:
+        done.append(str(device))
+        return teacher
+
+    def fitted(trainer: pl.Trainer, *rest: Any) -> None:
+        fit(trainer, *rest)
+        # A stand-in for a GPU.
+        monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("meta"))
+
+    monkeypatch.setattr("earmark.train.teach.teacher_posteriors", measured)
+    monkeypatch.setattr(Teacher, "to", moved)
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.Trainer, "is_global_zero", False)
+        teach(wanted, tmp_path / "second")
+    assert not done
+    monkeypatch.setattr("earmark.train.teach.fit", fitted)
+    teach(wanted, tmp_path / "first")
+    assert done == ["meta", "measured", "cpu"]
 
 
 def test_the_head_learns_alone_first(recipe: Recipe, tmp_path: Path) -> None:

@@ -190,11 +190,19 @@ def test_a_flat_folder_tunes_one_keyword_and_leaves_the_others(
     out, err = capsys.readouterr()
     point = json.loads(out)["points"]["quiet"]
     assert list(point["keywords"]) == ["high"] and point["clips"] == 12
-    assert "no clips of low: their thresholds stay" in err
+    assert "no clips of low: their thresholds stay, and so does the moving average" in err
     decision = Engine(tuned).manifest.operating_points["quiet"]
     assert decision.thresholds["low"] == 0.7 and decision.thresholds["high"] != 0.7
     assert decision.smoothing == Engine(model).manifest.decision.smoothing
     assert Engine(tuned).manifest.metrics["operating_points"]["split"] == "all"
+    # Averages that would not be tried are not asked for, which is told before anything is heard.
+    asked.clear()
+    options = (*options, "--smoothing", "0.1")
+    assert run(model, corpus / "high", background, tmp_path / "again.onnx", *options) == 1
+    assert "--smoothing: all keywords share the moving average, and no clips of low are" in (
+        capsys.readouterr().err
+    )
+    assert not asked
 
 
 @pytest.mark.usefixtures("verbs")

@@ -137,7 +137,7 @@ def _configure_corpus(parser: ArgumentParser) -> None:
         "--keywords", metavar="WORDS", help="check that these have clips enough (commas between)"
     )
     parser.add_argument(
-        "--at-least", type=int, default=1, metavar="N", help="clips of a class in each split"
+        "--at-least", type=int, metavar="N", help="clips of a keyword in each split (default: 1)"
     )
     parser.add_argument("--decode", action="store_true", help="also read every clip")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -163,6 +163,8 @@ def _run_corpus(arguments: Namespace) -> int:
     from .data.corpus import scan
     from .data.roots import some_names
 
+    if arguments.at_least is not None and arguments.keywords is None:
+        raise EarmarkError("--at-least goes with --keywords: leave it out")
     corpus = scan(*arguments.folders)
     # Decoding reports these as it does all that cannot be read.
     empty = [] if arguments.decode else [str(c.path) for c in corpus.clips if _size(c) == 0]
@@ -170,7 +172,8 @@ def _run_corpus(arguments: Namespace) -> int:
         print(f"{len(empty)} files are empty: {some_names(empty)}", file=sys.stderr)
     if arguments.keywords is not None:
         keywords = [word.strip() for word in arguments.keywords.split(",")]
-        corpus.require(keywords, at_least=arguments.at_least)
+        least = 1 if arguments.at_least is None else arguments.at_least
+        corpus.require(keywords, at_least=least)
     skipped = len(empty)
     shards: dict[str, int] | None = None
     if arguments.shards:
@@ -181,11 +184,9 @@ def _run_corpus(arguments: Namespace) -> int:
     elif arguments.shard_size is not None:
         raise EarmarkError("--shard-size goes with --shards: leave it out")
     if arguments.decode:
-        from .data.dataset import label_set, load_split
+        from .data.decoded import unreadable
 
-        several = any(len(clip.words) != 1 for clip in corpus.clips)
-        labels = label_set(["none"], ()) if several else label_set(["none"])
-        skipped = load_split(corpus, labels, "all", multilabel=several).skipped
+        skipped = unreadable([clip.recording for clip in corpus.clips])
     counts = Counter((word, clip.split) for clip in corpus.clips for word in clip.words)
     speakers = {s: len({c.speaker for c in corpus.clips if c.split == s}) for s in SPLITS}
     if arguments.json:

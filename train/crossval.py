@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
+from ..runtime.manifest import SILENCE
 from .data.corpus import scan
 from .data.dataset import Split, load_split
 from .data.material import recipe_corpus
-from .fit import train
+from .fit import begun_with, train
 from .knn import knn_baselines
 from .metrics import HEADLINES, headline, measure, spread
 from .recipe import Recipe
@@ -55,13 +56,18 @@ def crossval(recipes: Mapping[str, Recipe], folder: Path, command: str = "") -> 
 
     Raises:
         EarmarkError: the data have fewer than two folds, the recipes differ in their data, labels
-            or task, or as :func:`earmark.train.fit.train`, of a teacher that heard the fold.
+            or task, a recipe is a teacher's, a run to start from or to be taught by has heard a
+            fold, or as :func:`earmark.train.fit.train`.
     """
     folder = Path(folder)
     shared = {name: _with_cache(recipe, folder / "cache") for name, recipe in recipes.items()}
     first = next(iter(shared.values()))
     _check_alike(*shared.values())
     folds = _folds(first)
+    # Before hours are spent on the folds that can be trained.
+    for recipe in shared.values():
+        for fold in folds:
+            begun_with(_of_fold(recipe, fold))
     held_out: list[Split] = []
     scores: dict[str, list[Posteriors]] = {}
     for fold in folds:
@@ -107,7 +113,9 @@ def _with_cache(recipe: Recipe, cache: Path) -> Recipe:
 def _check_alike(first: Recipe, *others: Recipe) -> None:
     """Refuse recipes that are not measured on the same clips."""
     for other in others:
-        for name in ("roots", "own", "folds", "clip", "noise", "speech"):
+        # Of noise clips are made where there is a class of it.
+        noise = ("noise",) if SILENCE in first.labels else ()
+        for name in ("roots", "own", "folds", "clip", "speech", *noise):
             if getattr(other.data, name) != getattr(first.data, name):
                 raise EarmarkError(f"--against: field data.{name}: both must have the same")
         if (other.labels, other.task) != (first.labels, first.task):

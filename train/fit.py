@@ -64,17 +64,8 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
             number.
     """
     run_dir = Path(run_dir)
-    if recipe.teacher is not None:
-        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
+    first, ensemble = begun_with(recipe)
     trainer = make_trainer(recipe.train, run_dir, progress)
-    first = runs.load_run(recipe.train.init) if recipe.train.init else None
-    if first:
-        check_held_out(recipe, first)
-    ensemble = None
-    if recipe.distill is not None:
-        ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
-        for teacher in ensemble.runs:
-            check_held_out(recipe, teacher)
     material = prepare(recipe, run_dir, Share(trainer.global_rank, trainer.world_size))
     taught_by = ensemble.runs if ensemble else ()
     info = run_info(material, recipe, run_dir, command, first, taught_by)
@@ -95,6 +86,24 @@ def train(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
         runs.save_weights(run_dir / runs.WEIGHTS, lesson.student)
     trainer.strategy.barrier()
     return run_dir
+
+
+def begun_with(recipe: Recipe) -> tuple[runs.Run | None, Ensemble | None]:
+    """The run that a recipe's student starts from and its teachers; None where it has none.
+
+    Raises:
+        EarmarkError: the recipe is a teacher's, a run is missing or of other classes, or one has
+            learned from what is held out.
+    """
+    if recipe.teacher is not None:
+        raise EarmarkError("recipe field teacher: is for earmark teach: a student has none")
+    first = runs.load_run(recipe.train.init) if recipe.train.init else None
+    ensemble = None
+    if recipe.distill is not None:
+        ensemble = Ensemble.load(recipe.distill.teachers, recipe.labels, recipe.task)
+    for run in (*([first] if first else []), *(ensemble.runs if ensemble else ())):
+        check_held_out(recipe, run)
+    return first, ensemble
 
 
 def fit(trainer: pl.Trainer, lesson: Lesson, material: Material, run_dir: Path) -> None:
@@ -169,10 +178,12 @@ def _start_from(student: Student, labels: tuple[str, ...], first: runs.Run) -> N
         )
     known = [first.info.labels.index(label) for label in labels if label in first.info.labels]
     new = [index for index, label in enumerate(labels) if label in first.info.labels]
+    # Of no label in common a list is empty, and would be of floats.
+    rows = torch.tensor(new, dtype=torch.int64)
     weights = first.student.state_dict()
     for name, value in student.head.state_dict().items():
         old = weights[f"head.{name}"]
-        weights[f"head.{name}"] = value.index_copy(0, torch.tensor(new), old[known])
+        weights[f"head.{name}"] = value.index_copy(0, rows, old[known])
     student.load_state_dict(weights)
 
 
@@ -198,7 +209,7 @@ def make_trainer(
     ddp = DDPStrategy(find_unused_parameters=partly, timeout=_PATIENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _trainer(
+        trainer = _trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
@@ -216,6 +227,13 @@ def make_trainer(
             enable_model_summary=False,
             log_every_n_steps=10,
         )
+    # Which Lightning would take for bf16-mixed.
+    if settings.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise EarmarkError(
+            "recipe field train.precision: 16-mixed is for a GPU, and this run is on the CPU: take "
+            "bf16-mixed or 32-true"
+        )
+    return trainer
 
 
 def _trainer(**settings: Any) -> pl.Trainer:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from ..runtime.errors import EarmarkError
 from .data.dataset import Split
 from .metrics import headline, measure
 from .mfcc import Mfcc, MfccSettings
@@ -24,19 +25,32 @@ variance, the other two skewness and kurtosis."""
 _BATCH = 256
 
 
+def long_enough(samples: int, features: MfccSettings) -> bool:
+    """Whether clips of so many samples have a frame to be summed up."""
+    return samples >= features.window
+
+
 def pooled_mfcc(
     pcm: NDArray[np.int16], features: MfccSettings, moments: int
 ) -> NDArray[np.float32]:
     """Moments over time of the MFCCs of clips.
 
     Args:
-        pcm: int16 [N, samples], at least a window long.
+        pcm: int16 [N, samples].
         features: of the front end.
         moments: 2 for mean and variance, 4 for skewness and (excess) kurtosis as well.
 
     Returns:
         float32 [N, moments * coefficients].
+
+    Raises:
+        EarmarkError: clips are shorter than a window.
     """
+    if not long_enough(pcm.shape[1], features):
+        raise EarmarkError(
+            f"clips of {pcm.shape[1]} samples, and a window (features.window) has "
+            f"{features.window}: nearest neighbours need longer clips (data.clip)"
+        )
     mfcc = Mfcc(features)
     rows = []
     for start in range(0, len(pcm), _BATCH):

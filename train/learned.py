@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtime.errors import EarmarkError
-from ..runtime.layout import LISTS, place_name
+from ..runtime.layout import LISTS, NOISE_FOLDER, place_name
 from . import run as runs
+from .data.apart import overlap
 from .recipe import DataSettings, Recipe
 from .teachers.run import TeacherRun
 
@@ -74,18 +75,34 @@ def check_held_out(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
                 f"{path}: learned from all of {folder}, its data.own, of which data.roots of this "
                 "recipe holds clips out: name it in data.own here too"
             )
-    distill = run.recipe.distill
-    unlabelled = _resolved(distill.unlabelled if distill else ())
-    for field in ("roots", "own", "speech", "noise"):
-        for folder in getattr(data, field):
-            here = Path(folder).resolve()
-            shared = any(here.is_relative_to(x) or x.is_relative_to(here) for x in unlabelled)
-            if shared or place_name(folder) in before.get("unlabelled", ()):
-                raise EarmarkError(
-                    f"{path}: learned from all of {folder} without labels (distill.unlabelled), of "
-                    f"which data.{field} of this recipe holds some out: name a folder of other "
-                    "recordings"
-                )
+    _check_heard(recipe, run)
+
+
+def _check_heard(recipe: Recipe, run: runs.Run | TeacherRun) -> None:
+    """Refuse a run that heard as noise, as free speech or without labels what another field of
+    ``recipe`` holds some out of."""
+    other, distill = run.recipe.data, run.recipe.distill
+    heard = {
+        "noise": ("{} as data.noise", other.noise),
+        "speech": ("{} as data.speech", other.speech),
+        "unlabelled": (
+            "all of {} without labels (distill.unlabelled)",
+            distill.unlabelled if distill else (),
+        ),
+    }
+    for name, (what, folders) in heard.items():
+        known, places = run.info.learned_folders.get(name, ()), _resolved(folders)
+        for field in ("roots", "own", "speech", "noise"):
+            # A folder is divided alike by a field of the same name.
+            for folder in getattr(recipe.data, field) if field != name else ():
+                here = Path(folder).resolve()
+                # Which is divided alike by way of its corpus.
+                shared = places - {here / NOISE_FOLDER} if name == "noise" else places
+                if place_name(folder) in known or any(overlap(here, x) for x in shared):
+                    raise EarmarkError(
+                        f"{run.path}: learned from {what.format(folder)}, of which data.{field} of "
+                        "this recipe holds some out: name a folder of other recordings"
+                    )
 
 
 def _roots(data: DataSettings) -> str:

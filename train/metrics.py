@@ -65,23 +65,34 @@ def headline(measures: dict[str, Any]) -> str:
 def watched(labels: int, multilabel: bool) -> "MetricCollection":
     """What training looks at on the validation split, for logits [N, labels].
 
-    ``accuracy`` and ``balanced_accuracy`` (mean recall over the classes) against int64 [N], or
-    ``map`` against int64 [N, labels] of zeros and ones.
+    ``accuracy`` and ``balanced_accuracy`` (mean recall over the classes that have clips) against
+    int64 [N], or ``map`` against int64 [N, labels] of zeros and ones.
     """
     from torchmetrics import MetricCollection
-    from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+    from torchmetrics.classification import (
+        MulticlassAccuracy,
+        MulticlassConfusionMatrix,
+        MultilabelAveragePrecision,
+    )
 
     class OfLogits(MultilabelAveragePrecision):
         def update(self, preds: "Tensor", target: "Tensor") -> None:
             # It takes a batch of logits for posteriors if they all lie in [0, 1].
             super().update(preds.sigmoid(), target)
 
+    class MeanRecall(MulticlassConfusionMatrix):
+        def compute(self) -> "Tensor":
+            # torchmetrics' own mean counts a class without clips, as 0, once one is taken for it.
+            confusion = super().compute().float()
+            support = confusion.sum(dim=1)
+            return (confusion.diagonal() / support)[support > 0].mean()
+
     if multilabel:
         return MetricCollection({"map": OfLogits(labels, average="macro")})
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(labels, average="micro"),
-            "balanced_accuracy": MulticlassAccuracy(labels, average="macro"),
+            "balanced_accuracy": MeanRecall(labels),
         }
     )
 

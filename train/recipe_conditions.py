@@ -1,8 +1,8 @@
 """What the fields of a recipe must be to each other, beyond what each must be by itself."""
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.layout import folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
@@ -95,10 +95,12 @@ def _data(recipe: "Recipe") -> Iterator[Condition]:
     if data.balance != "keywords":
         yield "data.speech", "none where data.balance is not keywords", not data.speech
         yield "data.own", "none where data.balance is not keywords", not data.own
+        shares = ("unknown", "silence", "unknown_balance")
+        yield from _unused("data", data, shares, "data.balance is not keywords")
         yield (
-            "data.unknown_balance",
-            "0 where data.balance is not keywords",
-            not data.unknown_balance,
+            "data.noise",
+            "none where no class is background and augment.noise is 0",
+            not data.noise or recipe.augment.noise > 0 or SILENCE in recipe.keywords,
         )
     yield "data.folds", "a regular expression with a group", _is_pattern(data.folds)
     yield (
@@ -140,6 +142,9 @@ def _student(recipe: "Recipe") -> Iterator[Condition]:
             "more than 0 with distill.unlabelled, and 0 without",
             bool(distill.unlabelled) == (distill.unlabelled_share > 0),
         )
+        if not distill.feature_weight:
+            matched = ("features", "feature_components")
+            yield from _unused("distill", distill, matched, "distill.feature_weight is 0")
 
 
 def _teacher(recipe: "Recipe", teacher: TeacherSettings) -> Iterator[Condition]:
@@ -153,6 +158,7 @@ def _teacher(recipe: "Recipe", teacher: TeacherSettings) -> Iterator[Condition]:
             bool(teacher.weights) != teacher.random,
         )
         yield "teacher.width", f"0 for {kind}, whose width is given", not teacher.width
+        yield from _unused("teacher", teacher, ("dropout",), f"teacher.kind is {kind}")
     else:
         yield "teacher.weights", f"none for {kind}", not teacher.weights
         yield "teacher.random", f"false for {kind}, which always is", not teacher.random
@@ -169,6 +175,17 @@ def _teacher(recipe: "Recipe", teacher: TeacherSettings) -> Iterator[Condition]:
             "data.clip",
             f"at least {least} hops, {least * f.hop / f.sample_rate:g} s, for a cnn2d",
             round(recipe.data.clip * f.sample_rate) >= least * f.hop,
+        )
+
+
+def _unused(section: str, settings: Any, names: Sequence[str], where: str) -> Iterator[Condition]:
+    """That settings which do nothing are left alone: a resolved recipe has their defaults."""
+    for name in names:
+        default = getattr(type(settings), name)
+        yield (
+            f"{section}.{name}",
+            f"{default!r}, its default, where {where}",
+            getattr(settings, name) == default,
         )
 
 

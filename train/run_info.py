@@ -13,7 +13,7 @@ from .data.corpus import Corpus, data_fingerprint
 from .data.dataset import Split
 from .data.material import Material
 from .data.sources import read_sources, unnamed
-from .knn import knn_figures
+from .knn import knn_figures, long_enough
 from .learned import learned_folders
 from .recipe import Recipe
 from .teachers.run import TeacherRun
@@ -83,7 +83,7 @@ def _sources(corpus: Corpus, recipe: Recipe, first: runs.Run | None) -> tuple[So
 def _baselines(splits: dict[str, Split], recipe: Recipe) -> dict[str, float]:
     """Figures on the validation clips of what needs no training, over at most some clips."""
     train, validation = splits["train"], splits["validation"]
-    if train.pcm.shape[1] < recipe.features.window:
+    if not long_enough(train.pcm.shape[1], recipe.features):
         return {}
     found = knn_figures(
         _some(train, _BASELINE_TRAIN), _some(validation, _BASELINE_VALIDATION), recipe.features

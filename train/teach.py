@@ -56,7 +56,9 @@ def teach(recipe: Recipe, run_dir: Path, command: str = "", progress: bool = Tru
     if lesson is None:
         return run_dir
     fit(trainer, lesson, material, run_dir)
-    measured = _evaluate(lesson, material)
+    # Where every process has all clips one of them measures; else each tells the others its own.
+    divided = lesson.clips.share.ranks > 1
+    measured = _evaluate(lesson, material) if divided or trainer.is_global_zero else {}
     if trainer.is_global_zero:
         write_text(run_dir / SHAPE, json.dumps(lesson.teacher.backbone.config, default=str))
         write_text(run_dir / EVALUATION, json.dumps(measured, indent=1))
@@ -141,12 +143,14 @@ def _evaluate(lesson: TeacherLesson, material: Material) -> dict[str, Any]:
     """Accuracy on whole validation clips, those of all processes where each holds some; of a
     multi-label task the mean average precision and what goes with it."""
     split, share = material.splits["validation"], lesson.clips.share
-    teacher = lesson.teacher.eval()
+    device = lesson.trainer.strategy.root_device
+    # Lightning leaves the network on the CPU, where a large one takes hours for it.
+    teacher = lesson.teacher.eval().to(device)
     measures, truth = (
         (classification, split.label) if split.several is None else (multilabel, split.several)
     )
     columns = (truth, teacher_posteriors(teacher, split), split.speaker)
-    device = lesson.trainer.strategy.root_device
+    teacher.to("cpu")
     measured = measures(split.labels, *(gathered(share, column, device) for column in columns))
     parameters = sum(p.numel() for p in teacher.parameters())
     return {"split": "validation", "parameters": parameters} | measured

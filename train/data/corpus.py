@@ -39,8 +39,8 @@ class Corpus:
     sources: tuple[Source, ...]
     """Where the recordings come from and under which licence."""
     fingerprint: str
-    """SHA-256, hexadecimal, over the relative path, size and split of every file. How clips are
-    divided into shards does not change it."""
+    """SHA-256, hexadecimal, over the relative path, size and split of every file, and over what the
+    few of ``own`` hold. How clips are divided into shards does not change it."""
 
     def root_of(self, path: Path) -> Path:
         """The root that a file was found in: of those that lie within one another the inner one."""
@@ -175,7 +175,8 @@ def scan(
         clips += found.clips
         noise += found.noise
         sources += found.sources
-        for name, size, text in found.facts(classes=kind in (shards.SUFFIX, metadata.SUFFIX)):
+        classes = kind in (shards.SUFFIX, metadata.SUFFIX)
+        for name, size, text in found.facts(classes, content=few):
             digest.update(f"{name}\0{size}\0{text}\n".encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     if fold and not any(clip.fold == fold for clip in clips):

@@ -73,6 +73,13 @@ def decode_all(recordings: Sequence[Recording], text: str) -> Iterator[NDArray[n
                 yield decoded
 
 
+def unreadable(recordings: Sequence[Recording]) -> int:
+    """How many recordings cannot be read, with a word about those and the clipped ones. None of
+    them is kept."""
+    decoded = decode_all(recordings, "Decoding clips")
+    return sum(isinstance(pcm, str) for pcm in _reported(decoded, recordings))
+
+
 def fit(pcm: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
     """A clip of exactly ``samples``: padded on both sides, or its loudest window.
 

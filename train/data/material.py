@@ -12,10 +12,11 @@ from ...runtime.errors import EarmarkError
 from ...runtime.layout import folder_name
 from ...runtime.manifest import SILENCE, UNKNOWN
 from ..recipe import Recipe
+from .apart import check_apart
 from .clip import Clip
 from .corpus import Corpus, scan, wanted_name
 from .dataset import Split, load_split, owners
-from .share import BLOCK, WHOLE, Share
+from .share import WHOLE, Share
 from .stretches import noise_pool, pieces, speech_pool
 
 
@@ -48,15 +49,15 @@ def prepare(recipe: Recipe, run_dir: Path, share: Share = WHOLE) -> Material:
             of one that has none.
 
     Raises:
-        EarmarkError: the corpus is missing or too small, or cannot be divided, or audio without
-            labels is some of what it holds out.
+        EarmarkError: the corpus is missing or too small, or cannot be divided, or as
+            :func:`earmark.train.data.apart.check_apart`.
     """
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     labels = recipe.labels
     corpus = _scan(recipe)
     foreign = recipe.distill.unlabelled if recipe.distill else ()
-    _check_unlabelled(foreign, recipe, corpus)
+    check_apart(recipe, corpus)
     if not corpus.sharded:
         share = WHOLE
     if share != WHOLE:
@@ -79,8 +80,7 @@ def prepare(recipe: Recipe, run_dir: Path, share: Share = WHOLE) -> Material:
     _check_readable(splits, recipe)
     pool = _background(corpus, recipe, splits, cache)
     speech = _free_speech(recipe, cache, splits["train"].pcm.shape[1])
-    unlabelled = pieces(foreign, recipe.data.clip, cache)
-    unlabelled = unlabelled[share.dealt(len(unlabelled), BLOCK)]
+    unlabelled = pieces(foreign, recipe.data.clip, cache, share)
     return Material(labels, corpus, splits, pool, unlabelled, speech, cache)
 
 
@@ -144,38 +144,6 @@ def _without(corpus: Corpus, words: Sequence[str]) -> Corpus:
         return clip.split != "train" or not left & {folder_name(word) for word in clip.words}
 
     return replace(corpus, clips=tuple(filter(kept, corpus.clips)))
-
-
-def _check_unlabelled(folders: Sequence[str], recipe: Recipe, corpus: Corpus) -> None:
-    """Refuse to learn without their labels from recordings of which some are held out."""
-    data = recipe.data
-    fields = {
-        "data.roots": data.roots,
-        "data.own": data.own,
-        "data.speech": data.speech,
-        "data.noise": data.noise,
-    }
-    places = {
-        (Path(root), field)
-        for field, roots in fields.items()
-        for root in roots
-        if Path(root).is_dir()
-    }
-    # Those of a table lie where it says.
-    places |= {
-        (clip.path.parent, "data.own" if clip.own else "data.roots")
-        for clip in corpus.clips
-        if not clip.member
-    }
-    for folder in folders:
-        here = Path(folder).resolve()
-        for place, field in sorted(places):
-            there = place.resolve()
-            if here.is_relative_to(there) or there.is_relative_to(here):
-                raise EarmarkError(
-                    f"recipe field distill.unlabelled: {folder} has recordings in common with "
-                    f"{place} ({field}), of which some are held out: name a folder of others"
-                )
 
 
 def _check_shares(corpus: Corpus, recipe: Recipe, ranks: int) -> None:

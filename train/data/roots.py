@@ -1,5 +1,6 @@
 """What one root of a corpus holds: a folder of word folders, a table of clips, or shards."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,14 +37,22 @@ class Found:
     noise: Sequence[Recording]
     sources: list[Source]
 
-    def facts(self, classes: bool) -> Iterator[tuple[str, int, str]]:
+    def facts(self, classes: bool, content: bool) -> Iterator[tuple[str, int, str]]:
         """Relative name, size and split of each recording, and its classes where they are not in
-        its path."""
+        its path.
+
+        ``content``: what its file holds too. Reading all of a large corpus would take long; one's
+        own few recordings are recorded anew under the same names, of equal length.
+        """
+
+        def held(recording: Recording, *texts: str) -> tuple[str, int, str]:
+            digest = (_digest(recording),) if content else ()
+            return *self._name_and_size(recording), "\0".join((*texts, *digest))
+
         for clip in self.clips:
-            text = "\0".join((clip.split, *clip.words)) if classes else clip.split
-            yield *self._name_and_size(clip.recording), text
+            yield held(clip.recording, clip.split, *(clip.words if classes else ()))
         for sound in self.noise:
-            yield *self._name_and_size(sound), "noise"
+            yield held(sound, "noise")
 
     def _name_and_size(self, recording: Recording) -> tuple[str, int]:
         if isinstance(recording, Member):
@@ -214,6 +223,14 @@ def _listing(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise EarmarkError(f"{folder}: cannot be listed ({error.strerror})") from error
+
+
+def _digest(recording: Recording) -> str:
+    """SHA-256 of what is stored, empty where it cannot be read: decoding reports that by name."""
+    try:
+        return hashlib.sha256(shards.recording_bytes(recording)).hexdigest()
+    except EarmarkError:
+        return ""
 
 
 def file_size(path: Path) -> int:

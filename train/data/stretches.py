@@ -21,7 +21,7 @@ from .audio_files import find_audio
 from .corpus import Corpus
 from .decoded import SAMPLE_RATE, cached, decode_all, fit
 from .shards import Member, Recording
-from .share import Share
+from .share import BLOCK, WHOLE, Share
 from .transcripts import read_transcripts, recording_name, without_keywords
 
 _LOG = logging.getLogger(__name__)
@@ -242,6 +242,7 @@ def pieces(
     folders: Iterable[str | os.PathLike[str]],
     clip_seconds: float,
     cache_dir: str | os.PathLike[str] | None = None,
+    share: Share = WHOLE,
 ) -> NDArray[np.int16]:
     """Recordings of any length cut into clips one after the other, int16 [N, samples] at 16 kHz.
 
@@ -251,23 +252,36 @@ def pieces(
         folders: any layout.
         clip_seconds: length of every row.
         cache_dir: as for :func:`earmark.train.data.dataset.load_split`.
+        share: the process whose clips are wanted: they are dealt out in blocks.
 
     Raises:
-        EarmarkError: a folder is missing, or has no audio that can be read.
+        EarmarkError: a folder is missing, or has no audio that can be read, or there are fewer
+            blocks than processes.
     """
     samples = round(clip_seconds * SAMPLE_RATE)
-    rows = []
+    recordings: list[NDArray[np.int16]] = []
+    counts: list[int] = []
     for root in map(Path, folders):
-        cut = []
-        for pcm in _decode_noise(list(find_audio(root)), cache_dir):
-            whole = len(pcm) // samples * samples
-            cut.append(pcm[:whole].reshape(-1, samples))
-            if 2 * (len(pcm) - whole) >= samples:
-                cut.append(fit(pcm[whole:], samples)[None])
-        if not any(map(len, cut)):
+        found = _decode_noise(list(find_audio(root)), cache_dir)
+        cut = [(2 * len(pcm) + samples) // (2 * samples) for pcm in found]
+        if not any(cut):
             raise EarmarkError(f"{root}: no audio of half a clip's length: name a folder of some")
-        rows += cut
-    return np.concatenate(rows) if rows else np.zeros((0, samples), np.int16)
+        recordings += found
+        counts += cut
+    # A process that got none would leave out its share of them.
+    if 0 < sum(counts) <= (share.ranks - 1) * BLOCK:
+        raise EarmarkError(
+            f"recipe field distill.unlabelled: {sum(counts)} pieces, dealt out by {BLOCK}, for "
+            f"{share.ranks} processes: name more recordings, or use fewer processes (train.devices "
+            "and train.nodes)"
+        )
+    mine, ends = share.dealt(sum(counts), BLOCK), np.cumsum(counts, dtype=np.int64)
+    held = np.empty((len(mine), samples), np.int16)
+    # What others hold stays where it is, which is on disk where there is a cache.
+    for row, number, at in zip(held, mine, ends.searchsorted(mine, side="right"), strict=True):
+        start = int(number - (ends[at] - counts[at])) * samples
+        row[:] = fit(recordings[at][start : start + samples], samples)
+    return held
 
 
 def recording_origin(name: str) -> str:

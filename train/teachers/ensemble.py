@@ -54,8 +54,16 @@ class Ensemble:
             labels, task: those of the student's recipe, which its teachers must share.
 
         Raises:
-            EarmarkError: one is no complete teacher, or one of other classes or another task.
+            EarmarkError: one is no complete teacher, or one of other classes or another task, or is
+                named twice.
         """
+        places = [Path(path).resolve() for path in paths]
+        for index, path in enumerate(paths):
+            # It would count twice in the mean.
+            if places[index] in places[:index]:
+                raise EarmarkError(
+                    f"recipe field distill.teachers: {path} is named twice: name each run once"
+                )
         runs = tuple(map(load_teacher, paths))
         for run in runs:
             if run.info.labels != labels:
