@@ -206,8 +206,9 @@ def _message(
         if isinstance(value, int) != (expected is int) and not packed:
             raise _MalformedError(f"{name} of its {where} is damaged")
         if isinstance(kind, list):
+            items = (value,) if isinstance(value, int) or not packed else _packed(value)
             # Counted while they are read: an entry takes a hundred times its two bytes.
-            for item in _packed(value) if packed else (value,):
+            for item in items:
                 if len(found[name]) == most:
                     raise _MalformedError(f"{name} of its {where} is there more than {most} times")
                 found[name].append(item)

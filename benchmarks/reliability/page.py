@@ -82,7 +82,7 @@ def _findings(outcome: Report) -> str:
 def _streams(report: Report) -> str:
     figures = ("cpu_ms", "p50_ms", "p99_ms")
     loads = [
-        streams.Load(**load | {name: Spread(**load[name]) for name in figures})
+        streams.Load(**load | {name: load[name] and Spread(**load[name]) for name in figures})
         for load in report["loads"]
     ]
     table = markdown_table(streams.LOAD_HEADS, map(streams.load_cells, loads))
