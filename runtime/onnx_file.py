@@ -9,7 +9,7 @@ here.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,8 +202,10 @@ def _message(
             raise _MalformedError(f"field {number} of its {where} is none that Earmark writes")
         name, kind = known[number]
         expected = kind[0] if isinstance(kind, list) else kind
-        packed = kind == [int] and not isinstance(value, int)
-        if isinstance(value, int) != (expected is int) and not packed:
+        items: Iterable[int | memoryview] = (value,)
+        if kind == [int] and isinstance(value, memoryview):
+            items = _packed(value)
+        elif isinstance(value, int) != (expected is int):
             raise _MalformedError(f"{name} of its {where} is damaged")
         if isinstance(kind, list):
             items = (value,) if isinstance(value, int) or not packed else _packed(value)

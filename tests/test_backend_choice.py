@@ -171,7 +171,7 @@ def test_a_program_of_too_many_instructions_goes_to_others(tmp_path: Path) -> No
     for place, (operator, inputs) in enumerate(nodes):
         model.graph.node.append(helper.make_node(operator, inputs, [f"new{place}"]))
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(EarmarkError, match=r"toy.onnx: .* no more than 4,096 instructions"):
+    with pytest.raises(EarmarkError, match=r"toy.onnx: .* no more than 2,048 instructions"):
         Engine(path, "native")
     assert Engine(path).backend == "onnxruntime"
 

@@ -17,8 +17,8 @@ from .program import Memory, Operation, aligned
 PANEL = 16
 """Columns of a product that are computed together."""
 MOST_AXES = 6
-MOST_INSTRUCTIONS = 4096
-"""Graphs of Earmark have a hundred, and time and memory to make a program grow with them."""
+MOST_INSTRUCTIONS = 2048
+"""Graphs of Earmark have a hundred. The time to make a program grows with their square."""
 
 
 class Instruction(enum.IntEnum):
