@@ -208,7 +208,6 @@ def _message(
         elif isinstance(value, int) != (expected is int):
             raise _MalformedError(f"{name} of its {where} is damaged")
         if isinstance(kind, list):
-            items = (value,) if isinstance(value, int) or not packed else _packed(value)
             # Counted while they are read: an entry takes a hundred times its two bytes.
             for item in items:
                 if len(found[name]) == most:
