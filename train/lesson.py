@@ -177,8 +177,8 @@ class StudentLesson(Lesson):
                 {
                     "augment": shapes_waveform(recipe.augment),
                     # As they lie: of a memory map's hours no copy is made.
-                    "noise": hashlib.sha256(self.pool.cpu().numpy()).hexdigest(),
-                    "speech": hashlib.sha256(self.clips.speech).hexdigest(),
+                    "noise": hashlib.sha256(self.pool.cpu().numpy().data).hexdigest(),
+                    "speech": hashlib.sha256(self.clips.speech.data).hexdigest(),
                     "around": self.clips.around,
                     "seed": recipe.view_seed,
                     "classes": [self.unknown, self.silence],
