@@ -64,10 +64,12 @@ def test_noise_and_speech_share_nothing_and_have_nothing_twice(
 
 
 def test_the_noise_beside_the_words_is_read_once(recipe: Recipe, tmp_path: Path) -> None:
-    noise = str(Path(recipe.data.roots[0]) / "_background_noise_")
+    words = Path(recipe.data.roots[0])
+    noise = str(words / "_background_noise_")
     with pytest.raises(EarmarkError, match=r"data\.noise: .* by way of data\.roots already: leave"):
         prepared(recipe, tmp_path / "run", noise=(noise,))
     with pytest.raises(EarmarkError, match=r"data\.speech: .* \(data\.roots\), of which"):
         prepared(recipe, tmp_path / "run", speech=(noise,))
-    sounds, talk = (write_sounds(tmp_path / name) for name in ("sounds", "talk"))
+    # What lies beside words and is read by nobody is no part of them.
+    sounds, talk = (write_sounds(words / name) for name in ("_sounds_", "_talk_"))
     prepared(recipe, tmp_path / "run", noise=(sounds,), speech=(talk,))

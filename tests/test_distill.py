@@ -196,7 +196,7 @@ def test_audio_without_labels_is_none_of_what_is_held_out(recipe: Recipe, tmp_pa
         heard(free, speech=(str(talk),))
     with pytest.raises(EarmarkError, match=r"free has .*talk \(data\.noise\), of which"):
         heard(free, noise=(str(talk),))
-    with pytest.raises(EarmarkError, match=r"low has .*own \(data\.own\), of which"):
+    with pytest.raises(EarmarkError, match=r"low has .*low \(data\.own\), of which"):
         heard(own / "low", own=(str(own),))
     with pytest.raises(EarmarkError, match=r"table has .*audio \(data\.roots\), of which"):
         heard(table.parent, roots=(str(corpus), str(table)))

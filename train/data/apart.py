@@ -27,19 +27,20 @@ def check_apart(recipe: Recipe, corpus: Corpus) -> None:
     """
     data = recipe.data
     unlabelled = recipe.distill.unlabelled if recipe.distill else ()
-    beside = list(_noise_beside(recipe, corpus))
+    beside, words = list(_noise_beside(recipe, corpus)), _of_clips(corpus)
     divided = [
         *((Path(folder), "data.speech") for folder in data.speech),
         *((Path(folder), "data.noise") for folder in data.noise),
     ]
-    places = [*beside, *_of_corpus(recipe, corpus), *divided]
-    resolved = [(place, place[0].resolve()) for place in places if place[0].is_dir()]
+    places = [(place, place[0].resolve()) for place in (*beside, *sorted(words), *divided)]
     for heard in (*divided, *((Path(folder), "distill.unlabelled") for folder in unlabelled)):
         folder, field = heard
         here = folder.resolve()
-        for place, there in resolved:
+        for place, there in places:
+            # Folders of noise and speech are read with all that is below them, those of clips not.
+            shared = there.is_relative_to(here) if place in words else overlap(here, there)
             # Not by value: a folder may be named twice.
-            if place is heard or not overlap(here, there):
+            if place is heard or not shared:
                 continue
             if place in beside and field == "data.noise" and here.is_relative_to(there):
                 raise EarmarkError(
@@ -67,15 +68,7 @@ def _noise_beside(recipe: Recipe, corpus: Corpus) -> Iterator[Place]:
             yield folder, field
 
 
-def _of_corpus(recipe: Recipe, corpus: Corpus) -> Iterator[Place]:
-    """The folders that hold clips: those of the recipe and, as tables and links lead elsewhere,
-    those of the files."""
-    yield from ((Path(folder), "data.roots") for folder in recipe.data.roots)
-    yield from ((Path(folder), "data.own") for folder in recipe.data.own)
-    yield from sorted(
-        {
-            (clip.path.parent, "data.own" if clip.own else "data.roots")
-            for clip in corpus.clips
-            if not clip.member
-        }
-    )
+def _of_clips(corpus: Corpus) -> set[Place]:
+    """The folders that clips lie in, which tables and links may have elsewhere."""
+    fields = {False: "data.roots", True: "data.own"}
+    return {(clip.path.parent, fields[clip.own]) for clip in corpus.clips if not clip.member}
