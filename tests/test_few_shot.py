@@ -86,6 +86,15 @@ def test_what_is_measured_was_not_trained_on_and_a_second_run_reuses_all(
     assert manifest.training["recipe"]["data"]["own"] == []
     assert manifest.training["recipe"]["data"]["speech"] == [str(folder / "speech-b")]
 
+    # A run that began with one of these has heard half of the speech.
+    init = f"train.init={folder / 'runs' / '004-0'}"
+    heard = dataclasses.replace(
+        settings, overrides=(*settings.overrides, init), speech=str(folder / "speech-a")
+    )
+    with pytest.raises(EarmarkError, match=r"--speech .*speech-a: .* learned from a folder"):
+        run(tmp_path / "again", heard)
+    assert not (tmp_path / "again").exists()
+
     before = {f: f.stat().st_mtime_ns for f in (folder / "models").iterdir()}
     run(folder, settings)
     assert {f: f.stat().st_mtime_ns for f in (folder / "models").iterdir()} == before

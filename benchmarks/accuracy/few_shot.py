@@ -36,7 +36,7 @@ from ...runtime.detect import TAIL_SECONDS
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
-from ...runtime.layout import SOURCES_FILE, SPEAKER_MARK, folder_name
+from ...runtime.layout import SOURCES_FILE, SPEAKER_MARK, folder_name, place_name
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.audio_files import find_audio
@@ -44,7 +44,8 @@ from ...train.data.decoded import SAMPLE_RATE
 from ...train.data.sources import read_sources, write_source
 from ...train.data.speech import word_bounds
 from ...train.data.stretches import recording_origin
-from ...train.fit import train
+from ...train.fit import begun_with, train
+from ...train.learned import learned_folders
 from ...train.progress import progress
 from ...train.recipe import RECIPES, Recipe, load_recipe
 from ...train.run import load_run
@@ -112,6 +113,7 @@ def run(folder: Path, settings: FewShotSettings) -> Path:
     if len(origins) < 2:
         held = "all by one speaker" if origins else "no audio"
         raise EarmarkError(f"--speech {settings.speech}: {held}: add recordings of others")
+    _check_unheard(folder, settings)
     # What is measured does not depend on how many recordings a model was trained with.
     pool, measured = recordings[: max(settings.sizes)], recordings[max(settings.sizes) :]
     files = {
@@ -242,6 +244,24 @@ def _digest(folder: Path) -> str:
         name = file.relative_to(folder).as_posix()
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return f"{len(files)}, {digest.hexdigest()[:16]}"
+
+
+def _check_unheard(folder: Path, settings: FewShotSettings) -> None:
+    """Refuse to measure on what the runs that the recipe begins with have heard, by the names of
+    their folders."""
+    first, ensemble = begun_with(_recipe(folder, settings, None, Path(settings.speech), 0))
+    begun = [*([first] if first else []), *(ensemble.runs if ensemble else ())]
+    heard = {name for names in learned_folders(begun).values() for name in names}
+    for option, measured in (
+        ("recordings", settings.recordings),
+        ("--speech", settings.speech),
+        ("--other", settings.other),
+    ):
+        if measured and place_name(measured) in heard:
+            raise EarmarkError(
+                f"{option} {measured}: what the recipe begins with (train.init, distill.teachers) "
+                "learned from a folder of this name: measure on other recordings"
+            )
 
 
 def _speech_origins(speech: Path) -> list[str]:
