@@ -170,7 +170,7 @@ class StreamPool:
         """
         pcm = as_pcm(pcm)
         filled = self._filled[stream]
-        count = min(self.room(stream), len(pcm))
+        count = min(self._chunk - filled, len(pcm))
         if count:
             copy_pcm(pcm[:count], self._pcm[stream, filled : filled + count])
             self._filled[stream] = filled + count
