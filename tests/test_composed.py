@@ -21,6 +21,7 @@ from earmark.benchmarks.accuracy.composed import (
     plan,
     write_streams,
 )
+from earmark.benchmarks.accuracy.det_rows import curve_cells, curve_heads
 from earmark.benchmarks.accuracy.page import page as accuracy_page
 from earmark.benchmarks.accuracy.page_tables import Costs
 from earmark.export.det import THRESHOLDS
@@ -154,6 +155,16 @@ def test_points_are_what_the_curves_say(engine: Engine) -> None:
     assert not found["points"][1]["shown"] and "not shown" in det.cautions([titled])[-1]
     text, pictures = accuracy_page([], Costs(), [titled], [])
     assert "| toy | as shipped |" in text and pictures["accuracy-det.png"].axes
+
+
+def test_curves_are_read_where_they_have_no_more_false_accepts_than_asked_for() -> None:
+    whole = {"said": 20, "hours": 2.0, "misses": [2, 1, 6, 9, 20]}
+    whole["false_accepts"] = [50, 30, 10, 4, 3]
+    quiet = {"said": 10, "hours": 1.0, "misses": [1, 0, 2, 4, 10]}
+    quiet["false_accepts"] = [25, 15, 5, 2, 2]
+    report = {"title": "toy", "conditions": ["clean"], "curves": {"all": whole, "clean": quiet}}
+    assert curve_heads(report)[-2:] == ("missed at 20", "fewest, clean")
+    assert curve_cells(report) == ["toy", "-", "30.0%", "30.0%", "5.0%", "0.0%"]
 
 
 def test_what_is_not_shown_is_told_of_all_models(engine: Engine) -> None:
