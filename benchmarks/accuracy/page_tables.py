@@ -267,14 +267,19 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
         "speakers, on which no threshold was held out, and the fewest missed in each condition at "
         "any threshold, however many false accepts:",
         markdown_table(curve_heads(first), map(curve_cells, reports)),
-        "Missed / false accepts per hour in each condition:",
-        markdown_table((*heads, *first["conditions"]), conditions),
-        "False accepts per hour in each kind of speech without keywords: recordings of free speech "
-        "as they are, and other words with pauses between them, of which many sound like a "
-        "keyword:",
-        markdown_table(kind_heads(first), [c for report in reports for c in kind_cells(report)]),
-        "Missed by keyword:",
-        markdown_table((*heads, *keywords), missed),
+        _folded(
+            "Missed / false accepts per hour in each condition",
+            markdown_table((*heads, *first["conditions"]), conditions),
+        ),
+        _folded(
+            "False accepts per hour in each kind of speech without keywords: recordings of free "
+            "speech as they are, and other words with pauses between them, of which many sound "
+            "like a keyword",
+            markdown_table(
+                kind_heads(first), [c for report in reports for c in kind_cells(report)]
+            ),
+        ),
+        _folded("Missed by keyword", markdown_table((*heads, *keywords), missed)),
         "What was said where a keyword was detected in the speech without keywords, as shipped, "
         f"and how often over all conditions (`{SPEECH}`: free speech, `{SILENCE}`: nothing yet):",
         markdown_table(("model", *keywords), taken),
@@ -283,6 +288,11 @@ def streams_table(reports: Sequence[Record], plot: str) -> str:
     if lines := cautions(reports):
         parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts)
+
+
+def _folded(summary: str, table: str) -> str:
+    """A table of three rows for each model, which is seen where a reader asks for it."""
+    return f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 
 def _counts(said: Mapping[str, int]) -> str:
