@@ -1,14 +1,20 @@
-"""The figures of cost in the table of aims are those of the records."""
+"""The figures in the table of aims are those of the records."""
 
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from earmark.benchmarks.latency.results import Report, Row, load
 from earmark.benchmarks.spread import Spread, paired_ratio
+from earmark.benchmarks.tables import load_reports
 
 DOCS = Path(__file__).parents[1] / "docs"
 VNNI = [load(DOCS / "records" / f"bench-vnni{again}.json") for again in ("", "-again")]
 WITHOUT = [load(DOCS / "records" / f"bench{again}.json") for again in ("", "-again")]
+CLIPS, STREAMS = (load_reports([str(DOCS / "records" / f"{of}.jsonl")]) for of in ("clips", "det"))
+LABELS = ("commands-0", "commands", "commands-2", "commands-3", "commands-4")
+"""The five seeds of the shipped recipe, the shipped one second."""
+TAUGHT = tuple(f"taught-{seed}" for seed in range(5))
 
 
 def said(aim: str) -> str:
@@ -16,6 +22,12 @@ def said(aim: str) -> str:
     lines = (DOCS / "benchmarks.md").read_text(encoding="utf-8").splitlines()
     [found] = (line for line in lines if line.startswith(f"| {aim}"))
     return found
+
+
+def top1(models: tuple[str, ...], snr: float | None = None) -> list[float]:
+    """In %, of each model."""
+    found = {r["model"]: 100 * r["top1"] for r in CLIPS if r["snr"] == snr}
+    return [found[f"{model}.onnx"] for model in models]
 
 
 def row(report: Report, name: str, mode: str = "") -> Row:
@@ -90,3 +102,28 @@ def test_what_stays_below_three_times_its_hot_median() -> None:
         if one.name not in names
     ]
     assert min(others) > 3
+
+
+def test_accuracy_of_the_shipped_recipe() -> None:
+    text, seeds = said("96.5 % top-1"), top1(LABELS)
+    assert f"| {seeds[1]:.2f} % with 82,658; " in text
+    spread = f"{mean(seeds):.2f} ± {stdev(seeds):.2f}"
+    assert f"{spread} over five seeds, {min(seeds):.2f} the least" in text
+    assert spread in said("better than a BC-ResNet")
+
+
+def test_what_is_missed_among_other_speech() -> None:
+    text = said("at most 3 % missed")
+    [shipped] = (r["shipped"] for r in STREAMS if r["title"] == "commands")
+    assert f"{shipped['missed']:.1%}".replace("%", " %") in text
+    assert f" at {shipped['per_hour']:.1f} an hour" in text
+    clean = [report["curves"]["clean"] for report in STREAMS]
+    fewest = min(min(curve["misses"]) / curve["said"] for curve in clean)
+    assert f"{100 * fewest:.1f} % of clean keywords at any threshold" in text
+
+
+def test_what_a_teacher_gives() -> None:
+    text = said("better by a teacher's help")
+    for snr, form in ((None, "{:.1f} ± {:.1f} points fewer"), (-5.0, "{:.1f} ± {:.1f} more")):
+        gains = [a - b for a, b in zip(top1(TAUGHT, snr), top1(LABELS, snr), strict=True)]
+        assert form.format(abs(mean(gains)), stdev(gains)) in text
