@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Colours that people with any colour vision can tell apart (M. Okabe and K. Ito, 2008), those that
@@ -26,6 +27,16 @@ def line_style(place: int) -> dict[str, Any]:
 def keyword_styles(keywords: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The looks of the line of each keyword."""
     return {keyword: line_style(place) for place, keyword in enumerate(keywords)}
+
+
+def log_percent(axes: "Axes") -> None:
+    """Shares on a logarithmic axis upwards, in percent."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def picture(figure: "Figure", form: str = "png") -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...export.det import THRESHOLDS, Trace, sweep, trace
-from ...export.drawing import line_style
+from ...export.drawing import line_style, log_percent
 from ...export.intervals import hours_to_measure, poisson_interval, wilson_interval
 from ...export.matching import LATE, Word, match, percentile
 from ...export.noisy import snr_name
@@ -38,6 +38,8 @@ FREE, ALONE = "free speech", "other words one by one"
 pauses between them, of which many sound like a keyword."""
 FEW = 3
 """Models whose intervals can be told apart in one plot."""
+MOST = 100
+"""False accepts per hour up to which curves are drawn."""
 
 
 @dataclass(frozen=True)
@@ -234,11 +236,12 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
         reports: what :func:`measure` gave, each with ``title``.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     axes = figure.add_subplot()
     none = 0.4 / reports[0]["hours"]
+    fewest: list[float] = []
     for place, report in enumerate(reports):
         style = line_style(place)
         color = style["color"]
@@ -250,6 +253,7 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
         full = place == 0 or len(reports) <= FEW
         if full:
             axes.fill_between(rates, low, high, color=color, alpha=0.12, linewidth=0)
+        fewest.append(min((misses / said)[rates <= MOST], default=1.0))
         width = 1.8 if full else 0.9
         axes.plot(rates, misses / said, **style, linewidth=width, label=report["title"])
         for found in report["points"] if full else ():
@@ -270,11 +274,11 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
     hours = reports[0]["distinct_hours"]
     axes.axvline(1 / hours, color="#777777", linewidth=0.6, linestyle=":")
     axes.set_xscale("log")
-    axes.set_xlim(0.7 * none, 100)
-    worst = max(p["missed_interval"][1] for report in reports for p in report["points"])
-    axes.set_ylim(0, min(1.0, max(0.1, 1.1 * worst)))
+    axes.set_xlim(0.7 * none, MOST)
+    log_percent(axes)
+    # Below one that is missed there is nothing to draw.
+    axes.set_ylim(max(0.6 * min(fewest), 0.6 / reports[0]["curves"]["all"]["said"]), 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel(
         f"false accepts per hour of speech without keywords (dotted: one in {hours:.3g} h)"
     )
@@ -284,7 +288,8 @@ def det_figure(reports: Sequence[dict[str, Any]]) -> "Figure":
     )
     axes.grid(which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    # Beside the axes: curves of many models leave no corner free.
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...export.drawing import line_style, picture
+from ...export.drawing import line_style, log_percent, picture
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_bytes, write_text
 from ...train.metrics import spread
@@ -98,9 +98,8 @@ def page(
     """
     pictures: dict[str, Figure] = {}
     noisy = [g for g in groups if len({r["snr"] for r in g.records}) > 1]
-    # Nearest neighbours are so much worse that nothing else could be told apart beside them.
-    if drawn := [g for g in noisy if g.first["parameters"]] or noisy:
-        pictures[f"{stem}-snr.png"] = snr_figure(drawn)
+    if noisy:
+        pictures[f"{stem}-snr.png"] = snr_figure(noisy)
     if streams:
         pictures[f"{stem}-det.png"] = det_figure(streams)
     parts = [
@@ -124,28 +123,36 @@ def page(
 
 
 def snr_figure(groups: Sequence[Group]) -> "Figure":
-    """Top-1 against the signal-to-noise ratio, a line for each group, with the spread of seeds."""
+    """Clips told wrongly against the signal-to-noise ratio, a line for each group, with the spread
+    of seeds. The share is logarithmic, or good models could not be told apart."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(8, 4.2 + 0.18 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(8, 4.6 + 0.18 * len(groups)), layout="constrained")
     axes = figure.add_subplot()
+    snrs = sorted({r["snr"] for one in groups for r in one.records} - {None})
+    clean = (snrs[-1] if snrs else 0) + 5
     for place, one in enumerate(groups):
         size = one.first["parameters"]
-        snrs = sorted({r["snr"] for r in one.records} - {None})
-        found = [spread(list(one.at(snr).values())) for snr in snrs]
+        found = {
+            clean if snr is None else snr: spread([1 - top1 for top1 in one.at(snr).values()])
+            for snr in (*snrs, None)
+            if one.at(snr)
+        }
         axes.errorbar(
-            snrs,
-            [of_seeds["mean"] for of_seeds in found],
-            yerr=[of_seeds["standard_deviation"] for of_seeds in found],
+            [*found],
+            [of_seeds["mean"] for of_seeds in found.values()],
+            yerr=[of_seeds["standard_deviation"] for of_seeds in found.values()],
             **line_style(place),
             marker="o" if one.streamed else "s",
+            markersize=4,
+            linewidth=1.2,
             capsize=2,
             label=f"{one.title}, {f'{size:,} parameters, ' if size else ''}{one.first['judged']}",
         )
+    axes.set_xticks([*snrs, clean], [*(f"{snr:g}" for snr in snrs), "clean"])
     axes.set_xlabel("speech over noise, dB")
-    axes.set_ylabel("top-1")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel("clips told wrongly")
+    log_percent(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     # Below the axes: there are often more lines than room beside them.

@@ -181,7 +181,7 @@ def robustness_table(groups: Sequence[Group], name: str) -> str:
         "Top-1 in % in noise of recordings that no training heard, the same excerpts for all: the "
         "level of the word over that of the noise.\n\n"
         f"{markdown_table(heads, rows)}\n\n"
-        f"![Top-1 against the signal-to-noise ratio]({name})"
+        f"![Clips told wrongly against the signal-to-noise ratio]({name})"
     )
 
 
