@@ -124,7 +124,8 @@ def page(
 
 def snr_figure(groups: Sequence[Group]) -> "Figure":
     """Clips told wrongly against the signal-to-noise ratio, a line for each group, with the spread
-    of seeds. The share is logarithmic, or good models could not be told apart."""
+    of seeds. The share is logarithmic, or good models could not be told apart; where no clip is, it
+    is drawn at half of one."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.6 + 0.18 * len(groups)), layout="constrained")
@@ -132,9 +133,11 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     snrs = sorted({r["snr"] for one in groups for r in one.records} - {None})
     clean = (snrs[-1] if snrs else 0) + 5
     for place, one in enumerate(groups):
-        size = one.first["parameters"]
+        size, least = one.first["parameters"], 0.5 / one.first["clips"]
         found = {
-            clean if snr is None else snr: spread([1 - top1 for top1 in one.at(snr).values()])
+            clean if snr is None else snr: spread(
+                [max(1 - top1, least) for top1 in one.at(snr).values()]
+            )
             for snr in (*snrs, None)
             if one.at(snr)
         }
@@ -152,6 +155,8 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     axes.set_xticks([*snrs, clean], [*(f"{snr:g}" for snr in snrs), "clean"])
     axes.set_xlabel("speech over noise, dB")
     axes.set_ylabel("clips told wrongly")
+    wrong = [max(1 - r["top1"], 0.5 / r["clips"]) for one in groups for r in one.records]
+    axes.set_ylim(0.8 * min(wrong), 1)
     log_percent(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
