@@ -290,18 +290,22 @@ def test_raw_audio_on_standard_input(model: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes have no such mode there")
-def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str) -> None:
+def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str, tmp_path: Path) -> None:
     """Where the parent left the pipe not to wait."""
+    log = tmp_path / "log"
     inner, outer = os.pipe()
     os.set_blocking(inner, False)
-    process = launch("detect", "--model", model, "-", stdin=inner)
+    options = ("--log", str(log), "--heartbeat", "0.1")
+    process = launch("detect", "--model", model, "-", *options, stdin=inner)
     os.close(inner)
-    time.sleep(0.5)
+    # What tells that nothing was heard so far: it has asked for audio.
+    wait_until(lambda: log.exists() and log.read_text())
     with os.fdopen(outer, "wb") as pipe:
         pipe.write(toy_model.scene().tobytes())
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
-    assert events(out.decode()) == EXPECTED
+    heard = [line for line in out.decode().splitlines() if json.loads(line)["type"] == "detection"]
+    assert events("\n".join(heard)) == EXPECTED
 
 
 def test_a_closed_standard_input_is_told(model: str) -> None:
