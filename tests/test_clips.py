@@ -145,9 +145,14 @@ def test_a_speaker_is_refused_or_found_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a b", "-a", "_a", "x" * 41, "a:b"])
-def test_speakers_that_are_no_file_name(name: str) -> None:
-    with pytest.raises(EarmarkError, match="--speaker"):
-        speaker_name(name)
+def test_speakers_that_are_no_file_name(tmp_path: Path, name: str) -> None:
+    for refuses in (
+        lambda: speaker_name(name),
+        lambda: word_place(tmp_path, "go", name),
+        lambda: noise_place(tmp_path, name),
+    ):
+        with pytest.raises(EarmarkError, match="--speaker"):
+            refuses()
 
 
 @pytest.mark.parametrize("word", ["", "!", "_silence_", "_background_noise_", "../"])

@@ -23,13 +23,27 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.txt"
-    write_text(target, "old")
-    write_text(target, "é")
+    ordinary = [tmp_path / name for name in ("before", "after")]
+    before = os.umask(0o027)
+    try:
+        ordinary[0].touch()
+        write_text(target, "old")
+        write_text(target, "é")
+        # To ask for the mask is to set it: other files are made as before.
+        ordinary[1].touch()
+    finally:
+        os.umask(before)
     assert target.read_bytes() == "é".encode()
-    ordinary = tmp_path / "ordinary"
-    ordinary.touch()
-    assert target.stat().st_mode == ordinary.stat().st_mode
+    assert len({file.stat().st_mode for file in (target, *ordinary)}) == 1
     assert names(target.parent) == ["file.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not list them")
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        write_text(tmp_path / "file.txt", "text")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
