@@ -135,6 +135,7 @@ def test_without_audio_a_port_may_refuse_but_not_crash(few: Path) -> None:
     for program, difference in (
         ("raise SystemExit('no audio')", ""),
         ("raise SystemExit(1)", "exit status 1: no message"),
+        ("print('{}'); raise SystemExit('late')", "exit status 1: late"),
         ("import os; os.abort()", "exit status -6: "),
     ):
         found = dict(check_port(few, [sys.executable, "-c", program]))
