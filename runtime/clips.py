@@ -1,10 +1,8 @@
 """Where recorded clips go in a corpus folder, and how they get there."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -99,24 +97,6 @@ def word_place(root: Path, word: str, speaker: str, split: str | None = None) ->
 def noise_place(root: Path, speaker: str) -> Place:
     """Where recordings of a speaker's room go."""
     return Place(root / NOISE_FOLDER, speaker_name(speaker))
-
-
-def check_writable(place: Place) -> None:
-    """See that clips can be saved, before they are recorded; nothing is left of the attempt.
-
-    Raises:
-        EarmarkError: they cannot.
-    """
-    folder = place.folder
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    try:
-        with TemporaryDirectory(prefix=".earmark-", dir=folder):
-            pass
-    except OSError as error:
-        raise EarmarkError(
-            f"{place.folder}: cannot be written ({error.strerror}): name another folder"
-        ) from error
 
 
 def save(place: Place, pcm: np.ndarray, rate: int) -> Path:

@@ -24,7 +24,8 @@ TAIL_SECONDS = 0.5
 
 
 def run(arguments: Namespace) -> int:
-    """Exit status 1 where a file could not be read; the others are done all the same.
+    """Exit status 1 where a file could not be read, or standard input had no audio at all; the
+    others are done all the same.
 
     Ctrl-C and SIGTERM are a clean end: what was heard is decided and told, with a summary. The
     status is 0 then if standard input was heard, as live audio has no other end; a file is left
@@ -76,7 +77,7 @@ def _hear(
         try:
             for event in spot(
                 stream,
-                _source(file, stream.rate),
+                _source(file, stream.rate, stop),
                 file,
                 tail=TAIL_SECONDS,
                 heartbeat=heartbeat,
@@ -100,7 +101,7 @@ def _hear(
     return 1 if failed else 0
 
 
-def _source(file: str, rate: int) -> Source:
+def _source(file: str, rate: int, stop: Stop) -> Source:
     if file != "-":
         return FileSource(file, rate)
     if sys.stdin is None:
@@ -109,17 +110,20 @@ def _source(file: str, rate: int) -> Source:
         raise EarmarkError(
             f"standard input: is a terminal: pipe raw 16-bit mono audio at {rate} Hz into it"
         )
-    return _told_where_empty(RawSource(_unbuffered(sys.stdin.buffer)))
+    return _not_empty(RawSource(_unbuffered(sys.stdin.buffer)), stop)
 
 
-def _told_where_empty(source: RawSource) -> Iterator[Piece]:
-    """A recorder that failed looks like one that was ended."""
+def _not_empty(source: RawSource, stop: Stop) -> Iterator[Piece]:
+    """Raises EarmarkError: there is no audio at all. A recorder that failed must not look like one
+    that heard nothing. That Ctrl-C ends the recorder, too, is no failure."""
     empty = True
     for piece in source:
         empty = False
         yield piece
-    if empty:
-        tell("standard input: ended before any audio came")
+    if empty and not stop.requested:
+        raise EarmarkError(
+            "standard input: ended before any audio came: see what the program that writes it says"
+        )
 
 
 def _unbuffered(file: BinaryIO) -> BinaryIO:

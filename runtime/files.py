@@ -29,11 +29,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     # A program that imports the engine alone writes no files, and does without 0.6 MB.
     import tempfile
 
-    # A link stays one: what it points to is replaced.
-    final = Path(os.path.realpath(target))
-    if final.exists() and not final.is_file():
-        # Renaming over /dev/null, say, would replace the device for everybody.
-        raise EarmarkError(f"{target}: is no regular file and is left alone: name another")
+    final = _replaced(target)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -54,6 +50,58 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise EarmarkError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file_writable(target: str | os.PathLike[str]) -> None:
+    """See that :func:`atomic_path` can write a file, before what it is to hold takes minutes.
+
+    Nothing is left of the attempt, and a file that is there stays as it is.
+
+    Raises:
+        EarmarkError: ``target`` is a folder or device, or its folder cannot be made or written.
+    """
+    reason = _refusal(_replaced(target).parent)
+    if reason:
+        raise EarmarkError(f"{target}: cannot be written ({reason}): name another file")
+
+
+def check_folder_writable(folder: str | os.PathLike[str]) -> None:
+    """See that files can be written into a folder, there or not, before they take minutes to make.
+
+    Nothing is left of the attempt.
+
+    Raises:
+        EarmarkError: the folder cannot be made or written.
+    """
+    reason = _refusal(Path(folder))
+    if reason:
+        raise EarmarkError(f"{folder}: cannot be written ({reason}): name another folder")
+
+
+def _replaced(target: str | os.PathLike[str]) -> Path:
+    """The file that a new one takes the place of. A link stays one: what it points to is replaced.
+
+    Raises:
+        EarmarkError: it is a folder or device.
+    """
+    final = Path(os.path.realpath(target))
+    if final.exists() and not final.is_file():
+        # Renaming over /dev/null, say, would replace the device for everybody.
+        raise EarmarkError(f"{target}: is no regular file and is left alone: name another")
+    return final
+
+
+def _refusal(folder: Path) -> str:
+    """Why nothing can be written into a folder, or into the nearest one above it that is there."""
+    import tempfile
+
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".earmark-", dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def read_bounded(file: BinaryIO, limit: int) -> bytes:

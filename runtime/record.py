@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from .audio import FULL_SCALE, to_int16
-from .clips import Place, check_writable, noise_place, save, word_place
+from .clips import Place, noise_place, save, word_place
 from .errors import EarmarkError, one_line
 from .events import write_event
+from .files import check_folder_writable
 from .manifest import UNKNOWN
 from .microphone.microphone import Microphone
 from .options import chosen_channel, chosen_device
@@ -59,7 +60,7 @@ def run(arguments: Namespace) -> int:
     device, channel = chosen_device(arguments.device), chosen_channel(arguments.channel)
     for wanted in (None if noise is None else room, place):
         if wanted is not None:
-            check_writable(wanted)
+            check_folder_writable(wanted.folder)
     with suppress(KeyboardInterrupt), Microphone(device, channel, RATE) as microphone:
         _say(f"recording from {microphone.name}; Ctrl-C ends")
         pieces = iter(microphone)

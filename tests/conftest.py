@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import toy_model
 from earmark.runtime import Engine
+from fake_peers import FAKE_PEERS
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -81,3 +84,82 @@ def built(tmp_path_factory: pytest.TempPathFactory, tracked: frozenset[str]) -> 
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return target
+
+
+@pytest.fixture(scope="session")
+def tone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of tones, which no test changes, and where it is from."""
+    from earmark.train.data.sources import write_source
+    from sharded import SOURCE
+    from tiny_corpus import write_corpus
+
+    root = write_corpus(tmp_path_factory.mktemp("folder") / "tones")
+    write_source(root, SOURCE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tone_shards(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as shards, which no test changes: four of training clips."""
+    from earmark.train.data.corpus import scan
+    from earmark.train.data.shard_writer import write_shards
+
+    target = tmp_path_factory.mktemp("shards") / "out"
+    assert write_shards(scan(tone_folder), target, 1.0) == {"train": 4, "validation": 1, "noise": 1}
+    return target
+
+
+@pytest.fixture
+def fake_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Peers of another package, of which one works, one fails in a process of its own, and the
+    others do not start."""
+    (tmp_path / "fake_peer.py").write_text(FAKE_PEERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "fake_peer", raising=False)
+    attributes = {"fake": "peer", "nowhere": "no_such_attribute"}
+    points = [
+        EntryPoint(name, f"fake_peer:{attributes.get(name, name)}", "earmark.peers")
+        for name in ("fake", "missing", "damaged", "speechless", "brief", "nowhere")
+    ]
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: points if group == "earmark.peers" else []
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def bench_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs without entry points, which the peers of these tests replace."""
+    from earmark.benchmarks.latency import cold
+    from earmark.benchmarks.latency.cli import bench as verb
+    from earmark.benchmarks.latency.cli import latency
+
+    found = {"bench": verb, "latency": latency}
+    monkeypatch.setattr("earmark.runtime.cli.commands", lambda wanted: found)
+    monkeypatch.setattr(cold, "REPEATS", 1)
+    monkeypatch.setattr(cold.cold_starts, "__defaults__", (1,))
+
+
+@pytest.fixture
+def bench_models(tmp_path: Path) -> list[str]:
+    """The toy in 8 bits and in float32."""
+    metrics = {"int8_streaming": {"clips": 50, "top1": 0.9}}
+    return [
+        str(toy_model.save(tmp_path / f"{precision}.onnx", precision=precision, metrics=metrics))
+        for precision in ("int8", "float32")
+    ]
+
+
+@pytest.fixture
+def low_tones(tmp_path: Path) -> Path:
+    """Recordings of one of the toy's two words: a tone of half a second in silence."""
+    import soundfile
+
+    folder = tmp_path / "tones" / "low"
+    folder.mkdir(parents=True)
+    pcm = np.zeros(16000, np.int16)
+    pcm[4000:12000] = toy_model.tone(toy_model.LOW_HZ, 0.5)
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", pcm, 16000)
+    return folder.parent

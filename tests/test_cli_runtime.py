@@ -20,13 +20,15 @@ from command import EARMARK, launch
 from earmark.runtime import cli, listen
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
+from earmark.runtime.detect import _not_empty
 from earmark.runtime.engine import Engine
 from earmark.runtime.events import Event
 from earmark.runtime.manifest import Decision
 from earmark.runtime.sinks import http as http_sink
 from earmark.runtime.sinks import mqtt as mqtt_sink
 from earmark.runtime.sinks.sink import Sink
-from earmark.runtime.sources import Piece
+from earmark.runtime.sources import Piece, RawSource
+from earmark.runtime.stop import Stop
 from fake_microphone import FakeMicrophone
 from waiting import wait_until
 
@@ -288,18 +290,22 @@ def test_raw_audio_on_standard_input(model: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes have no such mode there")
-def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str) -> None:
+def test_raw_audio_that_is_not_there_yet_is_waited_for(model: str, tmp_path: Path) -> None:
     """Where the parent left the pipe not to wait."""
+    log = tmp_path / "log"
     inner, outer = os.pipe()
     os.set_blocking(inner, False)
-    process = launch("detect", "--model", model, "-", stdin=inner)
+    options = ("--log", str(log), "--heartbeat", "0.1")
+    process = launch("detect", "--model", model, "-", *options, stdin=inner)
     os.close(inner)
-    time.sleep(0.5)
+    # What tells that nothing was heard so far: it has asked for audio.
+    wait_until(lambda: log.exists() and log.read_text())
     with os.fdopen(outer, "wb") as pipe:
         pipe.write(toy_model.scene().tobytes())
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
-    assert events(out.decode()) == EXPECTED
+    heard = [line for line in out.decode().splitlines() if json.loads(line)["type"] == "detection"]
+    assert events("\n".join(heard)) == EXPECTED
 
 
 def test_a_closed_standard_input_is_told(model: str) -> None:
@@ -415,11 +421,37 @@ def test_a_signal_ends_a_file_whose_events_nobody_takes(model: str, scene: Path)
     process.stdout.close()
 
 
-def test_an_input_without_audio_is_told(model: str) -> None:
-    process = launch("detect", "--model", model, "-", stdin=subprocess.DEVNULL)
+@pytest.mark.parametrize("sent", [b"", b"\0"], ids=["nothing", "half a sample"])
+def test_an_input_without_audio_is_a_failure(model: str, sent: bytes) -> None:
+    process = launch("detect", "--model", model, "-", stdin=subprocess.PIPE)
+    out, err = process.communicate(sent, timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert err.startswith(b"earmark: standard input: ended before any audio came")
+    assert err.count(b"\n") == 1
+
+
+def test_files_beside_an_input_without_audio_are_heard(model: str, scene: Path) -> None:
+    process = launch("detect", "--model", model, "-", str(scene), stdin=subprocess.DEVNULL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert events(out.decode()) == EXPECTED
+    assert err.splitlines()[-1] == b"earmark: 1 of 2 files could not be read"
+
+
+def test_a_signal_before_any_audio_came_is_a_clean_end(model: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ("--log", str(log), "--heartbeat", "0.1")
+    process = launch("detect", "--model", model, "-", *options, stdin=subprocess.PIPE)
+    assert process.stdin and process.stderr
+    wait_until(lambda: log.exists() and log.read_text())
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
-    assert process.stderr
-    assert b"standard input: ended before any audio came" in process.stderr.read()
+    assert process.stderr.read() == b"earmark: no audio heard\n"
+    process.stdin.close()
+    # Ctrl-C ends the recorder, too, and the end of the input may come first.
+    stop = Stop()
+    stop.requested = True
+    assert list(_not_empty(RawSource(io.BytesIO()), stop)) == []
 
 
 @pytest.mark.parametrize(

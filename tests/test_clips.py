@@ -1,6 +1,10 @@
 """Names, numbers and splits of recorded clips, read back by the corpus scanner."""
 
+import errno
+import io
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,11 +87,41 @@ def test_nothing_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(read_audio(first)) == len(PCM)
 
 
-def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "go").write_text("in the way")
     place = word_place(tmp_path, "go", "me", "validation")
-    with pytest.raises(EarmarkError, match="cannot be written"):
+    with pytest.raises(EarmarkError, match=r"me-validation_nohash_0\.wav: cannot be written"):
         save(place, PCM, 16000)
+
+
+class Full(io.BytesIO):
+    """A file on a disk that has room for a part of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def write(self, data: Any, /) -> int:
+        self._path.write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_clip_that_cannot_be_written_whole_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = word_place(tmp_path, "go", "me")
+    with monkeypatch.context() as patch:
+        opened = Path.open
+        patch.setattr(
+            Path,
+            "open",
+            lambda path, mode="r", **more: (
+                Full(path) if mode == "xb" else opened(path, mode, **more)
+            ),
+        )
+        with pytest.raises(EarmarkError, match=r"me_nohash_0\.wav: cannot be written \(No space"):
+            save(place, PCM, 16000)
+    assert list(place.folder.iterdir()) == [] and place.numbers() == []
 
 
 def test_noise_is_found_as_noise(tmp_path: Path) -> None:
@@ -111,9 +145,14 @@ def test_a_speaker_is_refused_or_found_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a b", "-a", "_a", "x" * 41, "a:b"])
-def test_speakers_that_are_no_file_name(name: str) -> None:
-    with pytest.raises(EarmarkError, match="--speaker"):
-        speaker_name(name)
+def test_speakers_that_are_no_file_name(tmp_path: Path, name: str) -> None:
+    for refuses in (
+        lambda: speaker_name(name),
+        lambda: word_place(tmp_path, "go", name),
+        lambda: noise_place(tmp_path, name),
+    ):
+        with pytest.raises(EarmarkError, match="--speaker"):
+            refuses()
 
 
 @pytest.mark.parametrize("word", ["", "!", "_silence_", "_background_noise_", "../"])

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from earmark.runtime.errors import EarmarkError
-from earmark.runtime.files import atomic_path, read_bounded, read_text, write_bytes, write_text
+from earmark.runtime.files import (
+    atomic_path,
+    check_file_writable,
+    check_folder_writable,
+    read_bounded,
+    read_text,
+    write_bytes,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -15,13 +23,27 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.txt"
-    write_text(target, "old")
-    write_text(target, "é")
+    ordinary = [tmp_path / name for name in ("before", "after")]
+    before = os.umask(0o027)
+    try:
+        ordinary[0].touch()
+        write_text(target, "old")
+        write_text(target, "é")
+        # To ask for the mask is to set it: other files are made as before.
+        ordinary[1].touch()
+    finally:
+        os.umask(before)
     assert target.read_bytes() == "é".encode()
-    ordinary = tmp_path / "ordinary"
-    ordinary.touch()
-    assert target.stat().st_mode == ordinary.stat().st_mode
+    assert len({file.stat().st_mode for file in (target, *ordinary)}) == 1
     assert names(target.parent) == ["file.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not list them")
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        write_text(tmp_path / "file.txt", "text")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -70,6 +92,43 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EarmarkError, match="cannot be written"):
         write_bytes(tmp_path / "file" / "x", b"x")
+
+
+def test_what_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+    check_file_writable(file)
+    check_file_writable(tmp_path / "new" / "deep" / "file.txt")
+    check_folder_writable(tmp_path)
+    check_folder_writable(tmp_path / "new" / "deep")
+    assert names(tmp_path) == ["file.txt"] and file.read_text() == "old"
+
+
+def test_what_cannot_be_written_is_told_with_the_remedy(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch()
+    link.symlink_to(tmp_path / "gone")
+    for folder in (file, file / "mine", link):
+        with pytest.raises(EarmarkError) as caught:
+            check_folder_writable(folder)
+        told = str(caught.value)
+        assert told.startswith(f"{folder}: cannot be written (")
+        assert told.endswith("): name another folder")
+    with pytest.raises(EarmarkError, match=r"x: cannot be written \(.+\): name another file$"):
+        check_file_writable(file / "x")
+    with pytest.raises(EarmarkError, match="is no regular file"):
+        check_file_writable(tmp_path)
+    check_file_writable(link)  # what it points to would be written
+    assert sorted(names(tmp_path)) == ["file", "link"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write it")
+def test_a_folder_of_somebody_else_is_told(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o500)
+    with pytest.raises(EarmarkError, match=r"\(Permission denied\): name another folder"):
+        check_folder_writable(tmp_path / "theirs")
+    with pytest.raises(EarmarkError, match=r"\(Permission denied\): name another file"):
+        check_file_writable(tmp_path / "theirs" / "file")
 
 
 def test_text_is_read_up_to_a_limit(tmp_path: Path) -> None:

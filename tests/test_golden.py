@@ -131,6 +131,17 @@ def test_scores_are_compared(few: Path) -> None:
     assert found["two_tones"].startswith("detection 0 has score")
 
 
+def test_without_audio_a_port_may_refuse_but_not_crash(few: Path) -> None:
+    for program, difference in (
+        ("raise SystemExit('no audio')", ""),
+        ("raise SystemExit(1)", "exit status 1: no message"),
+        ("print('{}'); raise SystemExit('late')", "exit status 1: late"),
+        ("import os; os.abort()", "exit status -6: "),
+    ):
+        found = dict(check_port(few, [sys.executable, "-c", program]))
+        assert found["empty"].startswith(difference) and bool(found["empty"]) == bool(difference)
+
+
 def test_the_verb_fails_where_a_case_differs(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-port", str(few), sys.executable, "-c", "pass"]) == 1
     captured = capsys.readouterr()

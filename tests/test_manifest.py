@@ -20,9 +20,9 @@ MANIFEST = Manifest(
 )
 
 
-def changed(field: str, value: Any) -> str:
+def changed(field: str, value: Any, schema: int = SCHEMA_VERSION) -> str:
     """The JSON of the manifest with one field, dotted, set to a value."""
-    raw = json.loads(MANIFEST.to_json())
+    raw = json.loads(MANIFEST.to_json()) | {"schema": schema}
     table = raw
     *parents, last = field.split(".")
     for parent in parents:
@@ -93,6 +93,73 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: An
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("labels", ["x"] * 1001, "1 to 1000 names"),
+        ("labels", ["yes", ""], "printable names of 1 to 100 characters"),
+        ("labels", ["yes", "x" * 101], "printable names of 1 to 100 characters"),
+        ("labels", ["yes", "\x1b[2J"], "printable names of 1 to 100 characters"),
+        ("labels", ["yes", 5], "printable names of 1 to 100 characters"),
+        ("labels", ["yes", "yes"], "names that differ"),
+        ("licence", "a\x1b[2J", "printable text"),
+        ("git_revision", "two\nlines", "printable text or null"),
+        ("sources", {}, "a list"),
+        ("metrics", [], "an object"),
+        ("quantization", "static", "an object"),
+        ("parameters", -1, "a count"),
+        ("parameters", True, "a count"),
+        ("precision", "int4", "float32 or int8"),
+        ("activation", "relu", "softmax or sigmoid"),
+        ("geometry.sample_rate", 0, "a number from 1 to 192000"),
+        ("geometry.sample_rate", 192_001, "a number from 1 to 192000"),
+        ("geometry.sample_rate", 16000.0, "a number from 1 to 192000"),
+        ("geometry.receptive_field", (1 << 24) + 1, f"a number from 1 to {1 << 24}"),
+        ("geometry.step", 321, "a multiple of geometry.step"),
+        ("decision.thresholds", [], "an object"),
+        ("decision.thresholds", {"yes": 0.5, "hey robot": 1, "no": 1}, "one entry for each"),
+        ("decision.thresholds.yes", "0.5", "a number above 0 and at most 1"),
+        ("decision.thresholds.yes", 1.01, "a number above 0 and at most 1"),
+        ("decision.release", 1.1, "0 to 1"),
+        ("decision.refractory", 3601, "0 to 3600 seconds"),
+        ("decision.refractory", None, "0 to 3600 seconds"),
+        ("schema", 0, "a version number"),
+    ],
+)
+def test_each_rule_is_told(field: str, value: Any, expected: str) -> None:
+    named = "geometry.chunk" if field == "geometry.step" else field
+    with pytest.raises(EarmarkError, match=f"^manifest field {named}: expected {expected}"):
+        Manifest.from_json(changed(field, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("geometry.sample_rate", 192_000),
+        ("geometry.step", 1280),
+        ("decision.thresholds.yes", 1),
+        ("decision.smoothing", 0),
+        ("decision.smoothing", 60),
+        ("decision.release", 1),
+        ("decision.refractory", 3600),
+        ("parameters", 0),
+        ("teacher", None),
+    ],
+)
+def test_what_is_just_within_a_rule_is_taken(field: str, value: Any) -> None:
+    found: Any = Manifest.from_json(changed(field, value))
+    for name in field.split("."):
+        found = found[name] if isinstance(found, dict) else getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_of_json_is_refused(number: str) -> None:
+    text = changed("metrics", {"x": 5}).replace('"x": 5', f'"x": {number}')
+    with pytest.raises(EarmarkError, match=f"manifest is not JSON \\({number} is no number"):
+        Manifest.from_json(text)
+
+
 def test_operating_points_read_back_and_raise_the_schema() -> None:
     quiet = Decision({"yes": 0.9, "hey robot": 0.95}, smoothing=0.3)
     tuned = dataclasses.replace(MANIFEST, operating_points={"quiet": quiet})
@@ -142,7 +209,7 @@ def test_newer_and_unknown() -> None:
     with pytest.raises(EarmarkError, match=f"has schema {newer}, this Earmark reads up to"):
         Manifest.from_json(changed("schema", newer))
     with pytest.raises(EarmarkError, match="operating_points: not known to schema 1"):
-        Manifest.from_json(changed("operating_points", {}))
+        Manifest.from_json(changed("operating_points", {}, schema=1))
     with pytest.raises(EarmarkError, match="field colour: not known"):
         Manifest.from_json(changed("colour", 1))
     with pytest.raises(EarmarkError, match="not JSON"):

@@ -21,6 +21,7 @@ from ...export.judge import STREAMING, WHOLE
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
+from ...train.data.clipped import clipped_told_once
 from ...train.fit import train
 from ...train.metrics import HEADLINES, spread
 from ...train.recipe import Recipe, load_recipe
@@ -54,6 +55,7 @@ class Row:
     """The recipe as it was named; empty in a table that does not say it."""
 
 
+@clipped_told_once()
 def sweep(
     recipe: str | Path,
     grid: Sequence[str],

@@ -3,12 +3,11 @@
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ...runtime.command import Command
 from ...runtime.errors import EarmarkError
-from ...runtime.files import atomic_path, write_text
+from ...runtime.files import check_file_writable, write_text
 
 _OF_WHOLE_MODELS = ("precision", "mode", "device", "batch")
 """Options that do nothing without ``--full``."""
@@ -126,7 +125,8 @@ def _run(arguments: Namespace) -> int:
         paced=PACED if arguments.paced is None else arguments.paced,
     )
     if arguments.html:
-        _check_writable(arguments.html)
+        # Better known before minutes were measured.
+        check_file_writable(arguments.html)
     report = run(plan, arguments.command_line)
     try:
         if arguments.html:
@@ -138,17 +138,6 @@ def _run(arguments: Namespace) -> int:
         else:
             show(report)
     return 0
-
-
-class _UntouchedError(Exception):
-    """Ends the writing of a file, which stays as it was."""
-
-
-def _check_writable(file: str) -> None:
-    """Raises EarmarkError: it cannot be written, which is better known before minutes were
-    measured."""
-    with suppress(_UntouchedError), atomic_path(file):
-        raise _UntouchedError
 
 
 def _compare(arguments: Namespace) -> int:

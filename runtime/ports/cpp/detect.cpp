@@ -129,7 +129,7 @@ void detect(const char* path, double threshold) {
       throw std::runtime_error("standard input: is a WAV file: give raw 16-bit samples, no header");
     total += count;
     if (start == 0 && count == 0)
-      std::fputs("detect: standard input: ended before any audio came\n", stderr);
+      throw std::runtime_error("standard input: ended before any audio came");
     for (size_t i = 0; i < chunk; ++i) audio[i] = i < count ? pcm[i] / 32768.0f : 0.0f;
     session.Run(Ort::RunOptions{nullptr}, calls[start / chunk % 2]);
     for (size_t row = 0; row < chunk / step; ++row) {

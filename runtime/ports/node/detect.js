@@ -142,7 +142,7 @@ async function detect(path, threshold) {
   }
   // Half a second of silence follows the audio, and what completes a chunk.
   const total = start + Math.floor(rest.length / 2);
-  if (total === 0) console.error("detect: standard input: ended before any audio came");
+  if (total === 0) throw new Error("standard input: ended before any audio came");
   const end = total + roundHalfToEven(0.5 * rate);
   while (start < end) {
     await take(rest, total);
