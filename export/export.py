@@ -16,7 +16,6 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EarmarkError
 from ..runtime.files import atomic_path, write_bytes
 from ..runtime.manifest import Decision, Manifest
-from ..train.data.clipped import clipped_told_once
 from ..train.data.corpus import data_fingerprint
 from ..train.data.dataset import Split, load_split
 from ..train.data.material import recipe_corpus
@@ -60,7 +59,6 @@ class _Candidate:
     manifests: dict[str, Manifest]
 
 
-@clipped_told_once()
 def export(
     run_dir: Path,
     output: Path,
