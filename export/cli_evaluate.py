@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.command import Command
-from ..train.data.clipped import clipped_told_once
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +76,6 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps the decoded clips")
 
 
-@clipped_told_once()
 def _run(arguments: Namespace) -> int:
     from ..runtime.errors import EarmarkError
     from ..runtime.manifest import SILENCE

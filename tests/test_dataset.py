@@ -10,7 +10,6 @@ import soundfile
 from earmark.runtime.errors import EarmarkError
 from earmark.runtime.layout import SPLITS, hashed_split
 from earmark.train.data import decoded
-from earmark.train.data.clipped import clipped_told_once
 from earmark.train.data.corpus import scan
 from earmark.train.data.dataset import label_set, load_split
 from earmark.train.data.decoded import fit
@@ -140,45 +139,6 @@ def test_bad_files_are_reported_skipped_and_counted(root: Path, caplog) -> None:
         assert f"{name}_nohash_0.wav" in caplog.text
     assert "5 files could not be read" in caplog.text
     assert "1 recordings are clipped" in caplog.text
-
-
-def told_of_clipped(caplog) -> list[str]:
-    told = [line for line in caplog.messages if "are clipped" in line]
-    caplog.clear()
-    return told
-
-
-@pytest.mark.parametrize("cached", [False, True])
-def test_clipped_recordings_are_told_once_a_command(
-    root: Path, tmp_path: Path, caplog, cached: bool
-) -> None:
-    """However often it decodes them: here in two splits and in the noise of both."""
-    square = np.tile([32767, -32768], RATE // 2).astype(np.int16)
-    for split in ("train", "validation"):
-        write(root / "yes" / f"{speakers(split, 1)[0]}_nohash_9.wav", square)
-    write(root / "_background_noise_" / "loud.wav", np.tile(square, 20))
-    cache = tmp_path / "cache" if cached else None
-    with caplog.at_level(logging.WARNING):
-        with clipped_told_once():
-            for split in ("train", "validation"):
-                load_split(scan(root), LABELS, split, cache_dir=cache)
-                noise_pool(scan(root), split, cache_dir=cache)
-            assert told_of_clipped(caplog) == []
-        [told] = told_of_clipped(caplog)
-        assert told.startswith("3 recordings are clipped") and told.count("loud.wav") == 1
-        # Another command of this process, which trains several, decodes them again.
-        with clipped_told_once():
-            for times in (1, 0):
-                with clipped_told_once():
-                    load_split(scan(root), LABELS, "all")
-                assert len(told_of_clipped(caplog)) == times
-            load_split(scan(root), LABELS, "train")
-        assert told_of_clipped(caplog) == []
-        # What an error ends is told all the same.
-        with pytest.raises(KeyError), clipped_told_once():
-            load_split(scan(root), LABELS, "validation")
-            raise KeyError
-        assert len(told_of_clipped(caplog)) == 1
 
 
 def test_other_rates_and_channels(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..runtime.errors import EarmarkError
 from ..runtime.files import write_text
 from ..runtime.manifest import SILENCE
-from .data.clipped import clipped_told_once
 from .data.corpus import scan
 from .data.dataset import Split, load_split
 from .data.material import recipe_corpus
@@ -35,7 +34,6 @@ PROTOCOL = "float32 in torch, whole clips, weights of the last epoch; each fold 
 Posteriors = NDArray[np.float32]
 
 
-@clipped_told_once()
 def crossval(recipes: Mapping[str, Recipe], folder: Path, command: str = "") -> dict[str, Any]:
     """Train and measure recipes on every fold of their data, and the baselines beside them.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.command import Command
-from ...train.data.clipped import clipped_told_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +84,6 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps the decoded clips")
 
 
-@clipped_told_once()
 def _run(arguments: Namespace) -> int:
     from ...export.drawing import PICTURES, picture
     from ...export.evaluate import clip_seconds

@@ -40,7 +40,6 @@ from ...runtime.layout import SOURCES_FILE, SPEAKER_MARK, folder_name, place_nam
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
 from ...train.data.audio_files import find_audio
-from ...train.data.clipped import clipped_told_once
 from ...train.data.decoded import SAMPLE_RATE
 from ...train.data.sources import read_sources, write_source
 from ...train.data.speech import word_bounds
@@ -93,7 +92,6 @@ class FewShotSettings:
     """Settings that go before the recipe's, ``field=value``."""
 
 
-@clipped_told_once()
 def run(folder: Path, settings: FewShotSettings) -> Path:
     """Make the benchmark in ``folder`` and return its table.
 

@@ -21,7 +21,6 @@ from ...export.judge import STREAMING, WHOLE
 from ...runtime.engine import Engine
 from ...runtime.errors import EarmarkError
 from ...runtime.files import write_text
-from ...train.data.clipped import clipped_told_once
 from ...train.fit import train
 from ...train.metrics import HEADLINES, spread
 from ...train.recipe import Recipe, load_recipe
@@ -55,7 +54,6 @@ class Row:
     """The recipe as it was named; empty in a table that does not say it."""
 
 
-@clipped_told_once()
 def sweep(
     recipe: str | Path,
     grid: Sequence[str],

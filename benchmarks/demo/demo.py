@@ -20,7 +20,6 @@ from ...runtime.engine import Engine
 from ...runtime.files import write_bytes, write_text
 from ...train.claim import claim
 from ...train.collect.synth import synthesize
-from ...train.data.clipped import clipped_told_once
 from ...train.data.corpus import scan
 from ...train.data.dataset import label_set, load_split
 from ...train.data.stretches import noise_pool
@@ -74,7 +73,6 @@ class DemoSettings:
         return chosen
 
 
-@clipped_told_once()
 def run(folder: Path, settings: DemoSettings) -> Path:
     """Make the demo in ``folder`` and return its report.
 

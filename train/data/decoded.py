@@ -15,7 +15,7 @@ from ...runtime.audio import to_int16
 from ...runtime.errors import EarmarkError
 from ...runtime.files import atomic_path, write_text
 from ..progress import progress
-from .clipped import found_clipped
+from .roots import some_names
 from .shards import Member, Recording, read_recording
 
 _LOG = logging.getLogger(__name__)
@@ -171,4 +171,8 @@ def _reported(
         yield pcm
     if bad:
         _LOG.warning("%d files could not be read and were skipped", bad)
-    found_clipped(clipped)
+    if clipped:
+        _LOG.warning(
+            "%d recordings are clipped (used all the same; record your own at a lower level): %s",
+            *(len(clipped), some_names(clipped)),
+        )

@@ -14,7 +14,6 @@ from ...runtime.manifest import SILENCE, UNKNOWN
 from ..recipe import Recipe
 from .apart import check_apart
 from .clip import Clip
-from .clipped import clipped_told_once
 from .corpus import Corpus, scan, wanted_name
 from .dataset import Split, load_split, owners
 from .share import WHOLE, Share
@@ -40,7 +39,6 @@ class Material:
     """Folder for what is computed once."""
 
 
-@clipped_told_once()
 def prepare(recipe: Recipe, run_dir: Path, share: Share = WHOLE) -> Material:
     """Find and decode the recordings of a recipe.
 
