@@ -30,6 +30,14 @@ def top1(models: tuple[str, ...], snr: float | None = None) -> list[float]:
     return [found[f"{model}.onnx"] for model in models]
 
 
+def told_wrongly(model: str) -> float:
+    """Of the clean clips of keywords, in %."""
+    [found] = (r for r in CLIPS if r["model"] == model and r["snr"] is None)
+    clips = {k: n for k, n in found["support"].items() if not k.startswith("_")}
+    right = sum(found["recall"][keyword] * n for keyword, n in clips.items())
+    return 100 * (1 - right / sum(clips.values()))
+
+
 def row(report: Report, name: str, mode: str = "") -> Row:
     """The row of a name, run by ``mode``; else the first one, run as where nothing is asked for."""
     return next(r for r in report.rows if r.name == name and mode in ("", r.mode))
@@ -120,6 +128,11 @@ def test_what_is_missed_among_other_speech() -> None:
     clean = [report["curves"]["clean"] for report in STREAMS]
     fewest = min(min(curve["misses"]) / curve["said"] for curve in clean)
     assert f"{100 * fewest:.1f} % of clean keywords at any threshold" in text
+    wrong = [told_wrongly(model) for model in ("commands.onnx", "runs/teacher")]
+    assert (
+        "it tells {:.1f} % wrongly, and the teacher that the tables show {:.1f} %".format(*wrong)
+        in text
+    )
 
 
 def test_what_a_teacher_gives() -> None:

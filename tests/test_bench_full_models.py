@@ -89,29 +89,28 @@ def test_a_decision_is_that_of_the_network(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.shape(batch.work.step(0)) == (3,)
 
 
-def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+def fitting(most: int):
+    """What makes runners where so many at once fit in memory, and no more."""
 
     def runner(network, device, mode, batch, samples):
-        if batch > 8:
+        if batch > most:
             raise torch.cuda.OutOfMemoryError("too much")
         return lambda number: None
 
+    return runner
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_models, "_random", small)
-    monkeypatch.setattr(full_models, "_runner", runner)
+    monkeypatch.setattr(full_models, "_runner", fitting(8))
     (group,) = variants("beats", Settings(("cpu",), batch=30), lambda name, reason: None)
     assert [full.batch for full in group] == [1, 7, 1]
 
 
 @pytest.mark.parametrize("batch", [2, 3, 7, 8])
 def test_one_window_is_no_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def runner(network, device, mode, batch, samples):
-        if batch > 1:
-            raise torch.cuda.OutOfMemoryError("too much")
-        return lambda number: None
-
     monkeypatch.setattr(full_models, "_random", small)
-    monkeypatch.setattr(full_models, "_runner", runner)
+    monkeypatch.setattr(full_models, "_runner", fitting(1))
     told = {}
     (group,) = variants("beats", Settings(("cpu",), batch=batch), told.__setitem__)
     assert [full.batch for full in group] == [1, 1]

@@ -132,19 +132,21 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     axes = figure.add_subplot()
     snrs = sorted({r["snr"] for one in groups for r in one.records} - {None})
     clean = (snrs[-1] if snrs else 0) + 5
+    lowest = 1.0
     for place, one in enumerate(groups):
-        size, least = one.first["parameters"], 0.5 / one.first["clips"]
-        found = {
-            clean if snr is None else snr: spread(
-                [max(1 - top1, least) for top1 in one.at(snr).values()]
-            )
+        size = one.first["parameters"]
+        least = 0.5 / one.first["clips"]
+        wrong = {
+            clean if snr is None else snr: [max(1 - top1, least) for top1 in one.at(snr).values()]
             for snr in (*snrs, None)
             if one.at(snr)
         }
+        lowest = min(lowest, *map(min, wrong.values()))
+        found = [spread(of_seeds) for of_seeds in wrong.values()]
         axes.errorbar(
-            [*found],
-            [of_seeds["mean"] for of_seeds in found.values()],
-            yerr=[of_seeds["standard_deviation"] for of_seeds in found.values()],
+            [*wrong],
+            [of_seeds["mean"] for of_seeds in found],
+            yerr=[of_seeds["standard_deviation"] for of_seeds in found],
             **line_style(place),
             marker="o" if one.streamed else "s",
             markersize=4,
@@ -155,8 +157,7 @@ def snr_figure(groups: Sequence[Group]) -> "Figure":
     axes.set_xticks([*snrs, clean], [*(f"{snr:g}" for snr in snrs), "clean"])
     axes.set_xlabel("speech over noise, dB")
     axes.set_ylabel("clips told wrongly")
-    wrong = [max(1 - r["top1"], 0.5 / r["clips"]) for one in groups for r in one.records]
-    axes.set_ylim(0.8 * min(wrong), 1)
+    axes.set_ylim(0.8 * lowest, 1)
     log_percent(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
