@@ -163,3 +163,13 @@ def low_tones(tmp_path: Path) -> Path:
     for number in range(3):
         soundfile.write(folder / f"{number}.wav", pcm, 16000)
     return folder.parent
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """WAV of the scene of the toy model."""
+    import soundfile
+
+    path = tmp_path_factory.mktemp("scene") / "scene.wav"
+    soundfile.write(path, toy_model.scene(), 16000)
+    return path
