@@ -230,7 +230,7 @@ def test_missing_listed_clips_and_stray_files_are_counted(tmp_path: Path, caplog
     with caplog.at_level(logging.WARNING):
         scan(root)
     assert "2 listed clips do not exist: yes/gone, yes/lost" in caplog.text
-    assert "2 entries are not audio: _odd_/, yes/b.m4a" in caplog.text
+    assert "not audio, left out (2): _odd_/, yes/b.m4a" in caplog.text
 
 
 def test_require(tmp_path: Path) -> None:

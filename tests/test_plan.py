@@ -15,6 +15,7 @@ from earmark.runtime.errors import EarmarkError
 from earmark.train.data.corpus import scan
 from earmark.train.data.survey import Survey, survey
 from earmark.train.fit import train
+from earmark.train.mfcc import MfccSettings
 from earmark.train.plan import find_folds, plan
 from earmark.train.recipe import Recipe, load_recipe, parse_recipe
 from earmark.train.run import load_run
@@ -87,6 +88,36 @@ def test_an_uneven_set_is_drawn_evenly_and_measured_by_class(tmp_path: Path) -> 
     assert recipe.data.balance == "balanced"
     assert "Metric: macro F1" in text and "3.0 times the clips" in text
     assert recipe.data.at_least == 2
+
+
+def at_rates(root: Path, *rates: int) -> Path:
+    """Two classes of eight clips each, the first clips of either at other rates."""
+    sounds(root, {"dog": 8, "rain": 8}, folds=0)
+    for name in ("dog", "rain"):
+        for number, rate in enumerate(rates):
+            soundfile.write(root / name / f"clip{number}.wav", np.ones(rate) / 2, rate)
+    return root
+
+
+def test_bands_end_where_most_clips_do(tmp_path: Path) -> None:
+    most, text = planned(at_rates(tmp_path / "most", *[8000] * 4, 11025), tmp_path)
+    assert most.features.f_max == 5200 and "Most clips have 11025 Hz or less" in text
+    half, text = planned(at_rates(tmp_path / "half", *[8000] * 4), tmp_path)
+    assert half.features.f_max == MfccSettings().f_max and "Most clips have" not in text
+
+
+def test_a_class_that_is_left_out_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = sounds(tmp_path / "data", {"dog": 8, "rain": 8, "ränu": 1})
+    (root / "dog" / "notes.txt").touch()
+    (root / "ränu" / "1-0.wav").rename(root / "ränu" / "2-0.wav")
+    target = tmp_path / "plan.toml"
+    assert main(["plan", str(root), "-o", str(target)]) == 0
+    said = capsys.readouterr().err
+    told = "Left out, with no clip to train or none to validate on: ränu."
+    assert told in said and f"# {told}" in target.read_text()
+    assert load_recipe(target).keywords == ("dog", "rain")
 
 
 def test_several_labels_ask_for_their_own_loss_and_mixup(tmp_path: Path) -> None:

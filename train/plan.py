@@ -16,7 +16,7 @@ from ..runtime.errors import EarmarkError
 from ..runtime.layout import LISTS, SPEAKER_MARK, folder_name
 from ..runtime.manifest import SILENCE, UNKNOWN
 from .data.audio_files import find_audio
-from .data.corpus import Corpus, scan, wanted_name
+from .data.corpus import Corpus, scan, wanted_name, with_fold_held_out, with_folds
 from .data.decoded import SAMPLE_RATE
 from .data.material import require_clips
 from .data.survey import Survey
@@ -70,7 +70,7 @@ def find_folds(roots: Sequence[str]) -> tuple[Corpus, str]:
     corpus = scan(*roots)
     if corpus.folds:
         return corpus, ""
-    named = scan(*roots, folds=FOLD_PATTERN)
+    named = with_folds(corpus, FOLD_PATTERN)
     every = all(clip.fold for clip in named.clips)
     return (named, FOLD_PATTERN) if every and 2 <= len(named.folds) <= _MAX_FOLDS else (corpus, "")
 
@@ -117,7 +117,7 @@ def plan(
     more = sum(len(find_audio(Path(folder))) for folder in noise)
     found = replace(found, noise=found.noise + more)
     if found.folds:
-        corpus = scan(*roots, folds=folds, fold=found.folds[-1])
+        corpus = with_fold_held_out(corpus, found.folds[-1])
     words = [*keywords] or _told_apart(corpus)
     train = _counts(corpus, "train", words)
     network = _network(found, device)
@@ -132,7 +132,13 @@ def plan(
         *_augmentation(found, bool(keywords)),
         *_training(found, network, lesson),
     ]
-    text = _toml([*_head(found, network, device, bool(keywords))], choices)
+    head = [*_head(found, network, device, bool(keywords))]
+    lacking = [word for word in corpus.words if word not in (*words, UNKNOWN, SILENCE)]
+    if lacking and not keywords:
+        head.append(
+            f"Left out, with no clip to train or none to validate on: {', '.join(lacking)}."
+        )
+    text = _toml(head, choices)
     _check_trainable(parse_recipe(tomllib.loads(text), "plan"), corpus, found.noise)
     return text
 
@@ -256,9 +262,7 @@ def _task(found: Survey, corpus: Corpus, words: Sequence[str], keywords: bool) -
         yield Choice("keywords", list(words), reason)
         return
     special = [] if found.multilabel else [x for x in (UNKNOWN, SILENCE) if x in corpus.words]
-    lacking = [word for word in corpus.words if word not in (*words, UNKNOWN, SILENCE)]
-    reason = f"Left out, having no clip to train or none to validate on: {', '.join(lacking)}."
-    yield Choice("keywords", [*words, *special], reason if lacking else "")
+    yield Choice("keywords", [*words, *special])
     if found.multilabel:
         reason = "Some clips have several classes, or none: binary cross-entropy for each label."
         yield Choice("task", "multilabel", reason)
@@ -316,12 +320,12 @@ def _clip(found: Survey) -> float:
 
 
 def _student(found: Survey, keywords: bool) -> Iterator[Choice]:
-    rate = next(iter(found.rates))
+    rate = found.middle_rate
     if rate < SAMPLE_RATE:
         yield Choice(
             "features.f_max",
             float(0.475 * rate // 100 * 100),
-            f"Most clips have {rate} Hz: there is nothing above half of that.",
+            f"Most clips have {rate} Hz or less: there is nothing above half of that.",
         )
     if found.clips < FEW:
         yield Choice(

@@ -195,6 +195,22 @@ def scan(
     )
 
 
+def with_folds(corpus: Corpus, pattern: str) -> Corpus:
+    """A corpus as ``scan(..., folds=pattern)`` finds it, but for its fingerprint."""
+    return replace(corpus, clips=tuple(_with_fold(clip, pattern) for clip in corpus.clips))
+
+
+def with_fold_held_out(corpus: Corpus, fold: int) -> Corpus:
+    """A corpus as ``scan(..., fold=fold)`` finds it, but for its fingerprint.
+
+    Raises:
+        EarmarkError: a clip has no fold, or a speaker has clips in two splits then.
+    """
+    clips = [_held_out(clip, fold) for clip in corpus.clips]
+    _check_speakers(clips)
+    return replace(corpus, clips=tuple(clips))
+
+
 def data_fingerprint(corpus: Corpus, *folders: str | os.PathLike[str]) -> str:
     """The corpus' fingerprint, extended by the recordings and transcripts of folders of any layout.
 

@@ -104,7 +104,7 @@ def scan_folder(root: Path, own: bool) -> Found:
             f"{root}: no class folders with audio: expected <word>/<speaker>{SPEAKER_MARK}<n>.wav"
         )
     if ignored:
-        _LOG.warning("%s: %d entries are not audio: %s", root, len(ignored), some_names(ignored))
+        _LOG.warning("%s: not audio, left out (%d): %s", root, len(ignored), some_names(ignored))
     missing = split_of.keys() - {f"{clip.word}/{audio_stem(clip.path.name)}" for clip in clips}
     if missing:
         _LOG.warning(

@@ -47,6 +47,15 @@ class Survey:
         counts = self.classes.values()
         return max(counts) / min(counts)
 
+    @property
+    def middle_rate(self) -> int:
+        """The lowest sample rate, Hz, that more than half of the clips do not exceed."""
+        return next(
+            rate
+            for rate in sorted(self.rates)
+            if 2 * sum(n for other, n in self.rates.items() if other <= rate) > self.clips
+        )
+
 
 def survey(corpus: Corpus) -> Survey:
     """Look at every clip's head.
