@@ -136,7 +136,7 @@ def test_corpus_names_the_clips_that_are_clipped(tmp_path: Path, caplog) -> None
         soundfile.write(tmp_path / "yes" / f"{name}.wav", [1.0, -1.0] * 800, 16000)
     assert run(cli_data.corpus, tmp_path, "--decode") == 0
     named = ", ".join(str(tmp_path / "yes" / f"{name}.wav") for name in "bcdef")
-    assert "6 recordings are clipped" in caplog.text and f": {named}, ..." in caplog.text
+    assert "clipped, used all the same (6;" in caplog.text and f": {named}, ..." in caplog.text
 
 
 def test_corpus_counts_and_decodes_every_class_of_a_clip(tmp_path: Path, capsys) -> None:

@@ -229,7 +229,7 @@ def test_missing_listed_clips_and_stray_files_are_counted(tmp_path: Path, caplog
     (root / "validation_list.txt").write_text("yes/gone.wav\nyes/lost.wav\n")
     with caplog.at_level(logging.WARNING):
         scan(root)
-    assert "2 listed clips do not exist: yes/gone, yes/lost" in caplog.text
+    assert "listed, but not there (2): yes/gone, yes/lost" in caplog.text
     assert "not audio, left out (2): _odd_/, yes/b.m4a" in caplog.text
 
 

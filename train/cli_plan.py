@@ -83,7 +83,7 @@ def _run(arguments: Namespace) -> int:
             break
         print(line[2:], file=sys.stderr)
     if found.unreadable:
-        print(f"{found.unreadable} clips cannot be read and are left out", file=sys.stderr)
+        print(f"clips that cannot be read, left out: {found.unreadable}", file=sys.stderr)
     verb = "train" if load_recipe(output).teacher is None else "teach"
     print(f"written: {output}\nnext: earmark {verb} {output}", file=sys.stderr)
     return 0

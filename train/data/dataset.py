@@ -336,7 +336,7 @@ def _of_one_class(clips: list[Clip], index: dict[str, int]) -> list[Clip]:
         )
     kept = [clip for clip in clips if wanted_name(clip.word, index) in index]
     if len(kept) < len(clips):
-        _LOG.warning("%d clips of classes that have no label are left out", len(clips) - len(kept))
+        _LOG.warning("clips of classes that have no label, left out: %d", len(clips) - len(kept))
     return kept
 
 

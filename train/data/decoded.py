@@ -170,9 +170,9 @@ def _reported(
             clipped.add(str(recording.path if isinstance(recording, Member) else recording))
         yield pcm
     if bad:
-        _LOG.warning("%d files could not be read and were skipped", bad)
+        _LOG.warning("files that could not be read, skipped: %d", bad)
     if clipped:
         _LOG.warning(
-            "%d recordings are clipped (used all the same; record your own at a lower level): %s",
+            "clipped, used all the same (%d; record your own at a lower level): %s",
             *(len(clipped), some_names(clipped)),
         )

@@ -107,9 +107,7 @@ def scan_folder(root: Path, own: bool) -> Found:
         _LOG.warning("%s: not audio, left out (%d): %s", root, len(ignored), some_names(ignored))
     missing = split_of.keys() - {f"{clip.word}/{audio_stem(clip.path.name)}" for clip in clips}
     if missing:
-        _LOG.warning(
-            "%s: %d listed clips do not exist: %s", root, len(missing), some_names(missing)
-        )
+        _LOG.warning("%s: listed, but not there (%d): %s", root, len(missing), some_names(missing))
     return Found(root, clips, _noise_beside(root), read_sources(root))
 
 
