@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -219,7 +220,11 @@ def test_another_recipe_or_other_data_is_refused(
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("student.pt", b"garbage", "student.pt: not the weights"),
+        ("student.pt", b"garbage", "student.pt: is damaged, or not the weights"),
+        pytest.param(
+            *("student.pt", pickle.dumps(Path("x"), 2), r"student.pt: is damaged, [\w\s:]+ again$"),
+            id="pickle",
+        ),
         ("run.json", b"{", "run.json: not JSON"),
         ("run.json", b"{}", "run.json: field labels"),
     ],

@@ -219,9 +219,9 @@ def read_weights(file: Path, module: nn.Module, verb: str) -> str:
     try:
         module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many types for a damaged file
-        brief = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Not what torch says: of a file that would run code it says how to let it.
         raise EarmarkError(
-            f"{file}: not the weights of this run ({brief[:200]}): remove it and run the same "
+            f"{file}: is damaged, or not the weights of this run: remove it and run the same "
             f"{verb} command again"
         ) from error
     return hashlib.sha256(file.read_bytes()).hexdigest()
