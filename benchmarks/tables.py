@@ -11,10 +11,11 @@ from .spread import Spread
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """Print a table whose first column is text and whose others are figures."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    from ..train.terminal import stderr_console
+
+    console = stderr_console()
     table = Table(box=None, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")

@@ -185,14 +185,14 @@ def _compare(
     about: list[dict[str, Any]], rows: list[tuple[float | None, list[dict[str, Any]]]]
 ) -> None:
     """Print the headline figures side by side, a row for each ratio."""
-    from rich.console import Console
     from rich.table import Table
 
     from ..train.metrics import HEADLINES, headline
+    from ..train.terminal import stderr_console
     from .judge import ENSEMBLE
     from .noisy import snr_name
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = stderr_console()
     figure = headline(rows[0][1][0])
     table = Table("noise", box=None, pad_edge=False)
     for one in about:
@@ -218,10 +218,11 @@ def _compare(
 
 def _show(measures: dict[str, Any]) -> None:
     """Print the measures for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    from ..train.terminal import stderr_console
+
+    console = stderr_console()
     labels = list(measures["recall"])
     table = Table("class", box=None, pad_edge=False)
     table.add_column("clips", justify="right")

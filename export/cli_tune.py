@@ -295,10 +295,11 @@ def _curves(tuning: "Tuning") -> dict[str, Any]:
 
 def _show(tuning: "Tuning") -> None:
     """Print the points for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    from ..train.terminal import stderr_console
+
+    console = stderr_console()
     figures = Table("operating point", box=None, pad_edge=False)
     thresholds = Table("threshold (missed)", box=None, pad_edge=False)
     measured = [point.measured for point in tuning.points.values()]

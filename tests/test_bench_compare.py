@@ -76,10 +76,8 @@ def test_few_rounds_tell_nothing(
     before: int,
     after: int,
     verdict: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     first = report_of(row_of(bench_models, rounds=before))
     found = compare.compare(first, report_of(row_of(bench_models, 1.5, 1, after)))
     assert {change.verdict for change in found.changes} == {verdict}
@@ -133,10 +131,7 @@ def test_nothing_is_compared_with_nothing(
     ]
 
 
-def test_a_figure_that_only_one_report_has_is_named(
-    bench_models: list[str], monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_figure_that_only_one_report_has_is_named(bench_models: list[str], capsys) -> None:
     row = row_of(bench_models)
     paced = dataclasses.replace(row, paced=row.hot)
     for before, after in ((row, paced), (paced, row)):

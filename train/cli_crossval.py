@@ -56,10 +56,10 @@ def _run(arguments: Namespace) -> int:
 
 def _show(report: dict[str, Any], against: list[str]) -> None:
     """Print the table for people."""
-    from rich.console import Console
     from rich.table import Table
 
     from .metrics import HEADLINES
+    from .terminal import stderr_console
 
     columns = report["recipes"] | report["baselines"]
     difference = report["difference"]
@@ -77,7 +77,7 @@ def _show(report: dict[str, Any], against: list[str]) -> None:
         "mean ± sd",
         *(f"{100 * x['mean']:.2f} ± {100 * x['standard_deviation']:.2f}" for x in shown),
     )
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = stderr_console()
     console.print(f"{HEADLINES[report['metric']]}, %, {report['protocol']}")
     console.print(table)
     if against:
