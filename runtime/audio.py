@@ -240,7 +240,9 @@ def _soundfile(path: Path, content: bytes | None, head: bytes) -> Iterator[Decod
             yield Decoder(file.samplerate, read)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
-        raise EarmarkError(f"{path}: is no audio file that can be read ({reason})") from error
+        raise EarmarkError(
+            f"{path}: is no audio file that can be read ({reason}): convert it to WAV or FLAC"
+        ) from error
 
 
 def _checked(path: Path, decoder: Decoder, frames: int) -> Iterator[np.ndarray]:

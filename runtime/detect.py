@@ -24,8 +24,8 @@ TAIL_SECONDS = 0.5
 
 
 def run(arguments: Namespace) -> int:
-    """Exit status 1 where a file could not be read, or standard input had no audio at all; the
-    others are done all the same.
+    """Exit status 1 where a file could not be read, standard input had no audio at all, or a sink
+    did not take what was heard; the others are done all the same.
 
     Ctrl-C and SIGTERM are a clean end: what was heard is decided and told, with a summary. The
     status is 0 then if standard input was heard, as live audio has no other end; a file is left
@@ -50,7 +50,9 @@ def run(arguments: Namespace) -> int:
         status = INTERRUPTED
     sinks.check()
     if sinks.undelivered:
-        tell(f"{sinks.undelivered} events not delivered")
+        tell(f"events not delivered: {sinks.undelivered}")
+        if not stop.requested:
+            status = 1
     return status
 
 

@@ -262,10 +262,10 @@ def test_the_end_of_live_audio_waits_for_commands(
 def test_what_was_not_delivered_is_told(
     model: str, scene: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["detect", "--model", model, str(scene), "--exec", "false"]) == 0
+    assert main(["detect", "--model", model, str(scene), "--exec", "false"]) == 1
     told, last = capsys.readouterr().err.splitlines()
     assert "exit status 1" in told
-    assert last == "earmark: 3 events not delivered"
+    assert last == "earmark: events not delivered: 3"
 
 
 def test_a_signal_ends_files_whose_commands_still_wait(
@@ -284,7 +284,7 @@ def test_a_signal_ends_files_whose_commands_still_wait(
     assert started.read_text().count("\n") == 4
     # With the summary, where the signal came before the last file was through.
     last = process.stderr.read().splitlines()[-1]
-    assert last in (b"earmark: 12 events not delivered", b"earmark: 13 events not delivered")
+    assert last in (b"earmark: events not delivered: 12", b"earmark: events not delivered: 13")
     process.stdout.close()
 
 
