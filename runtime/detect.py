@@ -4,7 +4,7 @@ import os
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ from .errors import EarmarkError
 from .events import DetectionEvent, EndedEvent, summary
 from .options import chosen_decision, open_sinks
 from .sinks.sink import FanOut, Sink, output, tell
-from .sources import FileSource, Piece, RawSource, Source
+from .sources import FileSource, RawSource, Source
 from .spotter import spot
 from .stop import Stop
 from .stream import Stream
@@ -77,9 +77,10 @@ def _hear(
     for file in files:
         found: Counter[str] = Counter()
         try:
+            source = _source(file, stream.rate)
             for event in spot(
                 stream,
-                _source(file, stream.rate, stop),
+                source,
                 file,
                 tail=TAIL_SECONDS,
                 heartbeat=heartbeat,
@@ -94,6 +95,14 @@ def _hear(
                 elif isinstance(event, EndedEvent):
                     tell(summary(event, found))
                     return 0 if file == "-" else INTERRUPTED
+            # Here, and not where it is read: this is the thread that takes Ctrl-C, which ends the
+            # recorder, too, and is no failure.
+            if isinstance(source, RawSource) and not source.samples and not stop.requested:
+                # A recorder that failed must not look like one that heard nothing.
+                raise EarmarkError(
+                    "standard input: ended before any audio came: see what the program that writes "
+                    "it says"
+                )
         except EarmarkError as error:
             tell(str(error))
             stream.reset()
@@ -103,7 +112,7 @@ def _hear(
     return 1 if failed else 0
 
 
-def _source(file: str, rate: int, stop: Stop) -> Source:
+def _source(file: str, rate: int) -> Source:
     if file != "-":
         return FileSource(file, rate)
     if sys.stdin is None:
@@ -112,20 +121,7 @@ def _source(file: str, rate: int, stop: Stop) -> Source:
         raise EarmarkError(
             f"standard input: is a terminal: pipe raw 16-bit mono audio at {rate} Hz into it"
         )
-    return _not_empty(RawSource(_unbuffered(sys.stdin.buffer)), stop)
-
-
-def _not_empty(source: RawSource, stop: Stop) -> Iterator[Piece]:
-    """Raises EarmarkError: there is no audio at all. A recorder that failed must not look like one
-    that heard nothing. That Ctrl-C ends the recorder, too, is no failure."""
-    empty = True
-    for piece in source:
-        empty = False
-        yield piece
-    if empty and not stop.requested:
-        raise EarmarkError(
-            "standard input: ended before any audio came: see what the program that writes it says"
-        )
+    return RawSource(_unbuffered(sys.stdin.buffer))
 
 
 def _unbuffered(file: BinaryIO) -> BinaryIO:

@@ -71,9 +71,14 @@ class FileSource:
 class RawSource:
     """Raw 16-bit little-endian mono samples from a pipe, given out as they arrive."""
 
+    samples: int = 0
+    """How many were given out so far."""
+
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[Piece]:
         """Raises EarmarkError as :func:`earmark.runtime.audio.read_pcm`."""
-        return read_pcm(self._stream)
+        for block in read_pcm(self._stream):
+            self.samples += len(block)
+            yield block

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,9 +19,6 @@ from command import EARMARK, launch
 from earmark.runtime import cli
 from earmark.runtime.cli import main
 from earmark.runtime.command import Command
-from earmark.runtime.detect import _not_empty
-from earmark.runtime.sources import RawSource
-from earmark.runtime.stop import Stop
 from heard import EXPECTED, events
 from waiting import wait_until
 
@@ -200,10 +198,27 @@ def test_a_signal_before_any_audio_came_is_a_clean_end(model: str, tmp_path: Pat
     assert process.wait(timeout=60) == 0
     assert process.stderr.read() == b"earmark: no audio heard\n"
     process.stdin.close()
-    # Ctrl-C ends the recorder, too, and the end of the input may come first.
-    stop = Stop()
-    stop.requested = True
-    assert list(_not_empty(RawSource(io.BytesIO()), stop)) == []
+
+
+def test_ctrl_c_that_ends_the_recorder_too_is_a_clean_end(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "recorder")
+    log = tmp_path / "log"
+
+    def both_end() -> None:
+        with (tmp_path / "recorder").open("wb"):
+            wait_until(lambda: log.exists() and log.read_text())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    recorder = threading.Thread(target=both_end)
+    recorder.start()
+    with (tmp_path / "recorder").open() as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        options = ["--log", str(log), "--heartbeat", "0.1"]
+        assert main(["detect", "--model", model, "-", *options]) == 0
+    recorder.join()
+    assert "ended before" not in capsys.readouterr().err
 
 
 def test_a_signal_leaves_files_undone(model: str, tmp_path: Path) -> None:
