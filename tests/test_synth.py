@@ -23,7 +23,8 @@ from earmark.train.data.stretches import noise_pool
 pytest.importorskip("espeakng_loader")
 
 from earmark.train.collect import espeak, synth
-from earmark.train.collect.synth import SOURCE, confusable_words, speaker_id, synthesize
+from earmark.train.collect.confusable import confusable_words
+from earmark.train.collect.synth import SOURCE, speaker_id, synthesize
 
 KEYWORDS = ["yes", "Hey computer"]
 

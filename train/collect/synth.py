@@ -9,17 +9,9 @@ vary from clip to clip. All of it follows from the arguments, whatever the numbe
 """
 
 import hashlib
-import json
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,17 +27,17 @@ from ..claim import claim
 from ..data.dataset import label_set
 from ..data.decoded import SAMPLE_RATE
 from ..data.sources import write_source
-from ..progress import progress
-from .common_words import COMMON_WORDS
+from .confusable import AUTO_WORDS, confusable_words, homophones
 from .espeak import Synthesizer, synthesizer
+from .named_rng import named_rng
+from .noises import NOISES
+from .processes import Task, run_tasks
 
 SOURCE = Source(
     name="eSpeak NG synthesized speech",
     licence="GPL-3.0-or-later (the synthesizer; its output is not covered)",
     url="https://github.com/espeak-ng/espeak-ng",
 )
-AUTO_WORDS = 60
-"""Other words that are chosen when none are given: half of them near a keyword."""
 WORDS_PER_TAKE = 4
 """Other words that are spoken for one clip of each keyword."""
 NOISE_SECONDS = 40.0
@@ -104,7 +96,8 @@ def synthesize(
     Args:
         keywords: any text; the class folder is :func:`earmark.runtime.layout.folder_name` of it.
         folder: made if it is missing.
-        other: words that are not keywords, or ``auto`` to choose them (:func:`confusable_words`).
+        other: words that are not keywords, or ``auto`` to choose them
+            (:func:`earmark.train.collect.confusable.confusable_words`).
         clips: per keyword.
         seed: another seed gives other voices, places and levels.
         language: a language code of eSpeak NG; ``en`` takes all English accents.
@@ -131,61 +124,24 @@ def synthesize(
     write_source(folder, SOURCE)
 
     plan = _plan(folder, keywords, others, clips, seed, voices, engine.variants)
-    tasks: list[_Task] = []
+    tasks: list[Task] = []
     for start in range(0, len(plan), _BLOCK):
         block = plan[start : start + _BLOCK]
         missing = frozenset(u.path for u in block if not u.path.exists())
         if missing:
-            tasks.append(_Task(len(missing), _speak_clips, (block, missing, clip_seconds)))
+            tasks.append(Task(len(missing), _speak_clips, (block, missing, clip_seconds)))
     total = sum(task.steps for task in tasks)
     noises = folder / NOISE_FOLDER
-    for kind in _NOISES:
+    for kind in NOISES:
         path = noises / f"{kind}.wav"
         if not path.exists():
-            tasks.append(_Task(1, _write_noise, (path, kind, seed)))
+            tasks.append(Task(1, _write_noise, (path, kind, seed)))
     path = noises / "babble.wav"
     if not path.exists() and others:
         babble = _babble_plan(path, others, seed, voices, engine.variants)
-        tasks.append(_Task(1, _speak_babble, (path, babble)))
-    _run(tasks, workers or os.cpu_count() or 1)
+        tasks.append(Task(1, _speak_babble, (path, babble)))
+    run_tasks("Speaking", tasks, workers or os.cpu_count() or 1, [__name__, "soxr"])
     return Written(others, total, len(plan) - total)
-
-
-def confusable_words(
-    keywords: Sequence[str], count: int = AUTO_WORDS, seed: int = 0, language: str = "en"
-) -> tuple[str, ...]:
-    """Choose other words from an embedded list: half near the keywords in sound, half at random.
-
-    Nearness is the edit distance between the phonemes of two words over the longer one's length.
-    The parts of keywords of several words come first. A word that sounds like a keyword in any
-    accent is never chosen.
-
-    Returns:
-        ``count`` words, fewer where the list has no more.
-
-    Raises:
-        EarmarkError: the language is unknown or not English.
-    """
-    engine = synthesizer()
-    voices = engine.voices(language)
-    if language.lower().partition("-")[0] != "en":
-        raise EarmarkError(
-            f"language {language!r}: the list of other words is English: name some with --other"
-        )
-    parts = [p for k in keywords for p in k.lower().split() if any(c.isalnum() for c in p)]
-    words = list(dict.fromkeys([*parts, *COMMON_WORDS]))
-    alike = _homophones(words, keywords, engine, voices)
-    candidates = [word for word in words if word not in alike]
-    sounds = dict(zip(candidates, engine.phonemes(candidates, voices[0]), strict=True))
-    ranked = []
-    for target in engine.phonemes(keywords, voices[0]):
-        distance = {word: _distance(target, sounds[word]) for word in candidates}
-        ranked.append(sorted(candidates, key=lambda word: (distance[word], word)))
-    fair = chain.from_iterable(zip(*ranked, strict=True))
-    near = list(dict.fromkeys([p for p in parts if p in sounds] + list(fair)))[: -(-count // 2)]
-    rest = [word for word in candidates if word not in near]
-    chosen = _rng(seed, "other words").permutation(len(rest))[: count - len(near)]
-    return tuple(near + [rest[i] for i in sorted(chosen)])
 
 
 def speaker_id(variant: str) -> str:
@@ -208,7 +164,7 @@ def _other_words(
             raise EarmarkError(f"word {word!r}: nothing in it can be spoken in language {language}")
     if other == "auto":
         return confusable_words(keywords, AUTO_WORDS, seed, language)
-    alike = _homophones(other, keywords, engine, voices)
+    alike = homophones(other, keywords, engine, voices)
     folders = {folder_name(keyword) for keyword in keywords}
     for word in other:
         if folder_name(word) in folders or word in alike:
@@ -234,36 +190,11 @@ def _check_earlier_words(
         and path.name == folder_name(path.name)
         and any(path.glob("*.wav"))
     }
-    for word in sorted(_homophones([*earlier], keywords, engine, voices)):
+    for word in sorted(homophones([*earlier], keywords, engine, voices)):
         raise EarmarkError(
             f"{earlier[word]}: sounds like a keyword, but stands for another word: remove it, or "
             "name another folder"
         )
-
-
-def _homophones(
-    words: Sequence[str], keywords: Sequence[str], engine: Synthesizer, voices: Sequence[str]
-) -> set[str]:
-    """Those of ``words`` that sound like a keyword in one of the voices."""
-    alike = set()
-    for voice in voices:
-        taken = set(engine.phonemes(keywords, voice))
-        alike |= {
-            word
-            for word, sounds in zip(words, engine.phonemes(words, voice), strict=True)
-            if sounds in taken
-        }
-    return alike
-
-
-def _distance(a: Sequence[str], b: Sequence[str]) -> float:
-    """Edit distance (V. Levenshtein, 1966) over the length of the longer sequence."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1] / max(len(a), len(b), 1)
 
 
 def _plan(
@@ -280,16 +211,16 @@ def _plan(
     for take in range(clips):
         variant = order[take % len(order)]
         name = f"{speaker_id(variant)}_nohash_{take // len(order)}.wav"
-        some = _rng(seed, "other", take).permutation(len(others))[:WORDS_PER_TAKE]
+        some = named_rng(seed, "other", take).permutation(len(others))[:WORDS_PER_TAKE]
         for word in [*keywords, *(others[i] for i in some)]:
             path = folder / folder_name(word) / name
-            plan.append(_utterance(path, word, variant, voices, _rng(seed, word, take)))
+            plan.append(_utterance(path, word, variant, voices, named_rng(seed, word, take)))
     return plan
 
 
 def _speaker_order(variants: Sequence[str], seed: int) -> list[str]:
     """Voice qualities in random order, all splits being there among the first ten."""
-    shuffled = [variants[int(i)] for i in _rng(seed, "speakers").permutation(len(variants))]
+    shuffled = [variants[int(i)] for i in named_rng(seed, "speakers").permutation(len(variants))]
     queues = {split: [] for split in ("train", "validation", "test")}
     for variant in shuffled:
         queues[hashed_split(speaker_id(variant))].append(variant)
@@ -322,7 +253,7 @@ def _babble_plan(
     """For each of several talkers, phrases of other words, enough to fill the recording."""
     talkers = []
     for talker in range(_BABBLE_VOICES):
-        rng = _rng(seed, "babble", talker)
+        rng = named_rng(seed, "babble", talker)
         variant = _pick(variants, rng)
         phrases = []
         for _ in range(round(NOISE_SECONDS / 2)):
@@ -334,12 +265,6 @@ def _babble_plan(
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
-
-
-def _rng(seed: int, *names: object) -> np.random.Generator:
-    """A generator of its own for everything that is named."""
-    key = json.dumps([seed, *names]).encode()
-    return np.random.default_rng(list(hashlib.sha256(key).digest()))
 
 
 # The functions below run in processes of their own, and yield after every step.
@@ -374,7 +299,7 @@ def _speak_babble(path: Path, talkers: list[list[_Utterance]]) -> Iterator[None]
 
 
 def _write_noise(path: Path, kind: str, seed: int) -> Iterator[None]:
-    noise = _NOISES[kind](_rng(seed, "noise", kind), round(NOISE_SECONDS * SAMPLE_RATE))
+    noise = NOISES[kind](named_rng(seed, "noise", kind), round(NOISE_SECONDS * SAMPLE_RATE))
     _write_wav(path, noise / np.abs(noise).max() * 0.5)
     yield
 
@@ -403,122 +328,3 @@ def _spoken(engine: Synthesizer, utterance: _Utterance) -> NDArray[np.float32]:
 
 def _write_wav(path: Path, audio: NDArray[Any]) -> None:
     write_bytes(path, wav_bytes(np.round(audio * 32767).astype(np.int16), SAMPLE_RATE))
-
-
-def _coloured(rng: np.random.Generator, samples: int, slope: float) -> NDArray[np.float64]:
-    """Noise whose power falls with frequency to the power of ``slope``, flat below 20 Hz."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
-    noise = np.fft.irfft(spectrum * np.maximum(frequency, 20) ** (-slope / 2), samples)
-    return noise / noise.std()
-
-
-def _slow(rng: np.random.Generator, samples: int, hertz: float) -> NDArray[np.float64]:
-    """A random curve from 0 to 1 that changes about ``hertz`` times a second."""
-    points = rng.uniform(0, 1, round(samples / SAMPLE_RATE * hertz) + 2)
-    return np.interp(np.linspace(0, len(points) - 1, samples), np.arange(len(points)), points)
-
-
-def _hum(rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
-    """Mains hum: 50 Hz and harmonics, over a little noise."""
-    time = np.arange(samples) / SAMPLE_RATE
-    tones = [
-        rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * (50 * k * time + rng.uniform()))
-        for k in range(1, 21)
-    ]
-    return np.sum(tones, axis=0) + 0.05 * _coloured(rng, samples, 1)
-
-
-def _clicks(rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
-    """Knocks and key presses: short decaying bursts at random times, over a quiet room."""
-    noise = 0.02 * _coloured(rng, samples, 1)
-    length = SAMPLE_RATE // 10
-    for start in rng.integers(samples - length, size=round(4 * samples / SAMPLE_RATE)):
-        decay = np.exp(-np.arange(length) / SAMPLE_RATE / rng.uniform(0.001, 0.02))
-        burst = _coloured(rng, length, rng.uniform(0, 1.5)) * decay
-        noise[start : start + length] += rng.uniform(0.05, 1) * burst
-    return noise
-
-
-_NOISES: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
-    "white": lambda rng, n: _coloured(rng, n, 0),
-    "pink": lambda rng, n: _coloured(rng, n, 1),
-    "brown": lambda rng, n: _coloured(rng, n, 2),
-    "wind": lambda rng, n: _coloured(rng, n, 2.5) * _slow(rng, n, 1.5) ** 2,
-    "waves": lambda rng, n: _coloured(rng, n, 0.5) * (0.1 + _slow(rng, n, 0.3)),
-    "hum": _hum,
-    "clicks": _clicks,
-}
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Work for one process: ``function(*arguments)`` yields ``steps`` times."""
-
-    steps: int
-    function: Callable[..., Iterator[None]]
-    arguments: tuple[Any, ...]
-
-
-def _run(tasks: list[_Task], workers: int) -> None:
-    """Run every task in a fresh process, ``workers`` at a time; the first error ends all."""
-    # Not fork: the threads below, and a synthesizer loaded here, would come along.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload([__name__, "soxr"])
-    stop = threading.Event()
-    total = sum(task.steps for task in tasks)
-    with progress("Speaking", total) as advance, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_watch, context, task, advance, stop) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-
-
-def _watch(
-    context: Any, task: _Task, advance: Callable[[int], None], stop: threading.Event
-) -> None:
-    """Run one task to its end, or until ``stop``: the process ends after the step it is in."""
-    if stop.is_set():
-        return
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, task), daemon=True)
-    process.start()
-    sender.close()
-    done = False
-    try:
-        while not stop.is_set():
-            if not receiver.poll(0.1):
-                continue
-            message = receiver.recv()
-            if isinstance(message, str):
-                raise EarmarkError(message)
-            if message == 0:
-                done = True
-                return
-            advance(message)
-    except EOFError:
-        pass
-    finally:
-        receiver.close()
-        process.join()
-    if not done and not stop.is_set():
-        raise EarmarkError(f"a speech process died (exit status {process.exitcode}): run it again")
-
-
-def _child(sender: Connection, task: _Task) -> None:
-    """Tell of every step by 1, of the end by 0, of an error by its text."""
-    # An interrupt goes to the parent alone; it stops this process by closing the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent has left where the pipe is broken: another process failed, or it was interrupted.
-    with suppress(BrokenPipeError):
-        try:
-            for _ in task.function(*task.arguments):
-                sender.send(1)
-            sender.send(0)
-        except EarmarkError as error:
-            sender.send(str(error))
