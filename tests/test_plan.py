@@ -251,7 +251,7 @@ def test_whatever_is_found_the_recipe_is_valid(
 def test_what_the_plan_says_of_its_teacher_is_a_recipe(
     two_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("earmark.train.plan.FEW", 8)
+    monkeypatch.setattr("earmark.train.plan.scale.FEW", 8)
     recipe, text = planned(two_classes, tmp_path)
     large, _ = planned(two_classes, tmp_path, device="gpu")
     assert large.teacher is not None and large.name == f"{recipe.name}-teacher"
@@ -268,8 +268,8 @@ def test_a_planned_teacher_is_taught(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Sixteen clips, taken for enough to train a large network on.
-    monkeypatch.setattr("earmark.train.plan.FEW", 8)
-    monkeypatch.setattr("earmark.train.plan.MANY", 9)
+    monkeypatch.setattr("earmark.train.plan.scale.FEW", 8)
+    monkeypatch.setattr("earmark.train.plan.scale.MANY", 9)
     target = tmp_path / "large.toml"
     assert main(["plan", str(two_classes), "--device", "gpu", "-o", str(target)]) == 0
     assert f"next: earmark teach {target}" in capsys.readouterr().err
