@@ -61,7 +61,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         (GOOD, ["student.size=3"], "field student.size: no such setting"),
         (GOOD, ["features.colour=3"], "field features.colour: no such setting"),
         (GOOD, ["train.epochs=0"], "field train.epochs: .*greater than or equal to 1"),
-        (GOOD, ["train.epochs=many"], "field train.epochs"),
+        (GOOD, ["train.epochs=many"], "recipe.toml with train.epochs=many: field train.epochs"),
         (GOOD, ["train.epochs=true"], "field train.epochs: expected a number"),
         (GOOD, ["augment.snr=[true, 3.0]"], "field augment.snr: expected a number"),
         (GOOD, ["train.epochs"], "expected FIELD=VALUE"),

@@ -189,7 +189,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Raises:
         EarmarkError: the file cannot be read or is not TOML, or a field is unknown or has a wrong
-            value. The message names the file or the override, and the field.
+            value. The message names the file, the overrides and the field.
     """
     try:
         table = tomllib.loads(read_text(path, MAX_RECIPE_BYTES))
@@ -197,7 +197,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         raise EarmarkError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
         _override(table, override)
-    return parse_recipe(table, str(path))
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    return parse_recipe(table, where)
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
