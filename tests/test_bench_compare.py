@@ -67,6 +67,12 @@ def test_noise_that_hides_a_change_is_unclear() -> None:
     assert compare.judge(Spread(1.0, 0.97, 1.03), 0.05, 15) == "same"
 
 
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed goes to no terminal of a known width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [(1, 15, "unclear"), (15, 2, "unclear"), (1, 1, "unclear"), (3, 3, "slower")],
