@@ -40,7 +40,20 @@ def test_a_word_that_a_fault_touches_is_lost(model: str, tmp_path: Path) -> None
     word = round(16000 * bench.expected[3].time)
     fault = Fault(word - 12000, "overflow", 16000)
     row = bench.row("over a word", bench.hear(FaultySource(bench.audio, [fault])))
-    assert row.lost_detections == 1
+    assert (row.lost_detections, row.new_detections) == (1, 0)
+
+
+def test_a_detection_that_a_fault_makes_is_not_set_off_against_a_lost_one(
+    model: str, tmp_path: Path
+) -> None:
+    write_wav(tmp_path / "scene.wav", toy_model.scene())
+    bench = Bench.open(model, [str(tmp_path / "scene.wav")])
+    without = [(detection.keyword, detection.time) for detection in bench.expected]
+    keyword, time = without[0]
+    assert bench.differ(without) == (0, 0)
+    assert bench.differ([("new", time), *without[1:]]) == (1, 1)
+    assert bench.differ([(keyword, time - 0.5), *without[1:], (keyword, 1000.0)]) == (0, 1)
+    assert bench.differ([without[0], *without]) == (0, 1)
 
 
 def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
@@ -61,7 +74,7 @@ def test_faults_around_it_cost_no_detection(rows: dict[str, Row]) -> None:
         ended = rows["SIGTERM to `detect -`"]
         assert ended.sees == ("ended", "1 line for people", "exit status 0")
         around.append(ended)
-    assert [row.lost_detections for row in around] == [0] * len(around)
+    assert [(row.lost_detections, row.new_detections) for row in around] == [(0, 0)] * len(around)
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:

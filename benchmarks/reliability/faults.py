@@ -8,7 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from unittest import mock
@@ -34,6 +34,9 @@ from .soak_audio import Audio, loop
 SECONDS = 36
 AT = 10.0
 """Seconds of audio before a fault."""
+SAME_SECONDS = 0.75
+"""Of two detections of a keyword, so far apart at most: after a gap of unknown length, times are
+half a second earlier. A keyword is not told twice within 0.8 s, the refractory time of a recipe."""
 FULL = Path("/dev/full")
 
 
@@ -47,7 +50,9 @@ class Row:
     lost_ms: float | None
     """Audio that was not heard, as far as it was told; None where audio plays no part."""
     lost_detections: int
-    """Fewer detections than without the fault."""
+    """Detections that there are without the fault, and not with it."""
+    new_detections: int = 0
+    """Detections that there are with the fault, and not without it."""
     undelivered: int = 0
     """Events that a sink could not deliver."""
 
@@ -77,10 +82,22 @@ class Bench:
 
     def row(self, fault: str, events: Sequence[Event], notes: Sequence[str] = ()) -> Row:
         """The table's line for what was told."""
-        found = sum(isinstance(event, DetectionEvent) for event in events)
+        lost, new = self.differ(
+            [(e.keyword, e.time) for e in events if isinstance(e, DetectionEvent)]
+        )
         others = [e.type for e in events if not isinstance(e, DetectionEvent | EndedEvent)]
-        lost = sum(event.seconds for event in events if isinstance(event, GapEvent))
-        return Row(fault, (*others, *notes), round(1000 * lost, 1), len(self.expected) - found)
+        gone = sum(event.seconds for event in events if isinstance(event, GapEvent))
+        return Row(fault, (*others, *notes), round(1000 * gone, 1), lost, new)
+
+    def differ(self, found: Sequence[tuple[str, float]]) -> tuple[int, int]:
+        """How many detections are lost, and how many new, of so many keywords and times."""
+        left, new = [(detection.keyword, detection.time) for detection in self.expected], 0
+        for keyword, time in found:
+            near = [one for one in left if one[0] == keyword and abs(one[1] - time) < SAME_SECONDS]
+            if near:
+                left.remove(near[0])
+            new += not near
+        return len(left), new
 
 
 def run(arguments: Namespace) -> int:
@@ -173,7 +190,7 @@ def _through(bench: Bench, fault: str, sink: Sink, notes: list[str], port: str =
     sink.close()
     told = [note.replace(port, "PORT") if port else note for note in dict.fromkeys(notes)]
     row = bench.row(fault, events, told)
-    return Row(row.fault, row.sees, row.lost_ms, row.lost_detections, sink.undelivered)
+    return replace(row, undelivered=sink.undelivered)
 
 
 def _client_gone(bench: Bench) -> Row:
@@ -205,9 +222,11 @@ def _client_gone(bench: Bench) -> Row:
         return found, server.process.returncode
 
     found, status = asyncio.run(converse())
-    lost = len(bench.expected) - sum(event.type == "detection" for event in found)
+    told = [event.data for event in found if event.type == "detection"]
+    # The time of a message, which here is a second long.
+    lost, new = bench.differ([(one["name"], one["timestamp"] / 1000 + 0.5) for one in told])
     sees = ("the next client is served", f"exit status {status} at SIGTERM")
-    return Row("Wyoming client gone within a message", sees, None, lost)
+    return Row("Wyoming client gone within a message", sees, None, lost, new)
 
 
 def _terminated(bench: Bench) -> Row:
@@ -245,6 +264,6 @@ def cells(row: dict) -> list[str]:
         row["fault"],
         "; ".join(row["sees"]) or "nothing",
         "-" if row["lost_ms"] is None else f"{row['lost_ms']:g} ms",
-        str(row["lost_detections"]),
+        f"{row['lost_detections']}" + (f", {new} new" if (new := row["new_detections"]) else ""),
         str(row["undelivered"]),
     ]

@@ -98,8 +98,9 @@ SECTIONS: dict[str, tuple[str, str, str, Callable[[Report], str]]] = {
         "Each in the same 36 seconds of speech. Those of the source, ten seconds after the start, "
         "are played by one that tells what a microphone's would; clients, brokers, files and "
         "signals are real. Audio counts as lost as far as it was told: that of a gap of "
-        "unknown length is not counted. Detections lost are those of words that the fault touches. "
-        "Events are undelivered to the sink that failed; other sinks get them.",
+        "unknown length is not counted. Detections lost are those of words that the fault touches, "
+        "new ones are of what is left of a word. Events are undelivered to the sink that failed; "
+        "other sinks get them.",
         _faults,
     ),
     "soak": (
