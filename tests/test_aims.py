@@ -117,7 +117,13 @@ def test_accuracy_of_the_shipped_recipe() -> None:
     assert f"| {seeds[1]:.2f} % with 82,658; " in text
     spread = f"{mean(seeds):.2f} ± {stdev(seeds):.2f}"
     assert f"{spread} over five seeds, {min(seeds):.2f} the least" in text
-    assert spread in said("better than a BC-ResNet")
+    beside = said("better than a BC-ResNet")
+    assert spread in beside
+    for snr in (5.0, 0.0):
+        noisy = top1(LABELS, snr)
+        assert f"{mean(noisy):.1f} ± {stdev(noisy):.1f} against" in beside
+    reference = [r["top1"] for r in CLIPS if r["kind"] == "bcresnet" and r["snr"] == 5.0]
+    assert len(reference) == 2 and 100 * max(reference) < min(top1(LABELS, 5.0))
 
 
 def test_what_is_missed_among_other_speech() -> None:
